@@ -1,0 +1,151 @@
+"""What is known about a model besides its weights, as frozen dataclasses.
+
+``ModelConfig`` says how to build the network, ``Preprocess`` how an image becomes its input,
+``ModelInfo`` what one set of weights is: all three together are a saved ``config.json``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args
+
+from .errors import ConfigError
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+CropMode = Literal["center", "squash", "border", "pad"]
+T = TypeVar("T")
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class FeatureInfo(NamedTuple):
+    """One map of a feature pyramid."""
+
+    stage: int
+    channels: int
+    stride: int
+
+
+def _from_dict(cls: type[T], values: dict[str, Any]) -> T:
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    if unknown := sorted(values.keys() - known.keys()):
+        hints = [f"{k!r}" + _closest(k, known) for k in unknown]
+        raise ConfigError(f"{cls.__name__} has no field {', '.join(hints)}")
+    try:
+        return cls(**{k: _as_tuples(v) for k, v in values.items()})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{cls.__name__}: {error}") from error
+
+
+def _closest(key: str, known: Any) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Architecture hyper-parameters. One subclass per family."""
+
+    num_classes: int = 1000
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Raises ConfigError that names every unknown field."""
+        return _from_dict(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        """Channels and stride of each stage's map."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """How an image becomes the model's input: data that belongs to the checkpoint.
+
+    The short edge (``crop_mode="center"``), both edges ("squash") or the long edge ("border",
+    the rest filled) are resized to ``floor(size / crop_pct)`` px, then the centre ``size``
+    square is cut out; "pad" first centres the image on a square of ``fill``. With
+    ``source_size``, the centre square is first reduced to that many pixels: for nets that
+    only ever saw enlarged thumbnails. Last, ``(x / 255 - mean) / std`` per channel.
+    """
+
+    size: int = 224
+    crop_pct: float = 0.875
+    crop_mode: CropMode = "center"
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    fill: tuple[int, int, int] = (0, 0, 0)
+    source_size: int | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}={getattr(self, name)!r}"
+            for name, fine in {
+                "size": self.size > 0,
+                "crop_pct": 0 < self.crop_pct <= 1,
+                "crop_mode": self.crop_mode in get_args(CropMode),
+                "interpolation": self.interpolation in get_args(Interpolation),
+                "mean": len(self.mean) == 3,
+                "std": len(self.std) == 3 and min(self.std) > 0,
+                "fill": len(self.fill) == 3,
+                "source_size": self.source_size is None or self.source_size > 0,
+            }.items()
+            if not fine
+        ]
+        if problems:
+            raise ConfigError(f"impossible preprocessing: {', '.join(problems)}")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Raises ConfigError that names every unknown field or impossible value."""
+        return _from_dict(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What one set of weights is: it travels with the model, its saved folder, its package.
+
+    ``top1`` is the published accuracy in percent, ``metrics`` what was measured on these very
+    weights. A ``license`` in ``RESTRICTED`` forbids or limits redistribution.
+    """
+
+    model: str
+    tag: str = ""
+    config: ModelConfig
+    preprocess: Preprocess
+    labels: tuple[str, ...] = ()
+    license: str = "unknown"
+    source: str = ""
+    top1: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}.{self.tag}" if self.tag else self.model
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Raises ConfigError that names every unknown field."""
+        return _from_dict(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+# Licences under which weights may be used but not, or not freely, passed on.
+RESTRICTED = {"apple-amlr", "apple-ascl"}

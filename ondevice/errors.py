@@ -1,0 +1,53 @@
+"""Every error a caller may want to catch.
+
+OnDeviceError
+├── UnknownModelError      the name is not registered
+├── ConfigError            a config.json or an option says something impossible
+├── WeightsError           a checkpoint is unreadable or does not fit the model
+├── HubError               weights are neither cached nor reachable
+├── ImageError             a file is not an image that can be used
+├── OutputError            an output exists already, or cannot be written
+├── UnsupportedOpError     the traced graph has an MLX primitive without a lowering
+├── PackageError           an .mlpackage is unreadable or uses something unknown
+└── GateError              a check ran and its figures are outside the limits
+"""
+
+
+class OnDeviceError(Exception):
+    """Base class of all errors raised by ondevice and converters."""
+
+
+class UnknownModelError(OnDeviceError):
+    """The model name is not registered."""
+
+
+class ConfigError(OnDeviceError):
+    """A configuration says something impossible."""
+
+
+class WeightsError(OnDeviceError):
+    """A checkpoint is unreadable or does not fit the model."""
+
+
+class HubError(OnDeviceError):
+    """Weights are neither in the local cache nor reachable."""
+
+
+class ImageError(OnDeviceError):
+    """A file is not an image that can be used."""
+
+
+class OutputError(OnDeviceError):
+    """An output exists already, or cannot be written."""
+
+
+class UnsupportedOpError(OnDeviceError):
+    """The traced graph has an MLX primitive without a lowering."""
+
+
+class PackageError(OnDeviceError):
+    """An ``.mlpackage`` is unreadable or uses something unknown."""
+
+
+class GateError(OnDeviceError):
+    """A check ran and its figures are outside the limits."""

@@ -1,0 +1,214 @@
+"""SHViT: single-head vision transformer.
+
+Paper: https://arxiv.org/abs/2401.16456
+Code: https://github.com/ysj9909/SHViT (MIT); parameter names follow timm/models/shvit.py
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import pairwise
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..layers import (
+    ConvNorm,
+    GroupNorm1,
+    ImageModel,
+    NormLinear,
+    Residual,
+    SqueezeExcite,
+    make_divisible,
+)
+from ..registry import Checkpoint, ModelSpec, register_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class SHViTConfig(ModelConfig):
+    embed_dim: tuple[int, ...]
+    depth: tuple[int, ...]
+    partial_dim: tuple[int, ...]  # channels that attend; the others pass by
+    qk_dim: tuple[int, ...] = (16, 16, 16)
+    attention: tuple[bool, ...] = (False, True, True)
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        return tuple(FeatureInfo(i, c, 2 ** (i + 4)) for i, c in enumerate(self.embed_dim))
+
+
+class SHSA(nn.Module):
+    """Single-head self-attention over the first ``partial_dim`` channels."""
+
+    def __init__(self, dim: int, partial_dim: int, qk_dim: int) -> None:
+        super().__init__()
+        self.splits = [qk_dim, 2 * qk_dim]
+        self.partial_dim = partial_dim
+        self.scale = qk_dim**-0.5
+        self.pre_norm = GroupNorm1(partial_dim)
+        self.qkv = ConvNorm(partial_dim, 2 * qk_dim + partial_dim)
+        self.proj = [nn.ReLU(), ConvNorm(dim, dim)]
+
+    def __call__(self, x: mx.array) -> mx.array:
+        B, H, W, _ = x.shape
+        x, rest = mx.split(x, [self.partial_dim], axis=-1)
+        qkv = self.qkv(self.pre_norm(x)).reshape(B, H * W, -1)
+        q, k, v = mx.split(qkv, self.splits, axis=-1)
+        q = q if self.scale == 1 else q * self.scale
+        attn = mx.softmax(q @ k.swapaxes(1, 2), axis=-1)
+        x = mx.concatenate([(attn @ v).reshape(B, H, W, -1), rest], axis=-1)
+        for layer in self.proj:
+            x = layer(x)
+        return x
+
+    def fuse(self) -> SHSA:
+        """The norm's scale and shift, and the scale of q, go into the 1x1 ``qkv``."""
+        norm, qkv = self.pre_norm, copy.copy(self.qkv)
+        q = mx.arange(qkv.weight.shape[0]) < self.splits[0]
+        scale = mx.where(q, self.scale, 1.0)
+        qkv.bias = (qkv.bias + qkv.weight[:, 0, 0] @ norm.bias) * scale
+        qkv.weight = qkv.weight * norm.weight * scale[:, None, None, None]
+        fused = copy.copy(self)
+        fused.qkv, fused.pre_norm, fused.scale = qkv, norm.without_affine(), 1.0
+        return fused
+
+
+class FFN(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pw1 = ConvNorm(dim, 2 * dim)
+        self.pw2 = ConvNorm(2 * dim, dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.pw2(nn.relu(self.pw1(x)))
+
+
+class PatchMerging(nn.Module):
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        hidden = 4 * dim
+        self.conv1 = ConvNorm(dim, hidden)
+        self.conv2 = ConvNorm(hidden, hidden, 3, stride=2, groups=hidden)
+        self.se = SqueezeExcite(hidden, make_divisible(hidden / 4))
+        self.conv3 = ConvNorm(hidden, out_dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = nn.relu(self.conv2(nn.relu(self.conv1(x))))
+        return self.conv3(self.se(x))
+
+
+class Block(nn.Module):
+    def __init__(self, dim: int, partial_dim: int, qk_dim: int, attention: bool) -> None:
+        super().__init__()
+        self.conv = Residual(ConvNorm(dim, dim, 3, groups=dim))
+        self.mixer = Residual(SHSA(dim, partial_dim, qk_dim)) if attention else nn.Identity()
+        self.ffn = Residual(FFN(dim))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.ffn(self.mixer(self.conv(x)))
+
+
+class Stage(nn.Module):
+    def __init__(self, in_dim: int, dim: int, blocks: list[Block]) -> None:
+        super().__init__()
+        self.downsample = []
+        if in_dim != dim:
+            self.downsample = [
+                Residual(ConvNorm(in_dim, in_dim, 3, groups=in_dim)),
+                Residual(FFN(in_dim)),
+                PatchMerging(in_dim, dim),
+                Residual(ConvNorm(dim, dim, 3, groups=dim)),
+                Residual(FFN(dim)),
+            ]
+        self.blocks = blocks
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for layer in [*self.downsample, *self.blocks]:
+            x = layer(x)
+        return x
+
+
+class SHViT(ImageModel):
+    def __init__(self, config: SHViTConfig) -> None:
+        super().__init__()
+        c, stem = config, config.embed_dim[0]
+        self.config = config
+        widths = [3, stem // 8, stem // 4, stem // 2, stem]
+        convs = [ConvNorm(i, o, 3, stride=2) for i, o in pairwise(widths)]
+        self.patch_embed = [layer for conv in convs for layer in (conv, nn.ReLU())][:-1]
+        dims = pairwise([stem, *c.embed_dim])
+        stages = zip(dims, c.depth, c.partial_dim, c.qk_dim, c.attention, strict=True)
+        self.stages = [
+            Stage(in_dim, dim, [Block(dim, part, qk, attn) for _ in range(depth)])
+            for (in_dim, dim), depth, part, qk, attn in stages
+        ]
+        if c.num_classes:
+            self.head = NormLinear(c.embed_dim[-1], c.num_classes)
+
+    def maps(self, x: mx.array) -> list[mx.array]:
+        for layer in self.patch_embed:
+            x = layer(x)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps
+
+
+def _register(
+    name: str,
+    *checkpoints: Checkpoint,
+    config: SHViTConfig,
+    preprocess: Preprocess = Preprocess(),  # noqa: B008 - frozen
+) -> None:
+    register_model(
+        ModelSpec(
+            name=name,
+            family="shvit",
+            build=SHViT,
+            config=config,
+            preprocess=preprocess,
+            checkpoints=checkpoints,
+            stride=32,
+            renames=((r"\.c\.weight$", ".conv.weight"), (r"^head\.l\.", "head.linear.")),
+        )
+    )
+
+
+def _in1k(name: str, top1: float) -> Checkpoint:
+    return Checkpoint(tag="in1k", repo=f"timm/{name}.in1k", license="mit", top1=top1)
+
+
+_register(
+    "shvit_s1",
+    _in1k("shvit_s1", 72.78),
+    config=SHViTConfig(embed_dim=(128, 224, 320), depth=(2, 4, 5), partial_dim=(32, 48, 68)),
+)
+_register(
+    "shvit_s2",
+    _in1k("shvit_s2", 75.184),
+    config=SHViTConfig(embed_dim=(128, 308, 448), depth=(2, 4, 5), partial_dim=(32, 66, 96)),
+)
+_register(
+    "shvit_s3",
+    _in1k("shvit_s3", 77.356),
+    config=SHViTConfig(embed_dim=(192, 352, 448), depth=(3, 5, 5), partial_dim=(48, 75, 96)),
+)
+_register(
+    "shvit_s4",
+    _in1k("shvit_s4", 79.362),
+    config=SHViTConfig(embed_dim=(224, 336, 448), depth=(4, 7, 6), partial_dim=(48, 72, 96)),
+    preprocess=Preprocess(size=256),
+)
+# Small enough to ship: for trying the whole chain without a download.
+_register(
+    "shvit_nano",
+    Checkpoint(tag="cifar10", repo="", license="mit"),
+    Checkpoint(tag="flowers", repo="", license="mit"),
+    config=SHViTConfig(
+        embed_dim=(64, 112, 160), depth=(2, 3, 3), partial_dim=(16, 24, 34), num_classes=10
+    ),
+    preprocess=Preprocess(size=96),
+)

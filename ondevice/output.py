@@ -1,0 +1,36 @@
+"""Outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputError
+
+
+@contextmanager
+def replacing(path: str | Path, *, force: bool = False, marker: str = "") -> Iterator[Path]:
+    """A path to write to that becomes ``path`` when the block ends without an error.
+
+    The block makes the file or folder itself. It is written beside ``path``, on the same
+    disk, and renamed at the end; what was there before stays until then, and is replaced
+    only with ``force``, a folder moreover only if it holds a file named ``marker``.
+    Raises OutputError.
+    """
+    path = Path(path)
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists; use --force (force=True) to replace it")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise OutputError(f"{path} is a folder of something else; it is not replaced")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as room:
+            partial = Path(room) / path.name
+            yield partial
+            if path.exists():
+                path.rename(Path(room) / "replaced")  # removed with the room
+            partial.rename(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
