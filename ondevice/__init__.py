@@ -1,6 +1,7 @@
 """Efficient vision models in MLX, exported straight to verified Core ML packages."""
 
-from . import models as models
+# backend comes first: it has to run before anything imports mlx.core.
+from . import backend as backend, models as models
 from .config import (
     FeatureInfo as FeatureInfo,
     ModelConfig as ModelConfig,
