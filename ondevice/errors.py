@@ -13,6 +13,13 @@ OnDeviceError
 """
 
 
+def printable(text: str, limit: int = 200) -> str:
+    """``text`` from a stranger's file, on one line of bounded length, control codes escaped."""
+    if len(text) > limit:
+        text = f"{text[:limit]}…"
+    return text if text.isprintable() else repr(text)
+
+
 class OnDeviceError(Exception):
     """Base class of all errors raised by ondevice and converters."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,18 +20,33 @@ def replacing(path: str | Path, *, force: bool = False, marker: str = "") -> Ite
     only with ``force``, a folder moreover only if it holds a file named ``marker``.
     Raises OutputError.
     """
-    path = Path(path)
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists; use --force (force=True) to replace it")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-        raise OutputError(f"{path} is a folder of something else; it is not replaced")
+    path = Path(os.path.abspath(path))
     try:
+        _check_free(path, force, marker)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as room:
             partial = Path(room) / path.name
             yield partial
-            if path.exists():
-                path.rename(Path(room) / "replaced")  # removed with the room
-            partial.rename(path)
+            _swap(partial, path, Path(room) / "replaced")  # removed with the room
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _check_free(path: Path, force: bool, marker: str) -> None:
+    if path.exists() and not force:
+        raise OutputError(f"{path} exists; use --force (force=True) to replace it")
+    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
+        raise OutputError(f"{path} is a folder of something else; it is not replaced")
+
+
+def _swap(new: Path, path: Path, old: Path) -> None:
+    """``new`` takes the place of ``path``, which moves to ``old``; or all stays as it was."""
+    if not path.exists():
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise

@@ -1,7 +1,8 @@
-"""Read .safetensors files that nobody vouches for.
+"""Read .safetensors files that nobody vouches for, and write them.
 
 Format: https://huggingface.co/docs/safetensors. The header is checked against the file's
 size before any array is made, so a lying or truncated file costs one error, not memory.
+Arrays are lazy: MLX reads each from the disk when it is first computed with.
 """
 
 from __future__ import annotations
@@ -9,89 +10,168 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import mlx.core as mx
 import numpy as np
 
-from .errors import WeightsError
+from .errors import WeightsError, printable
 
-MAX_HEADER = 100_000_000  # bytes; the reference implementation's limit
+INDEX = ".safetensors.index.json"  # how the name of a sharded checkpoint's table ends
+MAX_HEADER = 16 * 2**20  # bytes: some 150,000 arrays; parsed JSON takes 20 times the room
+MAX_NDIM = 16
 
-_DTYPES: dict[str, tuple[str, mx.Dtype]] = {  # how numpy reads it, what MLX calls it
-    "F64": ("<f8", mx.float32),
-    "F32": ("<f4", mx.float32),
-    "F16": ("<f2", mx.float16),
-    "BF16": ("<u2", mx.bfloat16),
-    "I64": ("<i8", mx.int64),
-    "I32": ("<i4", mx.int32),
-    "I16": ("<i2", mx.int16),
-    "I8": ("<i1", mx.int8),
-    "U64": ("<u8", mx.uint64),
-    "U32": ("<u4", mx.uint32),
-    "U16": ("<u2", mx.uint16),
-    "U8": ("<u1", mx.uint8),
-    "BOOL": ("|b1", mx.bool_),
+_DTYPES = {
+    "F32": mx.float32,
+    "F16": mx.float16,
+    "BF16": mx.bfloat16,
+    "I64": mx.int64,
+    "I32": mx.int32,
+    "I16": mx.int16,
+    "I8": mx.int8,
+    "U64": mx.uint64,
+    "U32": mx.uint32,
+    "U16": mx.uint16,
+    "U8": mx.uint8,
+    "BOOL": mx.bool_,
 }
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def read_safetensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, str]]:
-    """The arrays of a file and its metadata. Raises WeightsError."""
+    """The arrays of a file and its metadata. Raises WeightsError.
+
+    ``path`` may also be the ``*.safetensors.index.json`` of a checkpoint in several files.
+    """
     path = Path(path)
-    try:
+    if path.name.endswith(INDEX):
+        return _read_shards(path), {}
+    with _explained(path, "safetensors file"):
         size = path.stat().st_size
         with path.open("rb") as file:
-            header, start = _header(file.read(8), file, size)
+            header, room = _header(file, size)
         metadata = header.pop("__metadata__", {})
-        data = np.memmap(path, np.uint8, "r", offset=start) if size > start else b""
-        extents = sorted(_extent(k, v, size - start) for k, v in header.items())
-        for (_, end, first), (begin, _, second) in zip(extents, extents[1:], strict=False):
-            if begin < end:
-                raise ValueError(f"{first} and {second} overlap")
-        arrays = {k: _array(v, data) for k, v in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if not isinstance(metadata, dict) or not all(
+            isinstance(v, str) for v in metadata.values()
+        ):
+            raise ValueError("its metadata is no table of texts")
+        _check_extents(header, room)
+        arrays = mx.load(str(path), format="safetensors") if header else {}
+    assert isinstance(arrays, dict)
+    return arrays, metadata
+
+
+def _read_shards(path: Path) -> dict[str, mx.array]:
+    with _explained(path, "table of safetensors files"):
+        if path.stat().st_size > MAX_HEADER:
+            raise ValueError(f"it is larger than {MAX_HEADER} bytes")
+        table = _parse(path.read_bytes()).get("weight_map")
+        if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+            raise ValueError("it has no weight_map from names to files")
+        files = sorted(set(table.values()))
+        if strange := [f for f in files if Path(f).name != f or not f.endswith(".safetensors")]:
+            raise ValueError(f"it names {strange[0]!r}, not a safetensors file beside it")
+        shards = {file: read_safetensors(path.with_name(file))[0] for file in files}
+        if lost := [k for k, file in table.items() if k not in shards[file]]:
+            raise ValueError(
+                f"{lost[0]} is not in {table[lost[0]]}, nor {len(lost) - 1} others"
+            )
+    return {k: shards[file][k] for k, file in table.items()}
+
+
+@contextmanager
+def _explained(path: Path, kind: str) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one WeightsError about ``path``."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is a folder or a device")
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise WeightsError(f"{path} is not a readable safetensors file: {reason}") from error
-    return arrays, metadata if isinstance(metadata, dict) else {}
+        raise WeightsError(f"{path} is not a readable {kind}: {reason}") from error
 
 
-def _header(prefix: bytes, file: Any, size: int) -> tuple[dict[str, Any], int]:
+def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
+    """The header of a file of ``size`` bytes, and how many follow it."""
+    prefix = file.read(8)
     if len(prefix) < 8:
         raise ValueError(f"{size} bytes are too few")
     (length,) = struct.unpack("<Q", prefix)
     if length > min(MAX_HEADER, size - 8):
         raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
-    header = json.loads(file.read(length), object_pairs_hook=_unique)
+    return _parse(file.read(length)), size - 8 - length
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    header = json.loads(text, object_pairs_hook=_unique)
     if not isinstance(header, dict):
         raise ValueError("the header is no table")
-    return header, 8 + length
+    return header
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise ValueError("a name appears twice in the header")
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ValueError(f"{printable(name)} appears twice")
+        table[name] = value
     return table
 
 
-def _extent(name: str, entry: dict[str, Any], room: int) -> tuple[int, int, str]:
-    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in _DTYPES:
-        raise ValueError(f"{name} has unknown type {dtype!r}")
-    if not all(isinstance(n, int) and n >= 0 for n in [*shape, begin, end]):
-        raise ValueError(f"{name} has an impossible shape or place")
-    if not begin <= end <= room:
+def _check_extents(header: dict[str, Any], room: int) -> None:
+    """Whether the arrays follow each other without a gap and fill the file."""
+    place = 0
+    for begin, end, name in sorted(_extent(printable(k), v, room) for k, v in header.items()):
+        if begin != place:
+            raise ValueError(f"{name} begins at byte {begin}, expected {place}")
+        place = end
+    if place != room:
+        raise ValueError(f"{room - place} bytes at its end belong to no array")
+
+
+def _extent(name: str, entry: Any, room: int) -> tuple[int, int, str]:
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"{name} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"{name} has type {dtype!r:.40}, expected one of {', '.join(_DTYPES)}")
+    if not _naturals(shape, 2**31) or len(shape) > MAX_NDIM:
+        raise ValueError(f"{name} has an impossible shape")
+    if not _naturals(offsets, 2**63) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"{name} has an impossible place")
+    begin, end = offsets
+    if end > room:
         raise ValueError(f"{name} ends at byte {end} of {room}: the file is truncated")
-    if math.prod(shape) * np.dtype(_DTYPES[dtype][0]).itemsize != end - begin:
+    if math.prod(shape) * _DTYPES[dtype].size != end - begin:
         raise ValueError(f"{name} of shape {shape} does not fill its {end - begin} bytes")
     return begin, end, name
 
 
-def _array(entry: dict[str, Any], data: Any) -> mx.array:
-    numpy_type, mlx_type = _DTYPES[entry["dtype"]]
-    begin, end = entry["data_offsets"]
-    flat = np.frombuffer(data[begin:end], numpy_type)
-    array = mx.array(flat.astype(flat.dtype.newbyteorder("=")))
-    array = array.view(mlx_type) if entry["dtype"] == "BF16" else array.astype(mlx_type)
-    return array.reshape(entry["shape"])
+def _naturals(values: Any, limit: int) -> bool:
+    return isinstance(values, list) and all(type(n) is int and 0 <= n < limit for n in values)
+
+
+def write_safetensors(
+    path: Path, arrays: Mapping[str, mx.array], metadata: Mapping[str, str]
+) -> None:
+    """Write ``arrays``: the same bytes for the same values. Raises OSError."""
+    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # all stay aligned
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    place = 0
+    for name in order:
+        array = arrays[name]
+        offsets = [place, place := place + array.nbytes]
+        header[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": offsets,
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            file.write(np.asarray(arrays[name].flatten().view(mx.uint8)).data)

@@ -1,6 +1,7 @@
 """Models with their weights: created by name, read from and written to folders.
 
 A saved model is a folder of ``config.json`` (a ``ModelInfo``) and ``model.safetensors``.
+Files may hold float16 to be small; a model computes in float32 unless told otherwise.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .config import ModelConfig, ModelInfo, Preprocess
-from .errors import ConfigError, UnknownModelError, WeightsError
+from .errors import ConfigError, WeightsError, printable
 from .output import replacing
 from .registry import ModelSpec, model_spec
-from .safetensors import read_safetensors
+from .safetensors import read_safetensors, write_safetensors
 
 SHIPPED = Path(__file__).parent / "checkpoints"
+
+Weights = str | Path | Mapping[str, mx.array]
 
 # Buffers that torch saves and inference does not need.
 _IGNORED = re.compile(r"(num_batches_tracked|attention_bias_idxs)$")
@@ -39,9 +42,10 @@ _LAYOUTS: dict[type[nn.Module], tuple[int, ...]] = {
 def create_model(
     name: str,
     *,
-    weights: str | Path | Mapping[str, mx.array] | None = None,
+    weights: Weights | None = None,
     pretrained: bool = False,
     revision: str | None = None,
+    dtype: mx.Dtype = mx.float32,
     **overrides: Any,
 ) -> nn.Module:
     """Build a model in eval mode; ``model.info`` says what it is.
@@ -49,30 +53,34 @@ def create_model(
     ``name`` is a registered name, ``name.tag`` or a saved folder. A tag or ``pretrained``
     loads published weights (from the package or the Hugging Face hub), ``weights`` a
     ``.safetensors`` file, a saved folder or a dict of arrays in timm's or our own names;
-    otherwise they are random. ``overrides`` replace config fields such as ``num_classes``.
+    otherwise they are random. Parameters have type ``dtype``, whatever the file's.
+    ``overrides`` replace config fields such as ``num_classes``.
 
     Raises UnknownModelError, ConfigError, WeightsError, HubError.
     """
-    if is_folder(name):
-        return load_model(name)
+    if folder := _saved_folder(name, weights, pretrained):
+        return _load_named(folder, name, dtype, overrides)
     spec, tag = model_spec(name), name.partition(".")[2]
     if weights is None and (tag or pretrained):
-        return _load_published(spec, tag, revision, overrides)
-    if weights is not None and not isinstance(weights, Mapping) and Path(weights).is_dir():
-        return load_model(weights)
+        from .hub import fetch
+
+        checkpoint = spec.checkpoint(tag)
+        weights, tag = fetch(checkpoint, revision=revision), checkpoint.tag
     info = spec.info(tag, **overrides)
-    if weights is None:
-        return _build(spec, info)
-    if isinstance(weights, Mapping):
-        return _build_with(spec, info, weights, mlx_layout=False, origin="the given weights")
-    return _build_from_file(spec, info, Path(weights))
+    return _build(spec, info, dtype) if weights is None else _load(spec, info, weights, dtype)
 
 
-def load_model(folder: str | Path) -> nn.Module:
-    """A model from a saved folder. Raises ConfigError or WeightsError that list all problems."""
-    folder = Path(folder)
-    info = read_info(folder)
-    return _build_from_file(model_spec(info.model), info, folder / "model.safetensors")
+def load_model(folder: str | Path, *, dtype: mx.Dtype = mx.float32) -> nn.Module:
+    """A model from a saved folder. Raises ConfigError or WeightsError with all problems."""
+    info = read_info(Path(folder))
+    return _load(model_spec(info.model), info, Path(folder) / "model.safetensors", dtype)
+
+
+def model_info(name: str) -> ModelInfo:
+    """What ``create_model(name)`` would be, known without building or downloading it."""
+    if folder := _saved_folder(name, None, pretrained=False):
+        return read_info(folder)
+    return model_spec(name).info(name.partition(".")[2])
 
 
 def is_folder(name: str | Path) -> bool:
@@ -80,47 +88,48 @@ def is_folder(name: str | Path) -> bool:
     return Path(name).is_dir() or os.sep in str(name)
 
 
-def _load_published(
-    spec: ModelSpec, tag: str, revision: str | None, overrides: dict[str, Any]
+def _saved_folder(name: str, weights: Weights | None, pretrained: bool) -> Path | None:
+    """The folder that ``create_model`` is asked for, if it is one: given or shipped."""
+    if is_folder(name):
+        return Path(name)
+    if isinstance(weights, str | Path):
+        return Path(weights) if Path(weights).is_dir() else None
+    spec, tag = model_spec(name), name.partition(".")[2]
+    if weights is not None or not (tag or pretrained) or spec.checkpoint(tag).repo:
+        return None
+    return SHIPPED / f"{spec.name}.{spec.checkpoint(tag).tag}"
+
+
+def _load_named(
+    folder: Path, name: str, dtype: mx.Dtype, overrides: Mapping[str, Any]
 ) -> nn.Module:
-    checkpoint = spec.checkpoint(tag)
-    if not spec.checkpoints:
-        raise UnknownModelError(f"{spec.name} has no published weights")
-    if not checkpoint.repo:
-        return load_model(SHIPPED / f"{spec.name}.{checkpoint.tag}")
-    from .hub import fetch
-
-    path = fetch(checkpoint, revision=revision)
-    return _build_from_file(spec, spec.info(checkpoint.tag, **overrides), path)
-
-
-def _build(spec: ModelSpec, info: ModelInfo) -> nn.Module:
-    model = spec.build(info.config)
-    model.eval()
-    model.info = info
+    if overrides:
+        raise ConfigError(
+            f"{folder} has its own config; {', '.join(overrides)} cannot change it"
+        )
+    model = load_model(folder, dtype=dtype)
+    if not is_folder(name) and model.info.model != model_spec(name).name:
+        raise ConfigError(f"{folder} holds {model.info.name}, not {name}")
     return model
 
 
-def _build_from_file(spec: ModelSpec, info: ModelInfo, path: Path) -> nn.Module:
-    weights, metadata = read_safetensors(path)
-    return _build_with(
-        spec, info, weights, mlx_layout=metadata.get("format") == "mlx", origin=str(path)
-    )
-
-
-def _build_with(
-    spec: ModelSpec,
-    info: ModelInfo,
-    weights: Mapping[str, mx.array],
-    *,
-    mlx_layout: bool,
-    origin: str,
-) -> nn.Module:
+def _load(spec: ModelSpec, info: ModelInfo, weights: Weights, dtype: mx.Dtype) -> nn.Module:
+    origin, metadata = "the given weights", dict[str, str]()
+    if isinstance(weights, str | Path):
+        origin = str(weights)
+        weights, metadata = read_safetensors(weights)
     named = rename(weights, spec)
     adapted = spec.adapt({k: tuple(v.shape) for k, v in named.items()})
-    info = replace(info, config=replace(info.config, **adapted))
-    model = _build(spec, info)
-    load_weights(model, named, mlx_layout=mlx_layout, origin=origin)
+    model = _build(spec, replace(info, config=replace(info.config, **adapted)), dtype)
+    load_weights(model, named, mlx_layout=metadata.get("format") == "mlx", origin=origin)
+    return model
+
+
+def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
+    model = spec.build(info.config)
+    model.set_dtype(dtype)
+    model.eval()
+    model.info = info
     return model
 
 
@@ -143,7 +152,7 @@ def load_weights(
     mlx_layout: bool = False,
     origin: str = "the given weights",
 ) -> None:
-    """Put ``weights`` into ``model``, all of them or none.
+    """Put ``weights`` into ``model``, all of them or none, as the type its parameters have.
 
     Convolution kernels are given as torch stores them (output, input, height, width), or as
     MLX does with ``mlx_layout``. Raises WeightsError that lists every missing, unexpected,
@@ -158,18 +167,26 @@ def load_weights(
         array = weights[key]
         if not mlx_layout:
             array = _to_mlx(array, layers[key.rpartition(".")[0]], key)
-        if array.shape != wanted[key].shape and _core(array.shape) == _core(wanted[key].shape):
+        if _core(array.shape) == _core(wanted[key].shape):
             array = array.reshape(wanted[key].shape)
-        if array.shape != wanted[key].shape:
-            problems.append(f"{key} has shape {array.shape}, expected {wanted[key].shape}")
-        elif not mx.issubdtype(array.dtype, mx.floating):
-            problems.append(f"{key} has type {array.dtype}, expected floating point")
-        elif not mx.isfinite(array).all():
-            problems.append(f"{key} has NaN or infinite values")
-        fitted.append((key, array))
+        fitted.append((key, array.astype(wanted[key].dtype)))
+        problems += _misfit(key, array, wanted[key])
     if problems:
         raise WeightsError(f"{origin} does not fit {_name(model)}: {'; '.join(problems)}")
     model.load_weights(fitted)
+
+
+def _misfit(key: str, array: mx.array, wanted: mx.array) -> list[str]:
+    """What is wrong with ``array`` in the place of ``wanted``, if anything."""
+    if array.shape != wanted.shape:
+        return [f"{key} has shape {array.shape}, expected {wanted.shape}"]
+    if not mx.issubdtype(array.dtype, mx.floating):
+        return [f"{key} has type {array.dtype}, expected floating point"]
+    if not mx.isfinite(array).all():
+        return [f"{key} has NaN or infinite values"]
+    if not mx.isfinite(array.astype(wanted.dtype)).all():
+        return [f"{key} has values too large for {wanted.dtype}"]
+    return []
 
 
 def _to_mlx(array: mx.array, layer: nn.Module, key: str) -> mx.array:
@@ -185,7 +202,7 @@ def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _list(what: str, keys: Any) -> list[str]:
-    shown = sorted(keys)
+    shown = [printable(key) for key in sorted(keys)]
     more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
     return [f"{what} {len(shown)}: {', '.join(shown[:12])}{more}"] if shown else []
 
@@ -195,18 +212,24 @@ def _name(model: nn.Module) -> str:
     return info.name if info else type(model).__name__
 
 
-def save_model(model: nn.Module, folder: str | Path, *, force: bool = False) -> Path:
+def save_model(
+    model: nn.Module, folder: str | Path, *, dtype: mx.Dtype | None = None, force: bool = False
+) -> Path:
     """Write ``model`` (with its ``info``) to a folder that ``create_model`` reads.
 
-    Raises OutputError if ``folder`` exists and ``force`` is not given, or cannot be written;
-    nothing half-made is left then.
+    ``dtype`` is the type in the file, such as ``mx.float16``; the parameters' own by default.
+    Raises WeightsError if values do not fit that type, OutputError if ``folder`` exists and
+    ``force`` is not given, or cannot be written; nothing half-made is left then.
     """
     with replacing(folder, force=force, marker="config.json") as partial:
         partial.mkdir()
         text = json.dumps(model.info.to_dict(), indent=1, ensure_ascii=False)
         (partial / "config.json").write_text(text + "\n", encoding="utf-8")
         arrays = dict(tree_flatten(model.parameters()))
-        mx.save_safetensors(str(partial / "model.safetensors"), arrays, {"format": "mlx"})
+        stored = {k: v.astype(dtype or v.dtype) for k, v in arrays.items()}
+        if problems := [p for k in arrays for p in _misfit(k, arrays[k], stored[k])]:
+            raise WeightsError(f"{_name(model)} cannot be saved: {'; '.join(problems)}")
+        write_safetensors(partial / "model.safetensors", stored, {"format": "mlx"})
     return Path(folder)
 
 
