@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,7 +65,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, s
     return arrays, metadata
 
 
-def _read_shards(path: Path) -> dict[str, mx.array]:
+def read_index(path: Path) -> dict[str, str]:
+    """The file that holds each array of a checkpoint in several. Raises WeightsError."""
     with _explained(path, "table of safetensors files"):
         if path.stat().st_size > MAX_HEADER:
             raise ValueError(f"it is larger than {MAX_HEADER} bytes")
@@ -72,13 +74,17 @@ def _read_shards(path: Path) -> dict[str, mx.array]:
         if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
             raise ValueError("it has no weight_map from names to files")
         files = sorted(set(table.values()))
-        if strange := [f for f in files if Path(f).name != f or not f.endswith(".safetensors")]:
-            raise ValueError(f"it names {strange[0]!r}, not a safetensors file beside it")
-        shards = {file: read_safetensors(path.with_name(file))[0] for file in files}
-        if lost := [k for k, file in table.items() if k not in shards[file]]:
-            raise ValueError(
-                f"{lost[0]} is not in {table[lost[0]]}, nor {len(lost) - 1} others"
-            )
+        if strange := [f for f in files if not re.fullmatch(r"[\w.-]+\.safetensors", f)]:
+            raise ValueError(f"it names {printable(strange[0])}, no safetensors file beside it")
+    return table
+
+
+def _read_shards(path: Path) -> dict[str, mx.array]:
+    table = read_index(path)
+    shards = {f: read_safetensors(path.with_name(f))[0] for f in sorted(set(table.values()))}
+    if lost := sorted(k for k, file in table.items() if k not in shards[file]):
+        names = ", ".join(map(printable, lost[:12])) + (", …" if len(lost) > 12 else "")
+        raise WeightsError(f"{path} lists {len(lost)} arrays that are not there: {names}")
     return {k: shards[file][k] for k, file in table.items()}
 
 

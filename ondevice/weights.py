@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten
 
 from .config import ModelConfig, ModelInfo, Preprocess
 from .errors import ConfigError, WeightsError, printable
+from .hub import fetch, mention_license
 from .output import replacing
 from .registry import ModelSpec, model_spec
 from .safetensors import read_safetensors, write_safetensors
@@ -62,8 +63,6 @@ def create_model(
         return _load_named(folder, name, dtype, overrides)
     spec, tag = model_spec(name), name.partition(".")[2]
     if weights is None and (tag or pretrained):
-        from .hub import fetch
-
         checkpoint = spec.checkpoint(tag)
         weights, tag = fetch(checkpoint, revision=revision), checkpoint.tag
     info = spec.info(tag, **overrides)
@@ -114,6 +113,7 @@ def _load_named(
 
 
 def _load(spec: ModelSpec, info: ModelInfo, weights: Weights, dtype: mx.Dtype) -> nn.Module:
+    mention_license(info.name, info.license)
     origin, metadata = "the given weights", dict[str, str]()
     if isinstance(weights, str | Path):
         origin = str(weights)
@@ -134,13 +134,17 @@ def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
 
 
 def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.array]:
-    """Upstream keys in the model's names, buffers of no use here dropped."""
+    """Upstream keys in the model's names, what is of no use here dropped."""
+    tower = re.compile(spec.tower or "(?!)")  # without one, a pattern that matches nothing
+    inside = {tower.sub("", k, 1): v for k, v in weights.items() if tower.match(k)}
     named = {}
-    for key, array in weights.items():
+    for key, array in (inside or weights).items():
         if _IGNORED.search(key):
             continue
         for pattern, ours in spec.renames:
-            key = re.sub(pattern, ours, key)
+            key, upstream = re.sub(pattern, ours, key), key
+            if key != upstream and re.search(spec.transposes or "(?!)", upstream):
+                array = array.T
         named[key] = array
     return named
 

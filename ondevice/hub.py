@@ -1,0 +1,106 @@
+"""Published weights, through huggingface-hub's cache.
+
+Its environment variables do what they always do: HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
+HF_TOKEN, HF_ENDPOINT.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from .config import RESTRICTED
+from .errors import HubError, printable
+from .registry import Checkpoint
+from .safetensors import INDEX, read_index
+
+logger = logging.getLogger("ondevice")  # unconfigured, Python shows warnings on stderr
+
+# What an error of huggingface-hub, by the name of its class, means to who asked for weights.
+_ABSENT = (
+    "is not in the cache {cache}, and the hub cannot be reached{why}; "
+    "run this once with a network, or copy that cache from a machine that has one"
+)
+_REASONS = {
+    "GatedRepoError": "is gated: accept its terms at {url}, then set HF_TOKEN",
+    "RepositoryNotFoundError": "does not exist, or only for some: set HF_TOKEN if you are one",
+    "RevisionNotFoundError": "has no revision {revision!r}; {url}/commits/main lists them",
+    "LocalEntryNotFoundError": _ABSENT,
+    "EntryNotFoundError": "has no file {file} at revision {revision!r}; see {url}/tree/main",
+    "HFValidationError": "is no name that the hub knows",
+}
+
+
+def fetch(checkpoint: Checkpoint, revision: str | None = None) -> Path:
+    """The file of a checkpoint, or the index of one in several files, all of them present.
+
+    What is in the cache is taken without asking the hub. Raises HubError.
+    """
+    mention_license(checkpoint.repo, checkpoint.license)
+    path = _fetch(checkpoint.repo, checkpoint.file, revision or "main")
+    if checkpoint.file.endswith(INDEX):
+        commit = path.parent.name  # so that all files are of one revision
+        for shard in sorted(set(read_index(path).values())):
+            _fetch(checkpoint.repo, shard, commit)
+    return path
+
+
+@cache  # said once
+def mention_license(name: str, license: str) -> None:
+    """Say so if weights may not be passed on freely."""
+    if license in RESTRICTED:
+        logger.warning(
+            f"{name}: these weights are under the licence {license}, which limits their use "
+            "and forbids or limits passing them on, converted or not; read it before you do"
+        )
+
+
+def _fetch(repo: str, file: str, revision: str) -> Path:
+    from huggingface_hub import constants, errors, hf_hub_download
+
+    try:
+        with _quiet():
+            try:
+                path = hf_hub_download(repo, file, revision=revision, local_files_only=True)
+            except errors.LocalEntryNotFoundError:
+                if constants.HF_HUB_OFFLINE or not _has_network(constants.ENDPOINT):
+                    raise
+                path = hf_hub_download(repo, file, revision=revision)
+    except Exception as error:  # each release has its own set, of several HTTP libraries
+        known = [_REASONS[c.__name__] for c in type(error).__mro__ if c.__name__ in _REASONS]
+        reason = (known or ["cannot be fetched: {error}"])[0].format(
+            cache=constants.HF_HUB_CACHE,
+            why=" (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else "",
+            url=f"{constants.ENDPOINT}/{repo}",
+            revision=revision,
+            file=file,
+            error=printable(" ".join(f"{type(error).__name__}: {error}".split())),
+        )
+        raise HubError(f"{repo} {reason}") from error
+    return Path(path)
+
+
+def _has_network(endpoint: str) -> bool:
+    """Whether the hub's name is known; if not, huggingface-hub would retry for 24 seconds."""
+    try:
+        return bool(getproxies() or socket.getaddrinfo(urlsplit(endpoint).hostname, None))
+    except OSError:
+        return False
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """huggingface-hub keeps its retries and advice to itself: an error says it in one line."""
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(level)
