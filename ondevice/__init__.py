@@ -1,5 +1,8 @@
 """Efficient vision models in MLX, exported straight to verified Core ML packages."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 # backend comes first: it has to run before anything imports mlx.core.
 from . import backend as backend, models as models
 from .config import (
@@ -11,9 +14,25 @@ from .config import (
 from .errors import OnDeviceError as OnDeviceError
 from .fuse import fuse as fuse
 from .registry import list_models as list_models, model_spec as model_spec
-from .weights import (
-    create_model as create_model,
-    load_model as load_model,
-    load_weights as load_weights,
-    save_model as save_model,
-)
+
+if TYPE_CHECKING:
+    from .weights import (
+        create_model as create_model,
+        load_model as load_model,
+        load_weights as load_weights,
+        save_model as save_model,
+    )
+
+# Imported when first asked for: what needs numpy, a fifth of a second of `ondevice list`.
+_MODULES = dict.fromkeys(("create_model", "load_model", "load_weights", "save_model"), "weights")
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
