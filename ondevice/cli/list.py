@@ -1,0 +1,86 @@
+"""``ondevice list``: the models and their published weights."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import UnknownModelError
+from ..registry import Checkpoint, ModelSpec, list_models, model_spec
+from ._output import json_option, print_json, print_table, short_number
+
+_SHIPPED = Path(__file__).parents[1] / "checkpoints"
+_HEADER = ("model", ">params", ">MACs", ">px", ">top-1", "licence", "weights")
+
+
+@click.command("list")
+@click.argument("pattern", default="*")
+@click.option("--family", help="Only this family, such as shvit.")
+@click.option("--license", "license_", metavar="NAME", help="Only weights under this licence.")
+@json_option
+def list_command(pattern: str, family: str | None, license_: str | None, as_json: bool) -> None:
+    """List the models and weights whose name matches PATTERN.
+
+    PATTERN is a part of the name, or a shell pattern such as 'shvit_*.in1k'. A name without
+    its tag, the part after the dot, means the first of its rows.
+    """
+    specs = [model_spec(name) for name in list_models()]
+    rows = [_facts(s, c) for s in specs for c in s.checkpoints or (None,)]
+    _check("family", family, {row["family"] for row in rows})
+    _check("licence", license_, {row["license"] for row in rows} - {None})
+    wanted = {"family": family, "license": license_}
+    shown = [
+        row
+        for row in rows
+        if _matches(row["name"], pattern)
+        and all(value in (None, row[key]) for key, value in wanted.items())
+    ]
+    if not shown and pattern != "*":
+        raise UnknownModelError(f"no model matches {pattern!r}; {_hint(pattern, rows)}")
+    print_json(shown) if as_json else print_table(_HEADER, map(_row, shown))
+
+
+def _facts(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    tag = checkpoint.tag if checkpoint else ""
+    info = spec.info(tag) if checkpoint else spec.info()
+    shipped = checkpoint is not None and not checkpoint.repo
+    saved = json.loads((_SHIPPED / info.name / "config.json").read_bytes()) if shipped else {}
+    return {
+        "name": f"{spec.name}.{tag}" if tag else spec.name,
+        "family": spec.family,
+        "params": spec.params,
+        "macs": spec.macs,
+        "size": saved.get("preprocess", {}).get("size", info.preprocess.size),
+        "top1": saved.get("metrics", {}).get("top1", info.top1),
+        "license": checkpoint.license if checkpoint else None,
+        "weights": "shipped" if shipped else checkpoint.repo if checkpoint else None,
+    }
+
+
+def _row(facts: dict[str, Any]) -> tuple[object, ...]:
+    params, macs = short_number(facts["params"]), short_number(facts["macs"])
+    top1 = None if facts["top1"] is None else f"{facts['top1']:.2f}"
+    rest = (facts["license"], facts["weights"])
+    return facts["name"], params, macs, facts["size"], top1, *rest
+
+
+def _matches(name: str, pattern: str) -> bool:
+    if not any(c in pattern for c in "*?["):
+        return pattern in name
+    return fnmatchcase(name, pattern) or fnmatchcase(name.partition(".")[0], pattern)
+
+
+def _check(what: str, given: str | None, known: set[str]) -> None:
+    if given is not None and given not in known:
+        raise click.UsageError(f"No {what} {given!r}; there are: {', '.join(sorted(known))}.")
+
+
+def _hint(pattern: str, rows: list[dict[str, Any]]) -> str:
+    names = {row["name"].partition(".")[0] for row in rows}
+    close = difflib.get_close_matches(pattern.strip("*").partition(".")[0], names, cutoff=0.4)
+    return f"the nearest are {', '.join(close)}" if close else "`ondevice list` has them all"
