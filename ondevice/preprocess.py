@@ -1,0 +1,164 @@
+"""From pictures to a model's input, with the very pixels of timm's evaluation transform.
+
+Resizing is PIL's, antialiased, on 8-bit levels, with torchvision's rules for sizes and crops.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import mlx.core as mx
+
+from .config import Preprocess
+from .errors import ImageError
+from .images import MAX_PIXELS, as_rgb
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from .images import ImageLike
+
+    Levels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def preprocess(
+    images: ImageLike | Iterable[ImageLike], spec: Preprocess, *, size: int | None = None
+) -> mx.array:
+    """One picture or several as a float32 array (B, size, size, 3), normalized.
+
+    A picture is a path, an open file, a PIL image, or an array of uint8 levels 0-255 of shape
+    (height, width), (height, width, 3) or (height, width, 4), whose alpha is dropped. Floats
+    are refused, because the scale they have cannot be known. ``size`` replaces the spec's.
+
+    Raises ImageError that lists every picture that cannot be used.
+    """
+    found = list(batches(images, spec, size=size, batch_size=sys.maxsize))
+    if not found:
+        raise ImageError("no images were given")
+    return found[0]
+
+
+def batches(
+    images: ImageLike | Iterable[ImageLike],
+    spec: Preprocess,
+    *,
+    size: int | None = None,
+    batch_size: int = 16,
+) -> Iterator[mx.array]:
+    """As ``preprocess``, ``batch_size`` pictures at a time, of any number of them.
+
+    Only one picture in its full size is in memory. Of pictures that cannot be used, the rest
+    is read to find all of them, then ImageError lists them.
+    """
+    import numpy as np
+
+    spec = spec if size is None else replace(spec, size=size)
+    problems: list[str] = []
+    pictures = _pictures(images, spec, problems)
+    while group := list(itertools.islice(pictures, batch_size)):
+        if not problems:
+            yield normalize(mx.array(np.stack(group)), spec)
+    if problems:
+        raise ImageError("; ".join(problems))
+
+
+def normalize(levels: mx.array, spec: Preprocess) -> mx.array:
+    """Levels 0-255 as the numbers a model expects, channels last."""
+    return (levels.astype(mx.float32) / 255 - mx.array(spec.mean)) / mx.array(spec.std)
+
+
+def resize_and_crop(image: ImageLike, spec: Preprocess) -> Levels:
+    """A picture as the (size, size, 3) levels that the model sees. Raises ImageError."""
+    import numpy as np
+    from PIL import Image
+
+    picture = as_rgb(image)
+    filter_ = Image.Resampling[spec.interpolation.upper()]
+    if spec.source_size is not None:
+        square = _centered(picture, min(picture.size), spec.fill)
+        picture = square.resize((spec.source_size, spec.source_size), filter_)
+    if spec.crop_mode == "pad":
+        picture = _centered(picture, max(picture.size), spec.fill)
+    edge = math.floor(spec.size / spec.crop_pct)
+    resized = picture.resize(_checked(_SIZES[spec.crop_mode](picture.size, edge)), filter_)
+    fill = _mean_color(spec) if spec.crop_mode == "border" else spec.fill
+    return np.asarray(_centered(resized, spec.size, fill))
+
+
+Size: TypeAlias = tuple[int, int]  # width, height
+
+
+def _short_edge(size: Size, edge: int) -> Size:
+    short, long = sorted(size)
+    other = int(edge * long / short)
+    return (edge, other) if size[0] <= size[1] else (other, edge)
+
+
+def _long_edge(size: Size, edge: int) -> Size:
+    ratio = max(size) / edge
+    return max(round(size[0] / ratio), 1), max(round(size[1] / ratio), 1)
+
+
+def _both_edges(size: Size, edge: int) -> Size:
+    return edge, edge
+
+
+# What an image is resized to before its centre is cut out, by crop mode.
+_SIZES: dict[str, Callable[[Size, int], Size]] = {
+    "center": _short_edge,
+    "squash": _both_edges,
+    "border": _long_edge,
+    "pad": _both_edges,
+}
+
+
+def _centered(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
+    """The middle of ``image`` as a square of ``side`` px, cropped or padded, as torchvision."""
+    from PIL import Image
+
+    square = Image.new("RGB", _checked((side, side)), fill)
+    left, top = ((side - n) // 2 if n < side else -round((n - side) / 2) for n in image.size)
+    square.paste(image, (left, top))
+    return square
+
+
+def _mean_color(spec: Preprocess) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * m) for m in spec.mean)
+    return red, green, blue
+
+
+def _checked(size: Size) -> Size:
+    if math.prod(size) > MAX_PIXELS:
+        raise ImageError(
+            f"a picture so long and narrow would need {size[0]:,} x {size[1]:,} px on the way; "
+            "crop it first"
+        )
+    return size
+
+
+def _pictures(
+    images: ImageLike | Iterable[ImageLike], spec: Preprocess, problems: list[str]
+) -> Iterator[Levels]:
+    """Each picture's levels; what is wrong with the others goes to ``problems``."""
+    for image in _each(images):
+        try:
+            yield resize_and_crop(image, spec)
+        except ImageError as error:
+            problems.append(str(error))
+
+
+def _each(images: Any) -> Iterable[ImageLike]:
+    """The pictures in ``images``, which may be one, or an array of shape (B, H, W, C)."""
+    from PIL import Image
+
+    if hasattr(images, "shape"):
+        return images if len(images.shape) == 4 else [images]
+    one = isinstance(images, str | os.PathLike | Image.Image) or hasattr(images, "read")
+    return [images] if one or not isinstance(images, Iterable) else images
