@@ -1,0 +1,68 @@
+"""What a model's outputs mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from . import backend
+from .errors import ConfigError
+from .labels import with_labels
+from .preprocess import batches
+
+if TYPE_CHECKING:
+    from .images import ImageLike
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class with its probability."""
+
+    label: str
+    score: float
+    index: int
+
+
+def classify(
+    model: nn.Module,
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    top_k: int = 5,
+    size: int | None = None,
+    batch_size: int = 16,
+) -> list[list[Prediction]]:
+    """The ``top_k`` likeliest classes of each picture, the likeliest first.
+
+    ``images`` is what ``preprocess`` takes; of a generator, one batch is in memory at a time.
+    Classes without a name are called by their number.
+
+    Raises ImageError that lists every picture that cannot be used, ConfigError if ``model``
+    has no classes.
+    """
+    info = with_labels(model.info)
+    if not info.config.num_classes:
+        raise ConfigError(f"{info.name} has no classes: it was built with num_classes=0")
+    backend.advise()
+    found = []
+    for x in batches(images, info.preprocess, size=size, batch_size=batch_size):
+        found += _top(model(x), info.labels, top_k)
+    return found
+
+
+def _top(logits: mx.array, labels: tuple[str, ...], top_k: int) -> list[list[Prediction]]:
+    scores = mx.softmax(logits.astype(mx.float32), axis=-1)
+    order = mx.argsort(-scores, axis=-1)[:, :top_k]
+    best = mx.take_along_axis(scores, order, axis=-1)
+    indices: Any = order.tolist()
+    values: Any = best.tolist()
+    return [
+        [
+            Prediction(labels[i] if labels else f"class {i}", score, i)
+            for i, score in zip(*row, strict=True)
+        ]
+        for row in zip(indices, values, strict=True)
+    ]
