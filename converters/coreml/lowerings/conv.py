@@ -1,0 +1,82 @@
+"""Convolutions, pools, upsampling: everything is (batch, channels, height, width) here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import Var
+
+from ondevice.errors import UnsupportedOpError
+
+from ...graph import Node
+from ..registry import lower
+
+Ints = tuple[int, ...]
+
+
+def padding(low: Ints, high: Ints) -> dict[str, Any]:
+    """MIL's two arguments for it."""
+    if not any((*low, *high)):
+        return {"pad_type": "valid"}
+    pairs = zip(low, high, strict=True)
+    return {"pad_type": "custom", "pad": [p for pair in pairs for p in pair]}
+
+
+@lower("Conv")
+def conv(node: Node, x: Var, weight: Var, *rest: Any) -> Var:
+    *bias, stride, low, high, dilation, groups = rest
+    return mb.conv(
+        x=x,
+        weight=weight,
+        strides=stride,
+        dilations=dilation,
+        groups=groups,
+        **padding(low, high),
+        **({"bias": bias[0]} if bias else {}),
+    )
+
+
+@lower("ConvTranspose")
+def conv_transpose(node: Node, x: Var, weight: Var, *rest: Any) -> Var:
+    *bias, stride, low, high, dilation, groups = rest
+    if min(*low, *high) < 0:
+        raise UnsupportedOpError(f"output padding of a transposed convolution: {node}")
+    return mb.conv_transpose(
+        x=x,
+        weight=weight,
+        strides=stride,
+        dilations=dilation,
+        groups=groups,
+        **padding(low, high),
+        **({"bias": bias[0]} if bias else {}),
+    )
+
+
+@lower("Pool")
+def pool(
+    node: Node, x: Var, kind: str, kernel: Ints, stride: Ints, low: Ints, high: Ints
+) -> Var:
+    common = {"x": x, "kernel_sizes": kernel, "strides": stride, **padding(low, high)}
+    if kind == "max":
+        return mb.max_pool(**common)
+    mean = mb.avg_pool(**common)  # MLX counts the padding as zeros, and so does MIL's default
+    return mean if kind == "mean" else mb.mul(x=mean, y=_like(x, float(kernel[0] * kernel[1])))
+
+
+@lower("Resize")
+def resize(node: Node, x: Var, scale: Ints, mode: str) -> Var:
+    height, width = (float(s) for s in scale)
+    if mode == "nearest":
+        return mb.upsample_nearest_neighbor(
+            x=x, scale_factor_height=height, scale_factor_width=width
+        )
+    return mb.upsample_bilinear(
+        x=x, scale_factor_height=height, scale_factor_width=width, align_corners=False
+    )
+
+
+def _like(x: Var, value: float) -> Any:
+    from coremltools.converters.mil.mil import types
+
+    return types.nptype_from_builtin(x.dtype)(value)

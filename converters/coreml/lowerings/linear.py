@@ -1,0 +1,36 @@
+"""Matrix products and attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import Var
+
+from ...graph import Node
+from ..registry import lower
+
+
+@lower("Linear")
+def linear(node: Node, x: Var, weight: Var, *bias: Var) -> Var:
+    return mb.linear(x=x, weight=weight, **({"bias": bias[0]} if bias else {}))
+
+
+@lower("Matmul")
+def matmul(node: Node, x: Var, y: Var, transpose_x: bool, transpose_y: bool) -> Var:
+    return mb.matmul(x=x, y=y, transpose_x=transpose_x, transpose_y=transpose_y)
+
+
+@lower("Softmax")
+def softmax(node: Node, x: Var, axis: int) -> Var:
+    return mb.softmax(x=x, axis=axis)
+
+
+@lower("AddMM")
+def addmm(node: Node, a: Var, b: Var, c: Var, alpha: float, beta: float) -> Any:
+    from .elementwise import scalar
+
+    product = mb.matmul(x=a, y=b)
+    if alpha != 1:
+        product = mb.mul(x=product, y=scalar(product, alpha))
+    return mb.add(x=product, y=c if beta == 1 else mb.mul(x=c, y=scalar(c, beta)))

@@ -1,0 +1,36 @@
+"""Reductions over axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import Var
+
+from ondevice.errors import UnsupportedOpError
+
+from ...graph import Node
+from ..registry import lower
+
+# MLX's kinds: and, or, sum, prod, min, max; mean is ours.
+_KINDS: dict[int, Callable[..., Var]] = {
+    2: mb.reduce_sum,
+    3: mb.reduce_prod,
+    4: mb.reduce_min,
+    5: mb.reduce_max,
+    6: mb.reduce_mean,
+}
+
+
+@lower("Reduce")
+def reduce(node: Node, x: Var, kind: int, axes: tuple[int, ...], keep: bool) -> Var:
+    if kind not in _KINDS:
+        raise UnsupportedOpError(f"a logical reduction: {node}")
+    return _KINDS[kind](x=x, axes=list(axes), keep_dims=keep)
+
+
+@lower("ArgReduce")
+def arg_reduce(node: Node, x: Var, kind: int, axis: int) -> Var:
+    reduce_arg = (mb.reduce_argmin, mb.reduce_argmax)[kind]
+    keep = len(node.output.shape) == len(x.shape)
+    return reduce_arg(x=x, axis=axis, keep_dims=keep)

@@ -1,0 +1,76 @@
+"""From a MIL program to a saved ``.mlpackage`` that explains itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil.mil import Program
+
+from ..graph import Graph
+from ..interface import Interface
+from .reader import quiet
+from .target import opset
+
+# All that is left to do for coremltools after our own passes.
+_PASSES = ["common::dead_code_elimination"]
+
+
+def to_package(program: Program, interface: Interface, *, target: str) -> Any:
+    """Serialize ``program``: an ``MLModel`` whose weights lie in a temporary folder."""
+    with quiet():
+        import coremltools as ct
+
+        options: dict[str, Any] = {}
+        if interface.image:
+            (image,) = (x for x in interface.inputs[:1])
+            height, width = image.shape[1:3]
+            options["inputs"] = [
+                ct.ImageType(
+                    name=interface.image,
+                    shape=(1, 3, height, width),
+                    color_layout=ct.colorlayout.RGB,
+                )
+            ]
+        if interface.labels:
+            options["classifier_config"] = ct.ClassifierConfig(
+                list(interface.labels), predicted_probabilities_output="probabilities"
+            )
+        return ct.convert(
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=opset(target),
+            pass_pipeline=ct.PassPipeline(_PASSES, "ondevice"),
+            skip_model_load=True,
+            **options,
+        )
+
+
+def describe(package: Any, interface: Interface, metadata: Mapping[str, str]) -> None:
+    """Write who made it and from what into the package, a line for each input and output.
+
+    ``metadata`` keys that Core ML has a field for go there, the others are user-defined.
+    """
+    fields = {"author": "author", "license": "license", "description": "short_description"}
+    fields["version"] = "version"
+    for key, value in metadata.items():
+        if key in fields:
+            setattr(package, fields[key], value)
+        else:
+            package.user_defined_metadata[key] = value
+    if interface.image:
+        package.input_description[interface.image] = "RGB picture, resized and cropped"
+    for name, line in interface.described.items():
+        package.output_description[name] = line
+
+
+def save(package: Any, path: Path) -> None:
+    with quiet():
+        package.save(str(path))
+
+
+def weight_bytes(graph: Graph) -> int:
+    """Bytes of all constants as traced."""
+    return int(sum(np.asarray(v).nbytes for v in graph.constants.values()))

@@ -1,0 +1,114 @@
+"""From our graph to a MIL program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import Function, Program, Var, types
+
+from ondevice.errors import UnsupportedOpError
+
+from ..graph import Graph, Node
+from . import lowerings as lowerings
+from .registry import check_supported, lowering
+from .target import opset
+
+_TYPES = {
+    "float32": types.fp32,
+    "float16": types.fp16,
+    "int32": types.int32,
+    "bool": types.bool,
+}
+_LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
+
+
+def to_program(graph: Graph, *, target: str = "iOS17", names: tuple[str, ...] = ()) -> Program:
+    """Lower every node; outputs are called ``names``. Raises UnsupportedOpError for all at once.
+
+    ``graph`` is physical: ``channels_first`` and ``set_precision`` have run.
+    """
+    check_supported(graph)
+    inputs = {v.name: mb.placeholder(v.shape, _TYPES[_plain(v.dtype)]) for v in graph.inputs}
+    program = Program()
+    with Function(inputs, opset_version=opset(target)) as function:
+        values: dict[Any, Any] = {name: function.inputs[name] for name in inputs}
+        lowerer = _Lowerer(graph, values)
+        for node in graph.nodes:
+            lowerer.add(node)
+        outputs = [lowerer.output(n, w) for n, w in zip(graph.outputs, names, strict=True)]
+        function.set_outputs(outputs)
+        program.add_function("main", function)
+    return program
+
+
+class _Lowerer:
+    def __init__(self, graph: Graph, values: dict[Any, Any]) -> None:
+        self.graph, self.values = graph, values
+        self.taken: set[str] = set()
+        self.outputs: set[str] = set()
+
+    def add(self, node: Node) -> None:
+        dtype = node.outputs[0].dtype
+        inputs = [self.operand(name, dtype) for name in node.inputs]
+        results = lowering(node.op)(node, *inputs, *node.args)
+        results = results if isinstance(results, tuple) else (results,)
+        for value, result in zip(node.outputs, results, strict=True):
+            if tuple(result.shape) != value.shape:
+                raise UnsupportedOpError(f"{node} came out as {tuple(result.shape)}")
+            self.values[value.name] = result
+        self.title(node, results)
+
+    def title(self, node: Node, results: tuple[Var, ...]) -> None:
+        """Name what a layer computes after the layer's path in the model."""
+        weights = [
+            i for i in node.inputs[1:] if i.endswith(".weight") and i in self.graph.constants
+        ]
+        title = weights[0].removesuffix(".weight") if weights else ""
+        if title and title not in self.taken and len(results) == 1:
+            self.taken.add(title)
+            results[0].name = results[0].op.name = title
+
+    def operand(self, name: str, dtype: str) -> Any:
+        if name not in self.graph.constants:
+            return self.values[name]
+        array = self.graph.constants[name]
+        floating = np.issubdtype(array.dtype, np.floating)
+        kind = _plain(dtype) if floating and dtype.startswith("float") else ""
+        key = (name, kind)
+        if key not in self.values:
+            array = _cast(array, kind)
+            self.values[key] = mb.const(val=array, name=self._unique(name))
+        return self.values[key]
+
+    def _unique(self, name: str) -> str:
+        free = next(
+            n for i in range(99) if (n := f"{name}_{i}" if i else name) not in self.taken
+        )
+        self.taken.add(free)
+        return free
+
+    def output(self, name: str, wanted: str) -> Var:
+        """The value under its outside name; an input or a constant goes through an identity."""
+        value = self.operand(name, "float32")
+        if value.op is None or value.op.op_type == "const" or value.name in self.outputs:
+            value = mb.identity(x=value)
+        value.name = wanted
+        self.outputs.add(wanted)
+        return value
+
+
+def _cast(array: Any, dtype: str) -> Any:
+    if dtype == "float16":
+        finite = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
+        return finite.astype(np.float16)
+    if dtype == "float32":
+        return array.astype(np.float32)
+    return array.astype(np.int32) if np.issubdtype(array.dtype, np.integer) else array
+
+
+def _plain(dtype: str) -> str:
+    return {"uint32": "int32", "int64": "int32", "uint8": "int32", "int8": "int32"}.get(
+        dtype, dtype
+    )

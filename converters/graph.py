@@ -1,0 +1,125 @@
+"""A traced model as data: values, nodes, and the graph that holds them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """One array: its name, shape and type (``float32``, ``int32``, …)."""
+
+    name: str
+    shape: Shape
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.dtype}{list(self.shape)}"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation: ``outputs = op(*inputs, *args)``.
+
+    ``op`` is the name of an MLX primitive, or of an operation that a pass raised from several.
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[Value, ...]
+    args: tuple[Any, ...] = ()
+
+    @property
+    def output(self) -> Value:
+        """The only output."""
+        (value,) = self.outputs
+        return value
+
+    def __str__(self) -> str:
+        operands = ", ".join([*self.inputs, *map(str, self.args)])
+        return f"{', '.join(map(str, self.outputs))} = {self.op}({operands})"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as a list of operations in topological order.
+
+    Parameters and literals are ``constants``; a parameter keeps its path in the module
+    tree (``stages.0.blocks.1.conv.m.weight``) as its name, all the way to the package.
+    """
+
+    inputs: tuple[Value, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, Array]
+    nodes: tuple[Node, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.nodes))
+
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        """Every value by name, constants included."""
+        constants = (Value(k, v.shape, str(v.dtype)) for k, v in self.constants.items())
+        computed = (v for n in self.nodes for v in n.outputs)
+        return {v.name: v for v in (*self.inputs, *constants, *computed)}
+
+    @cached_property
+    def producer(self) -> dict[str, Node]:
+        """The node that computes each value."""
+        return {v.name: n for n in self.nodes for v in n.outputs}
+
+    @cached_property
+    def uses(self) -> Counter[str]:
+        """How often each value is read, by nodes and as an output of the graph."""
+        return Counter([*self.outputs, *(i for n in self.nodes for i in n.inputs)])
+
+    @cached_property
+    def consumers(self) -> dict[str, list[Node]]:
+        """The nodes that read each value."""
+        readers: dict[str, list[Node]] = {name: [] for name in self.values}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                readers[name].append(node)
+        return readers
+
+    def shape(self, name: str) -> Shape:
+        return self.values[name].shape
+
+    def check(self) -> Graph:
+        """Fail if a value is used before it is defined, or defined twice."""
+        known = {v.name for v in self.inputs} | self.constants.keys()
+        for node in self.nodes:
+            if missing := set(node.inputs) - known:
+                raise ValueError(f"{node.op} uses undefined {sorted(missing)}: {node}")
+            for value in node.outputs:
+                if value.name in known:
+                    raise ValueError(f"{value.name} is defined twice: {node}")
+                known.add(value.name)
+        if missing := set(self.outputs) - known:
+            raise ValueError(f"undefined graph outputs {sorted(missing)}")
+        return self
+
+    def with_nodes(self, nodes: Iterable[Node], **changes: Any) -> Graph:
+        return replace(self, nodes=tuple(nodes), **changes)
+
+    def rename(self, names: Mapping[str, str]) -> Graph:
+        """Read ``names[old]`` wherever ``old`` is read; chains are followed."""
+
+        def last(name: str) -> str:
+            while name in names:
+                name = names[name]
+            return name
+
+        return self.with_nodes(
+            (replace(n, inputs=tuple(map(last, n.inputs))) for n in self.nodes),
+            outputs=tuple(map(last, self.outputs)),
+        )

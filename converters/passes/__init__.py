@@ -1,0 +1,48 @@
+"""Graph to graph: each pass is one function, each graph is checked after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ..graph import Graph
+from .affine import fold_affine
+from .broadcasts import drop_broadcasts
+from .canonical import canonicalize
+from .composites import raise_composites
+from .constants import fold_constants
+from .dead_code import remove_dead_code
+from .layout import channels_first as channels_first
+from .linear import raise_linear
+from .norms import norm_in_place, raise_means
+from .windows import raise_pools, raise_upsampling
+
+Pass = Callable[[Graph], Graph]
+
+# In order. A pass may rely on the ones above it. All of them speak MLX's layout; the last
+# step, ``channels_first``, is called by itself because it needs to know the borders.
+PASSES: tuple[Pass, ...] = (
+    drop_broadcasts,
+    canonicalize,
+    raise_linear,  # before constants swallow the transposes that name a weight
+    fold_constants,
+    remove_dead_code,  # a dead reader blocks a match
+    raise_pools,
+    raise_upsampling,
+    raise_composites,
+    raise_means,
+    norm_in_place,
+    remove_dead_code,
+    fold_affine,
+    canonicalize,
+    remove_dead_code,
+)
+
+
+def run_passes(graph: Graph, passes: Iterable[Pass] = PASSES) -> Graph:
+    """Apply ``passes`` in order; a broken graph is named by the pass that broke it."""
+    for run in passes:
+        try:
+            graph = run(graph).check()
+        except ValueError as error:
+            raise ValueError(f"after {run.__name__}: {error}") from error
+    return graph

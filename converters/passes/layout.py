@@ -1,0 +1,460 @@
+"""Keep image tensors physically channels-first, from end to end.
+
+MLX is channels-last, Core ML's image operations and the Neural Engine are channels-first.
+Instead of transposing around each convolution, this pass tracks for every value the order
+in which its axes lie in memory, and rewrites each node for that order: a logical transpose
+costs nothing, a constant is laid out anew (under its own name), an axis argument is mapped.
+Only a reshape that merges axes which do not lie together, or an operation nobody taught the
+pass, brings a value back to its logical order, with a Transpose that shows in the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ..graph import Array, Graph, Node, Shape, Value
+from .broadcasts import ELEMENTWISE
+
+# order[i] is the logical axis that lies at physical axis i; None is an axis of length one
+# that only exists physically. Logical axes of length one may be missing.
+Order = tuple[int | None, ...]
+
+NCHW: Order = (0, 3, 1, 2)
+NCL: Order = (0, 2, 1)
+TOKENS: Order = (0, 2, None, 1)  # (B, N, C) as a (B, C, 1, N) image
+MAX_RANK = 5  # Core ML's
+
+_PREFERRED: dict[int, tuple[Order, ...]] = {4: (NCHW,), 3: ((0, 1, 2), NCL)}
+
+
+def channels_first(
+    graph: Graph,
+    inputs: Mapping[str, Order] | None = None,
+    outputs: Mapping[str, Order] | None = None,
+) -> Graph:
+    """Rewrite ``graph`` so that every value has its physical shape.
+
+    ``inputs`` and ``outputs`` name the values that cross the border in another order than
+    MLX's own. ``Convolution`` becomes ``Conv`` or ``ConvTranspose``, which are channels-first.
+    """
+    return _Layout(graph, dict(inputs or {})).run(dict(outputs or {}))
+
+
+def identity(rank: int) -> Order:
+    return tuple(range(rank))
+
+
+def physical(shape: Shape, order: Order) -> Shape:
+    """The shape in memory of a value of logical ``shape``."""
+    return tuple(1 if axis is None else shape[axis] for axis in order)
+
+
+class _Layout:
+    def __init__(self, graph: Graph, inputs: dict[str, Order]) -> None:
+        self.graph = graph
+        self.inputs = tuple(
+            replace(v, shape=physical(v.shape, inputs.get(v.name, identity(len(v.shape)))))
+            for v in graph.inputs
+        )
+        self.order: dict[str, Order] = {
+            v.name: inputs.get(v.name, identity(len(v.shape))) for v in graph.inputs
+        }
+        self.names: dict[str, str] = {v.name: v.name for v in graph.inputs}
+        self.constants: dict[str, Array] = {}
+        self.laid: dict[tuple[str, Shape, Order], str] = {}
+        self.nodes: list[Node] = []
+
+    def run(self, outputs: dict[str, Order]) -> Graph:
+        for node in self.graph.nodes:
+            _RULES.get(node.op, _Layout.logical)(self, node)
+        final = tuple(
+            self.at(name, outputs.get(name, identity(len(self.graph.shape(name)))))
+            for name in self.graph.outputs
+        )
+        return Graph(self.inputs, final, self.constants, tuple(self.nodes))
+
+    # -- values ---------------------------------------------------------------------------
+
+    def shape(self, name: str) -> Shape:
+        return self.graph.shape(name)
+
+    def is_constant(self, name: str) -> bool:
+        return name in self.graph.constants
+
+    def emit(self, node: Node, op: str, inputs: Sequence[str], order: Order, *args: object) -> None:
+        """Append ``op`` as the maker of the node's only output, lying in ``order``."""
+        out = node.output
+        self.nodes.append(
+            Node(op, tuple(inputs), (replace(out, shape=physical(out.shape, order)),), args)
+        )
+        self.order[out.name], self.names[out.name] = order, out.name
+
+    def at(self, name: str, order: Order, rank: int | None = None) -> str:
+        """The name under which a value lies in ``order``, moved there if it does not yet.
+
+        A constant of fewer than ``rank`` axes is first widened on the left, as in NumPy.
+        """
+        if self.is_constant(name):
+            return self._constant_at(name, order, rank)
+        have = self.order[name]
+        return self.names[name] if have == order else self._moved(name, have, order)
+
+    def _constant_at(self, name: str, order: Order, rank: int | None) -> str:
+        value = self.graph.constants[name]
+        shape = (1,) * ((rank or value.ndim) - value.ndim) + value.shape
+        key = (name, shape, order)
+        if key not in self.laid:
+            axes = [axis for axis in order if axis is not None]
+            absent = [axis for axis in range(len(shape)) if axis not in axes]
+            array = value.reshape(shape).transpose(*absent, *axes).reshape(physical(shape, order))
+            self.laid[key] = self._store(name, np.ascontiguousarray(array))
+        return self.laid[key]
+
+    def _store(self, name: str, array: Array) -> str:
+        """Keep the constant's own name for its first layout."""
+        free = (n for i in range(99) if (n := f"{name}.{i}" if i else name) not in self.constants)
+        stored = next(free)
+        self.constants[stored] = array
+        return stored
+
+    def _moved(self, name: str, have: Order, want: Order) -> str:
+        key = (name, self.shape(name), want)
+        if key in self.laid:
+            return self.laid[key]
+        shape = self.shape(name)
+        before, after = _long(have, shape), _long(want, shape)
+        source, kept = self.names[name], have
+        if before != after:
+            kept = tuple(a for a in want if a in have) + tuple(a for a in have if a not in want)
+            kept = _with_nones(kept, have)
+            axes = _permutation(have, kept)
+            source = self._step("Transpose", name, source, physical(shape, kept), axes)
+        if physical(shape, kept) != physical(shape, want):
+            source = self._step("Reshape", name, source, physical(shape, want), None)
+        self.laid[key] = source
+        return source
+
+    def _step(
+        self, op: str, name: str, source: str, shape: Shape, axes: tuple[int, ...] | None
+    ) -> str:
+        made = f"{name}_{op.lower()}_{len(self.nodes)}"
+        value = Value(made, shape, self.graph.values[name].dtype)
+        self.nodes.append(Node(op, (source,), (value,), (axes or shape,)))
+        return made
+
+    def full(self, name: str, axes: Sequence[int]) -> Order:
+        """The value's order if ``axes`` all exist in it, its logical order otherwise."""
+        rank = len(self.shape(name))
+        order = self.order.get(name, identity(rank))
+        return order if all(axis in order for axis in axes) else identity(rank)
+
+    # -- rules: one per kind of operation -------------------------------------------------
+
+    def logical(self, node: Node) -> None:
+        """Anything unknown is done in MLX's own order."""
+        inputs = tuple(self.at(i, identity(len(self.shape(i)))) for i in node.inputs)
+        self.nodes.append(replace(node, inputs=inputs))
+        for out in node.outputs:
+            self.order[out.name], self.names[out.name] = identity(len(out.shape)), out.name
+
+    def unary(self, node: Node) -> None:
+        (x,) = node.inputs
+        order = self.order.get(x, identity(len(self.shape(x))))
+        self.emit(node, node.op, [self.at(x, order)], order, *node.args)
+
+    def elementwise(self, node: Node) -> None:
+        rank = len(node.output.shape)
+        order = self._common(node, rank)
+        inputs = [self._operand(name, order, rank) for name in node.inputs]
+        self.emit(node, node.op, inputs, order, *node.args)
+
+    def _common(self, node: Node, rank: int) -> Order:
+        """The order of the largest operand; of two equal ones, the one that is not logical."""
+        moving = [i for i in node.inputs if not self.is_constant(i) and len(self.shape(i)) == rank]
+        if not moving:
+            return identity(rank)
+        best = max(moving, key=lambda i: (math.prod(self.shape(i)), self.order[i] != identity(rank)))
+        return self.order[best]
+
+    def _operand(self, name: str, order: Order, rank: int) -> str:
+        shape = self.shape(name)
+        if self.is_constant(name):
+            return self._constant_at(name, (), 0) if shape == () else self.at(name, order, rank)
+        if len(shape) == rank or order == identity(rank):
+            return self.at(name, order if len(shape) == rank else identity(len(shape)))
+        plain = self.at(name, identity(len(shape)))
+        wide = physical((1,) * (rank - len(shape)) + shape, order)
+        kept = [axis for axis in order if axis is not None and axis >= rank - len(shape)]
+        if kept != sorted(kept):
+            axes = tuple(axis - (rank - len(shape)) for axis in kept)
+            plain = self._step("Transpose", name, plain, tuple(shape[a] for a in axes), axes)
+        return self._step("Reshape", name, plain, wide, None)
+
+    def affine(self, node: Node) -> None:
+        x, *vectors = node.inputs
+        rank = len(self.shape(x))
+        order = self.order[x]
+        inputs = [self.at(x, order), *(self.at(v, order, rank) for v in vectors)]
+        self.emit(node, node.op, inputs, order)
+
+    def transpose(self, node: Node) -> None:
+        (x,), (axes,) = node.inputs, node.args
+        order = self.order[x]
+        self.order[node.output.name] = tuple(
+            None if axis is None else axes.index(axis) for axis in order
+        )
+        self.names[node.output.name] = self.names[x]
+
+    def reshape(self, node: Node) -> None:
+        (x,) = node.inputs
+        before, after = self.shape(x), node.output.shape
+        order = self._reshaped(self.order[x], before, after)
+        if order is None:
+            x_at, order = self.at(x, identity(len(before))), identity(len(after))
+        else:
+            x_at = self.names[x]
+        if order == NCL and self._reaches_linear(node.output.name):
+            order = TOKENS
+        if len(order) > MAX_RANK:  # axes of length one need not exist
+            order = tuple(a for a in order if a is not None and after[a] != 1)
+        have = self.order[x] if x_at == self.names[x] else identity(len(before))
+        if physical(before, have) == physical(after, order):
+            self.order[node.output.name], self.names[node.output.name] = order, x_at
+        else:
+            self.emit(node, "Reshape", [x_at], order, physical(after, order))
+
+    def _reshaped(self, order: Order, before: Shape, after: Shape) -> Order | None:
+        """The order after a reshape that only cuts or joins what lies together, or None."""
+        groups = _groups(before, after)
+        lying = [axis for axis in order if axis is not None and before[axis] != 1]
+        result: list[int] = []
+        while lying:
+            joined, cut = next(g for g in groups if lying[0] in g[0])
+            if lying[: len(joined)] != joined:
+                return None
+            lying = lying[len(joined) :]
+            result += cut
+        return _place(result, after)
+
+    def _reaches_linear(self, name: str) -> bool:
+        """Whether tokens meet a linear layer before they meet a matrix product."""
+        for reader in self.graph.consumers[name]:
+            if reader.op == "Linear":
+                return True
+            if reader.op in {"Matmul", "Reshape", "Reduce"}:
+                continue
+            if any(self._reaches_linear(v.name) for v in reader.outputs):
+                return True
+        return False
+
+    def split(self, node: Node) -> None:
+        (x,), (indices, axis) = node.inputs, node.args
+        order = self.full(x, [axis])
+        outputs = tuple(replace(v, shape=physical(v.shape, order)) for v in node.outputs)
+        args = (indices, order.index(axis))
+        self.nodes.append(Node(node.op, (self.at(x, order),), outputs, args))
+        for out in node.outputs:
+            self.order[out.name], self.names[out.name] = order, out.name
+
+    def concatenate(self, node: Node) -> None:
+        (axis,) = node.args
+        moving = [i for i in node.inputs if not self.is_constant(i)]
+        best = max(moving, key=lambda i: math.prod(self.shape(i)))
+        order = self.full(best, [axis])
+        inputs = [self.at(i, order) for i in node.inputs]
+        self.emit(node, node.op, inputs, order, order.index(axis))
+
+    def slice(self, node: Node) -> None:
+        (x,), (start, stop, step) = node.inputs, node.args
+        order = self.full(x, range(len(start)))
+        ranges = (
+            tuple(fill if a is None else values[a] for a in order)
+            for values, fill in ((start, 0), (stop, 1), (step, 1))
+        )
+        self.emit(node, node.op, [self.at(x, order)], order, *ranges)
+
+    def pad(self, node: Node) -> None:
+        (x, value), (axes, low, high) = node.inputs, node.args
+        order = self.full(x, axes)
+        at = tuple(order.index(axis) for axis in axes)
+        inputs = [self.at(x, order), self.at(value, ())]
+        self.emit(node, node.op, inputs, order, at, low, high)
+
+    def softmax(self, node: Node) -> None:
+        (x,) = node.inputs
+        axis = len(self.shape(x)) - 1
+        order = self.full(x, [axis])
+        self.emit(node, node.op, [self.at(x, order)], order, order.index(axis))
+
+    def reduce(self, node: Node) -> None:
+        (x,), (kind, axes, keep) = node.inputs, node.args
+        order = self.full(x, axes)
+        at = tuple(sorted(order.index(axis) for axis in axes))
+        after = order if keep else _without(order, axes)
+        self.emit(node, node.op, [self.at(x, order)], after, kind, at, keep)
+
+    def layer_norm(self, node: Node) -> None:
+        (x, *affine), (axes, eps) = node.inputs, node.args
+        order = self.full(x, axes)
+        at = tuple(sorted(order.index(axis) for axis in axes))
+        inputs = [self.at(x, order), *(self.at(v, identity(1)) for v in affine)]
+        self.emit(node, node.op, inputs, order, at, eps)
+
+    def image(self, node: Node) -> None:
+        """Pools and the like: arguments are per spatial axis, the order is channels-first."""
+        self.emit(node, node.op, [self.at(node.inputs[0], NCHW)], NCHW, *node.args)
+
+    def convolution(self, node: Node) -> None:
+        x, weight, *bias = node.inputs
+        stride, low, high, dilation, input_dilation, groups, flip = node.args
+        rank = len(self.shape(x))
+        order: Order = (0, rank - 1, *range(1, rank - 1))
+        if set(input_dilation) == {1} and not flip:
+            inputs = [self.at(x, order), self.at(weight, order)]
+            args: tuple[object, ...] = (stride, low, high, dilation, groups)
+            op = "Conv"
+        else:
+            kernel = self.shape(weight)[1:-1]
+            reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+            crop = tuple(tuple(r - p for r, p in zip(reach, pad, strict=True)) for pad in (low, high))
+            inputs = [self.at(x, order), self._transposed(weight, groups, flip)]
+            args, op = (input_dilation, *crop, dilation, groups), "ConvTranspose"
+        inputs += [self.at(b, identity(1)) for b in bias]
+        self.emit(node, op, inputs, order, *args)
+
+    def _transposed(self, name: str, groups: int, flip: bool) -> str:
+        """MLX's (out, H, W, in/groups) kernel as Core ML's (in, out/groups, H, W)."""
+        w = self.graph.constants[name]
+        w = w if flip else np.flip(w, tuple(range(1, w.ndim - 1)))
+        w = np.moveaxis(w.reshape(groups, w.shape[0] // groups, *w.shape[1:]), -1, 1)
+        return self._store(name, np.ascontiguousarray(w.reshape(-1, *w.shape[2:])))
+
+    def linear(self, node: Node) -> None:
+        x, weight, *bias = node.inputs
+        rank, have = len(self.shape(x)), self.order[x]
+        extra = [self.at(b, identity(1)) for b in bias]
+        if have == NCL or rank == 4:  # a 1x1 convolution of an image, which tokens are too
+            order = NCHW if rank == 4 else TOKENS
+        elif have == TOKENS or have[-1] == rank - 1:
+            order = have
+        else:
+            order = identity(rank)
+        if order in (NCHW, TOKENS):
+            kernel = self.at(weight, (0, 1, None, None))
+            args = ((1, 1), (0, 0), (0, 0), (1, 1), 1)
+            self.emit(node, "Conv", [self.at(x, order), kernel, *extra], order, *args)
+        else:
+            inputs = [self.at(x, order), self.at(weight, identity(2)), *extra]
+            self.emit(node, "Linear", inputs, order)
+
+    def matmul(self, node: Node) -> None:
+        a, b = (self._matrix(i) for i in node.inputs)
+        (left, a_turned), (right, b_turned) = a, b
+        rank = len(node.output.shape)
+        if b_turned:  # (A B)ᵀ = Bᵀ Aᵀ: features stay where the right operand has them
+            order = (*range(rank - 2), rank - 1, rank - 2)
+            self.emit(node, "Matmul", [right, left], order, False, not a_turned)
+        else:
+            self.emit(node, "Matmul", [left, right], identity(rank), a_turned, False)
+
+    def _matrix(self, name: str) -> tuple[str, bool]:
+        """A stack of matrices and whether it lies with its last two axes exchanged."""
+        rank = len(self.shape(name))
+        plain = identity(rank)
+        turned: Order = (*range(rank - 2), rank - 1, rank - 2)
+        have = self.order.get(name, plain)
+        if rank - 1 in have and rank - 2 in have:
+            is_turned = have.index(rank - 1) < have.index(rank - 2)
+        else:
+            is_turned = False
+        return self.at(name, turned if is_turned else plain), is_turned
+
+
+Rule = Callable[[_Layout, Node], None]
+_RULES: dict[str, Rule] = {
+    **dict.fromkeys(ELEMENTWISE, _Layout.elementwise),
+    **dict.fromkeys(
+        "Abs AsType Ceil Cos Erf Exp Expm1 Floor Gelu GeluSigmoid GeluTanh HardSwish LeakyRelu Log "
+        "Log1p LogicalNot Negative Relu Relu6 Round Sigmoid Sign Silu Sin Sqrt Square Tan "
+        "Tanh".split(),
+        _Layout.unary,
+    ),
+    "Affine": _Layout.affine,
+    "Concatenate": _Layout.concatenate,
+    "Convolution": _Layout.convolution,
+    "LayerNorm": _Layout.layer_norm,
+    "Linear": _Layout.linear,
+    "Matmul": _Layout.matmul,
+    "Pad": _Layout.pad,
+    "Pool": _Layout.image,
+    "Reduce": _Layout.reduce,
+    "Reshape": _Layout.reshape,
+    "Resize": _Layout.image,
+    "Slice": _Layout.slice,
+    "Softmax": _Layout.softmax,
+    "Split": _Layout.split,
+    "Transpose": _Layout.transpose,
+}
+
+
+def _long(order: Order, shape: Shape) -> list[int]:
+    """The axes longer than one, as they lie."""
+    return [axis for axis in order if axis is not None and shape[axis] != 1]
+
+
+def _with_nones(kept: Order, have: Order) -> Order:
+    return (*(a for a in kept if a is not None), *(a for a in have if a is None))
+
+
+def _permutation(have: Order, want: Order) -> tuple[int, ...]:
+    """Physical axes of ``have`` in the order of ``want``, which has the same members."""
+    left = list(enumerate(have))
+    axes = []
+    for axis in want:
+        found = next(pair for pair in left if pair[1] == axis)
+        left.remove(found)
+        axes.append(found[0])
+    return tuple(axes)
+
+
+def _without(order: Order, axes: Sequence[int]) -> Order:
+    """The order after the logical ``axes`` are gone and the others renumbered."""
+    left = [a for a in order if a is None or a not in axes]
+    return tuple(None if a is None else a - sum(gone < a for gone in axes) for a in left)
+
+
+def _groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
+    """The smallest groups of axes, ones left out, that a reshape maps to each other."""
+    left = [(i, n) for i, n in enumerate(before) if n != 1]
+    right = [(i, n) for i, n in enumerate(after) if n != 1]
+    groups = []
+    while left:
+        (i, size), (j, total) = left.pop(0), right.pop(0)
+        joined, cut = [i], [j]
+        while size != total:
+            if size < total:
+                i, n = left.pop(0)
+                joined.append(i)
+                size *= n
+            else:
+                j, n = right.pop(0)
+                cut.append(j)
+                total *= n
+        groups.append((joined, cut))
+    return groups
+
+
+def _place(lying: list[int], shape: Shape) -> Order:
+    """An order for all axes of ``shape`` whose longer ones lie as given."""
+    for order in (*_PREFERRED.get(len(shape), ()), identity(len(shape))):
+        if _long(order, shape) == lying:
+            return order
+    placed = list(lying)
+    for axis in (i for i, n in enumerate(shape) if n == 1):
+        at = next((k for k, other in enumerate(placed) if other > axis), len(placed))
+        placed.insert(at, axis)
+    return tuple(placed)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from ..graph import Graph, Node, Value
+
+
+def set_precision(graph: Graph, precision: str, keep: Collection[str] = ()) -> Graph:
+    """Make every float value ``precision``, except those of the nodes that ``keep`` names.
+
+    A node in ``keep`` (by the name of its first output) computes in float32; an AsType stands
+    wherever a value crosses over. Constants are cast where they are used.
+    """
+    if precision == "float32":
+        return graph
+    caster = _Caster(graph, precision, frozenset(keep))
+    inputs = tuple(caster.typed(v, precision) for v in graph.inputs)
+    for node in graph.nodes:
+        caster.add(node)
+    return replace(graph, inputs=inputs, nodes=tuple(caster.nodes))
+
+
+class _Caster:
+    def __init__(self, graph: Graph, precision: str, keep: frozenset[str]) -> None:
+        self.graph, self.precision, self.keep = graph, precision, keep
+        self.dtype = {v.name: _typed(v, precision).dtype for v in graph.inputs}
+        self.cast: dict[tuple[str, str], str] = {}
+        self.nodes: list[Node] = []
+
+    def typed(self, value: Value, dtype: str) -> Value:
+        value = _typed(value, dtype)
+        self.dtype[value.name] = value.dtype
+        return value
+
+    def add(self, node: Node) -> None:
+        dtype = "float32" if node.outputs[0].name in self.keep else self.precision
+        inputs = tuple(self._as(name, dtype) for name in node.inputs)
+        outputs = tuple(self.typed(v, dtype) for v in node.outputs)
+        self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
+
+    def _as(self, name: str, dtype: str) -> str:
+        have = self.dtype.get(name)
+        if have is None or have == dtype or not have.startswith("float"):
+            return name
+        if (name, dtype) not in self.cast:
+            value = Value(f"{name}_{dtype}", self.graph.shape(name), dtype)
+            self.nodes.append(Node("AsType", (name,), (value,), (dtype,)))
+            self.cast[name, dtype] = value.name
+        return self.cast[name, dtype]
+
+
+def _typed(value: Value, dtype: str) -> Value:
+    return replace(value, dtype=dtype) if value.dtype.startswith("float") else value

@@ -1,0 +1,101 @@
+"""Pools and upsampling: MLX spells them with reshapes of rank six, Core ML has an op."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from ..graph import Graph, Node
+
+_SUM, _MAX = 2, 5
+
+
+def raise_pools(graph: Graph) -> Graph:
+    """``Reduce(windows of x)`` becomes ``Pool(x; kind, kernel, stride, low, high)``.
+
+    MLX makes the windows with a Reshape and a Transpose when they tile the map, with
+    AsStrided otherwise, and leaves the axes of each window at 3 and 4. A mean is a sum here:
+    ``Multiply(Pool(sum), 1/n)`` becomes the mean.
+    """
+    nodes = {n.outputs[0].name: n for n in graph.nodes}
+    for node in graph.nodes:
+        if node.op != "Reduce" or node.args[:2] not in {(_SUM, (3, 4)), (_MAX, (3, 4))}:
+            continue
+        windows = graph.producer.get(node.inputs[0])
+        if windows is None or len(windows.output.shape) != 6 or node.args[2]:
+            continue
+        found = _tiled(graph, windows) or _strided(graph, windows)
+        if found:
+            x, stride, low, high = found
+            kind = "max" if node.args[0] == _MAX else "sum"
+            args = (kind, windows.output.shape[3:5], stride, low, high)
+            nodes[node.output.name] = Node("Pool", (x,), node.outputs, args)
+    return _means(graph.with_nodes(nodes.values()))
+
+
+Found = tuple[str, tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+def _tiled(graph: Graph, windows: Node) -> Found | None:
+    split = graph.producer.get(windows.inputs[0])
+    if windows.op != "Transpose" or windows.args[0] != (0, 1, 3, 2, 4, 5) or split is None:
+        return None
+    _, h, kh, w, kw, _ = split.output.shape
+    if split.op != "Reshape" or graph.shape(split.inputs[0])[1:3] != (h * kh, w * kw):
+        return None
+    return split.inputs[0], (kh, kw), (0, 0), (0, 0)
+
+
+def _strided(graph: Graph, windows: Node) -> Found | None:
+    flat = graph.producer.get(windows.inputs[0])
+    if windows.op != "AsStrided" or windows.args[2] != 0:
+        return None
+    source = flat.inputs[0] if flat is not None and flat.op == "Reshape" else windows.inputs[0]
+    if len(graph.shape(source)) != 4:
+        return None
+    B, H, W, C = graph.shape(source)
+    _, sy, sx, y, x, c = windows.args[1]
+    if (y, x, c) != (W * C, C, 1) or sy % (W * C) or sx % C:
+        return None
+    stride = (sy // (W * C), sx // C)
+    pad = graph.producer.get(source)
+    if pad is None or pad.op != "Pad":
+        return source, stride, (0, 0), (0, 0)
+    _, low, high = pad.args
+    return pad.inputs[0], stride, tuple(low[1:3]), tuple(high[1:3])
+
+
+def _means(graph: Graph) -> Graph:
+    """Multiply(Pool(sum), 1/n) becomes Pool(mean)."""
+    nodes = {n.outputs[0].name: n for n in graph.nodes}
+    for node in graph.nodes:
+        if node.op != "Multiply":
+            continue
+        for name, other in (node.inputs, node.inputs[::-1]):
+            pool, factor = graph.producer.get(name), graph.constants.get(other)
+            if pool is None or pool.op != "Pool" or factor is None or factor.size != 1:
+                continue
+            if math.isclose(factor.item() * math.prod(pool.args[1]), 1, rel_tol=1e-5):
+                nodes[node.output.name] = replace(
+                    pool, outputs=node.outputs, args=("mean", *pool.args[1:])
+                )
+    return graph.with_nodes(nodes.values())
+
+
+def raise_upsampling(graph: Graph) -> Graph:
+    """``Reshape(Broadcast(Reshape(x)))`` that repeats pixels becomes ``Resize(x; scale, mode)``."""
+    nodes = {n.outputs[0].name: n for n in graph.nodes}
+    for node in graph.nodes:
+        repeat = graph.producer.get(node.inputs[0]) if node.op == "Reshape" else None
+        spread = graph.producer.get(repeat.inputs[0]) if repeat is not None else None
+        if repeat is None or spread is None or (repeat.op, spread.op) != ("Broadcast", "Reshape"):
+            continue
+        x = spread.inputs[0]
+        if len(graph.shape(x)) != 4 or len(repeat.output.shape) != 6:
+            continue
+        B, H, W, C = graph.shape(x)
+        _, h, sh, w, sw, _ = repeat.output.shape
+        spaced = spread.output.shape == (B, H, 1, W, 1, C)
+        if spaced and (h, w) == (H, W) and node.output.shape == (B, H * sh, W * sw, C):
+            nodes[node.output.name] = Node("Resize", (x,), node.outputs, ((sh, sw), "nearest"))
+    return graph.with_nodes(nodes.values())
