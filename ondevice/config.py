@@ -67,6 +67,14 @@ class ModelConfig:
         """Channels and stride of each stage's map."""
         raise NotImplementedError
 
+    @property
+    def stride(self) -> int:
+        """Heights and widths of input images are multiples of this.
+
+        The first map's stride by default: later maps of odd size are halved, too (14, 7, 4).
+        """
+        return self.feature_info[0].stride
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:

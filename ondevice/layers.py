@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import mlx.core as mx
 import mlx.nn as nn
 
+from .errors import ConfigError
 
-def fold_norm(conv: nn.Conv2d, norm: nn.BatchNorm) -> nn.Conv2d:
-    """One convolution that computes ``norm(conv(x))`` with the norm's running statistics."""
+
+def norm_affine(norm: nn.BatchNorm) -> tuple[mx.array, mx.array]:
+    """(C,) scale and shift that a batch norm applies with its running statistics."""
     scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)
+    return scale, norm.bias - norm.running_mean * scale
+
+
+def fold_norm(conv: nn.Module, norm: nn.BatchNorm) -> nn.Module:
+    """One convolution that computes ``norm(conv(x))`` with the norm's running statistics."""
+    scale, shift = norm_affine(norm)
+    fused = scale_output(conv, scale)
+    fused.bias = fused.get("bias", 0) + shift
+    return fused
+
+
+def scale_output(conv: nn.Module, scale: mx.array) -> nn.Module:
+    """One convolution that computes ``conv(x) * scale``; ``scale`` is (C,) or a number."""
     fused = copy.copy(conv)
-    fused.weight = conv.weight * scale[:, None, None, None]
-    fused.bias = norm.bias + (conv.get("bias", 0) - norm.running_mean) * scale
+    fused.weight = conv.weight * mx.reshape(scale, (-1, 1, 1, 1))
+    if "bias" in conv:
+        fused.bias = conv.bias * scale
+    return fused
+
+
+def affine_input(conv: nn.Module, scale: mx.array, shift: mx.array) -> nn.Module:
+    """One 1x1 convolution that computes ``conv(x * scale + shift)``, both (C,)."""
+    fused = copy.copy(conv)
+    fused.weight = conv.weight * scale
+    fused.bias = conv.get("bias", 0) + conv.weight[:, 0, 0] @ shift
     return fused
 
 
@@ -27,13 +52,19 @@ def is_depthwise(layer: nn.Module) -> bool:
     )
 
 
-def add_identity(conv: nn.Conv2d) -> nn.Conv2d:
-    """One depthwise convolution that computes ``x + conv(x)``: a 1 added at the centre."""
-    _, H, W, _ = conv.weight.shape
-    centre = mx.zeros((1, H, W, 1))
-    centre[0, H // 2, W // 2, 0] = 1
+def identity_kernel(like: nn.Module) -> mx.array:
+    """(C, H, W, C / groups) kernel with which a convolution like this returns its input."""
+    out_chs, H, W, in_chs = like.weight.shape
+    kernel = mx.zeros(like.weight.shape, like.weight.dtype)
+    chs = mx.arange(out_chs)
+    kernel[chs, H // 2, W // 2, chs % in_chs] = 1
+    return kernel
+
+
+def add_identity(conv: nn.Module) -> nn.Module:
+    """One convolution that computes ``x + conv(x)``: a 1 added at each kernel's centre."""
     fused = copy.copy(conv)
-    fused.weight = conv.weight + centre
+    fused.weight = conv.weight + identity_kernel(conv)
     return fused
 
 
@@ -52,7 +83,7 @@ class ConvNorm(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         return self.bn(self.conv(x))
 
-    def fuse(self) -> nn.Conv2d:
+    def fuse(self) -> nn.Module:
         return fold_norm(self.conv, self.bn)
 
 
@@ -68,9 +99,8 @@ class NormLinear(nn.Module):
         return self.linear(self.bn(x))
 
     def fuse(self) -> nn.Linear:
-        bn, linear = self.bn, copy.copy(self.linear)
-        scale = bn.weight * mx.rsqrt(bn.running_var + bn.eps)
-        shift = bn.bias - bn.running_mean * scale
+        scale, shift = norm_affine(self.bn)
+        linear = copy.copy(self.linear)
         linear.weight = self.linear.weight * scale
         linear.bias = self.linear.bias + self.linear.weight @ shift
         return linear
@@ -126,15 +156,91 @@ class SqueezeExcite(nn.Module):
         return x * mx.sigmoid(gate)
 
 
+class FFN(nn.Module):
+    """Two 1x1 convolutions with twice the channels between them."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.pw1 = ConvNorm(dim, 2 * dim)
+        self.pw2 = ConvNorm(2 * dim, dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.pw2(nn.relu(self.pw1(x)))
+
+
+class PatchMerging(nn.Module):
+    """Half the resolution, ``out_dim`` channels, through an inverted bottleneck."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        hidden = 4 * dim
+        self.conv1 = ConvNorm(dim, hidden)
+        self.conv2 = ConvNorm(hidden, hidden, 3, stride=2, groups=hidden)
+        self.se = SqueezeExcite(hidden, make_divisible(hidden / 4))
+        self.conv3 = ConvNorm(hidden, out_dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = nn.relu(self.conv2(nn.relu(self.conv1(x))))
+        return self.conv3(self.se(x))
+
+
+class Stage(nn.Module):
+    """Blocks of one resolution, after a step down to it if the channels change."""
+
+    def __init__(self, in_dim: int, dim: int, blocks: list[nn.Module]) -> None:
+        super().__init__()
+        self.downsample = []
+        if in_dim != dim:
+            self.downsample = [
+                Residual(ConvNorm(in_dim, in_dim, 3, groups=in_dim)),
+                Residual(FFN(in_dim)),
+                PatchMerging(in_dim, dim),
+                Residual(ConvNorm(dim, dim, 3, groups=dim)),
+                Residual(FFN(dim)),
+            ]
+        self.blocks = blocks
+
+    def __call__(self, x: mx.array) -> mx.array:
+        for layer in [*self.downsample, *self.blocks]:
+            x = layer(x)
+        return x
+
+
+def stage_renames(depth: tuple[int, ...]) -> tuple[tuple[str, str], ...]:
+    """Official names of ``Stage`` layers: one flat list a stage, its first three step down."""
+    blocks = [
+        (rf"^blocks{i}\.{j + 3 * (i > 1)}\.", f"stages.{i - 1}.blocks.{j}.")
+        for i, n in enumerate(depth, start=1)
+        for j in range(n)
+    ]
+    return (
+        *blocks,
+        *((rf"^blocks{i}\.", f"stages.{i - 1}.downsample.") for i in range(2, len(depth) + 1)),
+        (r"downsample\.0\.([01])\.", r"downsample.\1."),
+        (r"downsample\.1\.(conv\d|se)\.", r"downsample.2.\1."),
+        (r"downsample\.2\.0\.", "downsample.3."),
+        (r"downsample\.2\.1\.", "downsample.4."),
+    )
+
+
+def conv_stem(dim: int) -> list[nn.Module]:
+    """Four 3x3 convolutions of stride 2 with ReLU between them: 1/16 of the resolution."""
+    widths = [3, dim // 8, dim // 4, dim // 2, dim]
+    layers: list[nn.Module] = []
+    for in_chs, out_chs in pairwise(widths):
+        layers += [ConvNorm(in_chs, out_chs, 3, stride=2), nn.ReLU()]
+    return layers[:-1]
+
+
 def make_divisible(width: float, divisor: int = 8) -> int:
     """The multiple of ``divisor`` nearest to ``width``, at least one."""
     return max(divisor, int(width + divisor / 2) // divisor * divisor)
 
 
 class ImageModel(nn.Module):
-    """What every model offers beside ``model(x)``. Abstract: a family gives the three parts.
+    """What every model offers beside ``model(x)``. Abstract: a family gives ``maps``.
 
-    ``maps`` and ``pool`` are the family's; ``head`` is a layer or None.
+    ``pool`` and ``final`` may be the family's, too; ``head`` is a layer or absent.
     """
 
     def maps(self, x: mx.array) -> list[mx.array]:
@@ -155,17 +261,29 @@ class ImageModel(nn.Module):
         """The last map, or with ``stages`` one NHWC map per named stage, in that order.
 
         ``model.config.feature_info`` has each stage's channels and stride.
+        Raises ConfigError if the image does not fit or there is no such stage.
         """
-        maps = self.maps(x)
+        maps = self._checked_maps(x)
         if stages is None:
             return self.final(maps[-1])
+        if not all(-len(maps) <= i < len(maps) for i in stages):
+            raise ConfigError(f"stages {stages} of a model with stages 0 to {len(maps) - 1}")
         return [maps[i] for i in stages]
 
     def pooled(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to the (B, C) vector the classifier reads."""
-        return self.pool(self.final(self.maps(x)[-1]))
+        return self.pool(self.final(self._checked_maps(x)[-1]))
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to (B, num_classes) logits; the embedding if there is no head."""
         x = self.pooled(x)
         return self.head(x) if "head" in self else x
+
+    def _checked_maps(self, x: mx.array) -> list[mx.array]:
+        step = self.config.stride
+        if x.ndim != 4 or x.shape[3] != 3 or any(n % step or not n for n in x.shape[1:3]):
+            raise ConfigError(
+                f"an input of shape {x.shape}: it has to be (batch, height, width, 3), "
+                f"height and width multiples of {step}"
+            )
+        return self.maps(x)

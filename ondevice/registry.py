@@ -44,12 +44,18 @@ class ModelSpec:
     config: ModelConfig
     preprocess: Preprocess
     checkpoints: tuple[Checkpoint, ...] = ()  # the default first
-    stride: int = 32  # input sizes are multiples of it ...
-    fixed_size: bool = False  # ... or only the preprocess size will do
+    fixed_size: bool = False  # only the preprocess size will do
+    tower: str = ""  # regex: where keys start with it, these alone are the model's, without it
     renames: tuple[tuple[str, str], ...] = ()  # regex of an upstream key -> ours, all applied
+    transposes: str = ""  # regex of our keys whose upstream matrix is (in, out)
     adapt: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # a file's keys -> config
     params: int | None = None  # parameters as published
     macs: int | None = None  # multiply-adds at the native size as published
+
+    @property
+    def stride(self) -> int:
+        """Heights and widths of input images are multiples of this."""
+        return self.config.stride
 
     def checkpoint(self, tag: str = "") -> Checkpoint:
         """The weights called ``tag``, or the default ones. Raises UnknownModelError."""

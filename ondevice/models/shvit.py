@@ -15,13 +15,17 @@ import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..layers import (
+    FFN,
     ConvNorm,
     GroupNorm1,
     ImageModel,
     NormLinear,
     Residual,
-    SqueezeExcite,
-    make_divisible,
+    Stage,
+    affine_input,
+    conv_stem,
+    scale_output,
+    stage_renames,
 )
 from ..registry import Checkpoint, ModelSpec, register_model
 
@@ -48,7 +52,7 @@ class SHSA(nn.Module):
         self.partial_dim = partial_dim
         self.scale = qk_dim**-0.5
         self.pre_norm = GroupNorm1(partial_dim)
-        self.qkv = ConvNorm(partial_dim, 2 * qk_dim + partial_dim)
+        self.qkv: nn.Module = ConvNorm(partial_dim, 2 * qk_dim + partial_dim)
         self.proj = [nn.ReLU(), ConvNorm(dim, dim)]
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -65,38 +69,14 @@ class SHSA(nn.Module):
 
     def fuse(self) -> SHSA:
         """The norm's scale and shift, and the scale of q, go into the 1x1 ``qkv``."""
-        norm, qkv = self.pre_norm, copy.copy(self.qkv)
+        norm = self.pre_norm
+        qkv = affine_input(self.qkv, norm.weight, norm.bias)
         q = mx.arange(qkv.weight.shape[0]) < self.splits[0]
-        scale = mx.where(q, self.scale, 1.0)
-        qkv.bias = (qkv.bias + qkv.weight[:, 0, 0] @ norm.bias) * scale
-        qkv.weight = qkv.weight * norm.weight * scale[:, None, None, None]
+        scale = mx.where(q, self.scale, 1.0).astype(qkv.weight.dtype)
         fused = copy.copy(self)
-        fused.qkv, fused.pre_norm, fused.scale = qkv, norm.without_affine(), 1.0
+        fused.qkv = scale_output(qkv, scale)
+        fused.pre_norm, fused.scale = norm.without_affine(), 1.0
         return fused
-
-
-class FFN(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.pw1 = ConvNorm(dim, 2 * dim)
-        self.pw2 = ConvNorm(2 * dim, dim)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.pw2(nn.relu(self.pw1(x)))
-
-
-class PatchMerging(nn.Module):
-    def __init__(self, dim: int, out_dim: int) -> None:
-        super().__init__()
-        hidden = 4 * dim
-        self.conv1 = ConvNorm(dim, hidden)
-        self.conv2 = ConvNorm(hidden, hidden, 3, stride=2, groups=hidden)
-        self.se = SqueezeExcite(hidden, make_divisible(hidden / 4))
-        self.conv3 = ConvNorm(hidden, out_dim)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        x = nn.relu(self.conv2(nn.relu(self.conv1(x))))
-        return self.conv3(self.se(x))
 
 
 class Block(nn.Module):
@@ -110,34 +90,12 @@ class Block(nn.Module):
         return self.ffn(self.mixer(self.conv(x)))
 
 
-class Stage(nn.Module):
-    def __init__(self, in_dim: int, dim: int, blocks: list[Block]) -> None:
-        super().__init__()
-        self.downsample = []
-        if in_dim != dim:
-            self.downsample = [
-                Residual(ConvNorm(in_dim, in_dim, 3, groups=in_dim)),
-                Residual(FFN(in_dim)),
-                PatchMerging(in_dim, dim),
-                Residual(ConvNorm(dim, dim, 3, groups=dim)),
-                Residual(FFN(dim)),
-            ]
-        self.blocks = blocks
-
-    def __call__(self, x: mx.array) -> mx.array:
-        for layer in [*self.downsample, *self.blocks]:
-            x = layer(x)
-        return x
-
-
 class SHViT(ImageModel):
     def __init__(self, config: SHViTConfig) -> None:
         super().__init__()
         c, stem = config, config.embed_dim[0]
         self.config = config
-        widths = [3, stem // 8, stem // 4, stem // 2, stem]
-        convs = [ConvNorm(i, o, 3, stride=2) for i, o in pairwise(widths)]
-        self.patch_embed = [layer for conv in convs for layer in (conv, nn.ReLU())][:-1]
+        self.patch_embed = conv_stem(stem)
         dims = pairwise([stem, *c.embed_dim])
         stages = zip(dims, c.depth, c.partial_dim, c.qk_dim, c.attention, strict=True)
         self.stages = [
@@ -171,8 +129,11 @@ def _register(
             config=config,
             preprocess=preprocess,
             checkpoints=checkpoints,
-            stride=32,
-            renames=((r"\.c\.weight$", ".conv.weight"), (r"^head\.l\.", "head.linear.")),
+            renames=(
+                (r"\.c\.weight$", ".conv.weight"),
+                (r"^head\.l\.", "head.linear."),
+                *stage_renames(config.depth),
+            ),
         )
     )
 
