@@ -1,0 +1,46 @@
+"""Which MIL operations can be evaluated: one NumPy function each.
+
+A function's parameters are the operation's inputs, by MIL's names: its signature is the
+schema, checked when a program is compiled. Tensors of either float type arrive as float32
+arrays, constants as what coremltools stores: NumPy scalars and arrays, ``str``, ``bool``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Kernel = Callable[..., Any]
+K = TypeVar("K", bound=Kernel)
+
+
+class Evaluator(NamedTuple):
+    """``exact`` functions return only values they were given: nothing to round."""
+
+    run: Kernel
+    exact: bool = False
+
+
+EVALUATORS: dict[str, Evaluator] = {}
+
+
+def evaluates(*op_types: str, exact: bool = False) -> Callable[[K], K]:
+    """Register a function as what ``op_types`` compute."""
+
+    def register(function: K) -> K:
+        EVALUATORS.update(dict.fromkeys(op_types, Evaluator(function, exact)))
+        return function
+
+    return register
+
+
+def ints(values: Any) -> tuple[int, ...]:
+    return tuple(int(v) for v in np.atleast_1d(values))
+
+
+def positive(axes: Any, rank: int) -> tuple[int, ...]:
+    return tuple(a % rank for a in ints(axes))
