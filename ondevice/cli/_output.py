@@ -33,7 +33,7 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def _cell(value: object) -> str:
-    return "-" if value is None or value == "" else str(value)
+    return "-" if value is None else str(value)
 
 
 def short_number(value: float | None) -> str | None:

@@ -71,7 +71,7 @@ def _readable(paths: Iterable[str], good: list[str], problems: list[str]) -> Ite
 
 def _rows(found: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
     for result in found:
-        name: str | None = click.format_filename(result["image"])
+        name = click.format_filename(result["image"])
         for prediction in result["predictions"]:
             yield name, f"{prediction['score']:.1%}", prediction["label"]
-            name = None
+            name = ""
