@@ -37,13 +37,14 @@ def as_rgb(image: ImageLike) -> Image.Image:
     """
     from PIL import Image
 
-    if isinstance(image, Image.Image):
-        return _decode(image, "the given image")
-    if hasattr(image, "dtype"):
-        return _from_array(image)
-    if isinstance(image, str | os.PathLike) or hasattr(image, "read"):
-        return open_image(image)
-    raise ImageError(f"{type(image).__name__} is no image; {_ACCEPTED}")
+    given: Any = image
+    if isinstance(given, Image.Image):
+        return _decode(given, "the given image")
+    if isinstance(given, str | os.PathLike) or hasattr(given, "read"):
+        return open_image(given)
+    if hasattr(given, "dtype"):
+        return _from_array(given)
+    raise ImageError(f"{type(given).__name__} is no image; {_ACCEPTED}")
 
 
 def open_image(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:

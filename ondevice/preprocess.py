@@ -82,8 +82,7 @@ def resize_and_crop(image: ImageLike, spec: Preprocess) -> Levels:
     picture = as_rgb(image)
     filter_ = Image.Resampling[spec.interpolation.upper()]
     if spec.source_size is not None:
-        square = _centered(picture, min(picture.size), spec.fill)
-        picture = square.resize((spec.source_size, spec.source_size), filter_)
+        picture = _center_square(picture).resize((spec.source_size,) * 2, filter_)
     if spec.crop_mode == "pad":
         picture = _centered(picture, max(picture.size), spec.fill)
     edge = math.floor(spec.size / spec.crop_pct)
@@ -117,6 +116,13 @@ _SIZES: dict[str, Callable[[Size, int], Size]] = {
     "border": _long_edge,
     "pad": _both_edges,
 }
+
+
+def _center_square(image: Image.Image) -> Image.Image:
+    """The largest square in the middle; half a pixel goes to the left and the top."""
+    side = min(image.size)
+    left, top = ((n - side) // 2 for n in image.size)
+    return image.crop((left, top, left + side, top + side))
 
 
 def _centered(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Image.Image:
