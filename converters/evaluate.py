@@ -88,7 +88,9 @@ _PRIMITIVES: dict[str, Fn] = {
     "AddMM": lambda a, b, c, alpha, beta: alpha * (a @ b) + beta * c,
     "Affine": lambda x, scale, shift: x * scale + shift,
     "Arange": mx.arange,
-    "ArgReduce": lambda x, kind, axis: (mx.argmin, mx.argmax)[kind](x, axis=axis, keepdims=True),
+    "ArgReduce": lambda x, kind, axis: (mx.argmin, mx.argmax)[kind](
+        x, axis=axis, keepdims=True
+    ),
     "AsStrided": mx.as_strided,
     "AsType": lambda x, dtype: x.astype(dtype),
     "Ceil": mx.ceil,

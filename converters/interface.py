@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from ondevice.errors import ConfigError
 from ondevice.fuse import fuse
+from ondevice.labels import with_labels
 from ondevice.layers import ImageModel
 from ondevice.preprocess import normalize
 
@@ -59,7 +60,11 @@ def _tokens(x: mx.array) -> mx.array:
 
 
 def image_interface(
-    model: ImageModel, *, outputs: Sequence[str] = ("logits",), size: int | None = None
+    model: ImageModel,
+    *,
+    outputs: Sequence[str] = ("logits",),
+    size: int | None = None,
+    fused: bool = True,
 ) -> Interface:
     """A picture in, the chosen ``outputs`` out; labels beside logits if the model has any.
 
@@ -68,9 +73,10 @@ def image_interface(
     if unknown := [name for name in outputs if name not in OUTPUTS]:
         raise ConfigError(f"no output {', '.join(unknown)}; there are {', '.join(OUTPUTS)}")
     spec = model.info.preprocess if size is None else replace(model.info.preprocess, size=size)
-    model = fuse(model)
+    info = with_labels(model.info)
+    model = fuse(model) if fused else model
     wanted = [OUTPUTS[name] for name in dict.fromkeys(outputs)]
-    labels = tuple(model.info.labels) if "logits" in outputs else ()
+    labels = info.labels if "logits" in outputs else ()
 
     def fn(levels: mx.array) -> list[mx.array]:
         x = normalize(levels, spec)
@@ -124,7 +130,9 @@ def array_interface(
     outputs: int = 1,
 ) -> Interface:
     """Arrays in, arrays out, shaped as MLX has them (images are NHWC)."""
-    arrays = (example_inputs,) if isinstance(example_inputs, mx.array) else tuple(example_inputs)
+    arrays = (
+        (example_inputs,) if isinstance(example_inputs, mx.array) else tuple(example_inputs)
+    )
     return Interface(
         model=module,
         fn=module,

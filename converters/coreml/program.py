@@ -61,14 +61,20 @@ class _Lowerer:
         self.title(node, results)
 
     def title(self, node: Node, results: tuple[Var, ...]) -> None:
-        """Name what a layer computes after the layer's path in the model."""
-        weights = [
-            i for i in node.inputs[1:] if i.endswith(".weight") and i in self.graph.constants
-        ]
-        title = weights[0].removesuffix(".weight") if weights else ""
-        if title and title not in self.taken and len(results) == 1:
-            self.taken.add(title)
-            results[0].name = results[0].op.name = title
+        """Name what a layer computes after its path, anything else after its operation.
+
+        The numbering depends on the graph alone, so that packages of one model in two
+        precisions can be compared value by value.
+        """
+        path = next((i for i in node.inputs[1:] if i.endswith(".weight")), "")
+        title = (
+            path.removesuffix(".weight") if path in self.graph.constants else node.op.lower()
+        )
+        for result in results:
+            if result.op is not None and result.op.op_type != "const":
+                result.name = self._unique(title)
+        if results[0].op is not None:
+            results[0].op.name = results[0].name
 
     def operand(self, name: str, dtype: str) -> Any:
         if name not in self.graph.constants:

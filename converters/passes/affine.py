@@ -53,7 +53,9 @@ class _Folder:
             return None
         (a, b), one, zero = node.inputs, np.ones(1, np.float32), np.zeros(1, np.float32)
         left, right = self._vector(a, node), self._vector(b, node)
-        if (left is None) == (right is None) or not np.issubdtype(node.output.dtype, np.floating):
+        if (left is None) == (right is None) or not np.issubdtype(
+            node.output.dtype, np.floating
+        ):
             return None
         x, c = (a, right) if right is not None else (b, left)
         assert c is not None
@@ -77,7 +79,9 @@ class _Folder:
     def _into(self, layer: Node, scale: Array, shift: Array, out: Value) -> Node | None:
         if layer.op == "Affine":
             old_scale, old_shift = (self.constants[i] for i in layer.inputs[1:])
-            return self._affine(layer.inputs[0], old_scale * scale, old_shift * scale + shift, out)
+            return self._affine(
+                layer.inputs[0], old_scale * scale, old_shift * scale + shift, out
+            )
         if layer.op == "LayerNorm" and layer.args[0] == (len(out.shape) - 1,):
             affine = [self.constants[i] for i in layer.inputs[1:]] or [np.ones(1), np.zeros(1)]
             gamma, beta = affine[0] * scale, affine[1] * scale + shift

@@ -43,7 +43,9 @@ def _changes_nothing(graph: Graph, node: Node) -> bool:
 
 def _drop_copies(graph: Graph) -> Graph:
     gone = {n.output.name: n.inputs[0] for n in graph.nodes if _changes_nothing(graph, n)}
-    return graph.with_nodes(n for n in graph.nodes if n.outputs[0].name not in gone).rename(gone)
+    return graph.with_nodes(n for n in graph.nodes if n.outputs[0].name not in gone).rename(
+        gone
+    )
 
 
 def _merge_chains(graph: Graph) -> Graph:

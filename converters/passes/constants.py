@@ -22,7 +22,11 @@ def fold_constants(graph: Graph) -> Graph:
 
 def _inflates(node: Node, constants: dict[str, Array]) -> bool:
     size = sum(constants[name].size for name in node.inputs)
-    return node.op == "Broadcast" and node.output.shape != () and size < _size(node) > _MAX_BROADCAST
+    return (
+        node.op == "Broadcast"
+        and node.output.shape != ()
+        and size < _size(node) > _MAX_BROADCAST
+    )
 
 
 def _size(node: Node) -> int:

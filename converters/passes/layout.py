@@ -85,7 +85,9 @@ class _Layout:
     def is_constant(self, name: str) -> bool:
         return name in self.graph.constants
 
-    def emit(self, node: Node, op: str, inputs: Sequence[str], order: Order, *args: object) -> None:
+    def emit(
+        self, node: Node, op: str, inputs: Sequence[str], order: Order, *args: object
+    ) -> None:
         """Append ``op`` as the maker of the node's only output, lying in ``order``."""
         out = node.output
         self.nodes.append(
@@ -110,13 +112,17 @@ class _Layout:
         if key not in self.laid:
             axes = [axis for axis in order if axis is not None]
             absent = [axis for axis in range(len(shape)) if axis not in axes]
-            array = value.reshape(shape).transpose(*absent, *axes).reshape(physical(shape, order))
+            array = (
+                value.reshape(shape).transpose(*absent, *axes).reshape(physical(shape, order))
+            )
             self.laid[key] = self._store(name, np.ascontiguousarray(array))
         return self.laid[key]
 
     def _store(self, name: str, array: Array) -> str:
         """Keep the constant's own name for its first layout."""
-        free = (n for i in range(99) if (n := f"{name}.{i}" if i else name) not in self.constants)
+        free = (
+            n for i in range(99) if (n := f"{name}.{i}" if i else name) not in self.constants
+        )
         stored = next(free)
         self.constants[stored] = array
         return stored
@@ -174,10 +180,14 @@ class _Layout:
 
     def _common(self, node: Node, rank: int) -> Order:
         """The order of the largest operand; of two equal ones, the one that is not logical."""
-        moving = [i for i in node.inputs if not self.is_constant(i) and len(self.shape(i)) == rank]
+        moving = [
+            i for i in node.inputs if not self.is_constant(i) and len(self.shape(i)) == rank
+        ]
         if not moving:
             return identity(rank)
-        best = max(moving, key=lambda i: (math.prod(self.shape(i)), self.order[i] != identity(rank)))
+        best = max(
+            moving, key=lambda i: (math.prod(self.shape(i)), self.order[i] != identity(rank))
+        )
         return self.order[best]
 
     def _operand(self, name: str, order: Order, rank: int) -> str:
@@ -320,7 +330,9 @@ class _Layout:
         else:
             kernel = self.shape(weight)[1:-1]
             reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-            crop = tuple(tuple(r - p for r, p in zip(reach, pad, strict=True)) for pad in (low, high))
+            crop = tuple(
+                tuple(r - p for r, p in zip(reach, pad, strict=True)) for pad in (low, high)
+            )
             inputs = [self.at(x, order), self._transposed(weight, groups, flip)]
             args, op = (input_dilation, *crop, dilation, groups), "ConvTranspose"
         inputs += [self.at(b, identity(1)) for b in bias]

@@ -88,7 +88,11 @@ def raise_upsampling(graph: Graph) -> Graph:
     for node in graph.nodes:
         repeat = graph.producer.get(node.inputs[0]) if node.op == "Reshape" else None
         spread = graph.producer.get(repeat.inputs[0]) if repeat is not None else None
-        if repeat is None or spread is None or (repeat.op, spread.op) != ("Broadcast", "Reshape"):
+        if (
+            repeat is None
+            or spread is None
+            or (repeat.op, spread.op) != ("Broadcast", "Reshape")
+        ):
             continue
         x = spread.inputs[0]
         if len(graph.shape(x)) != 4 or len(repeat.output.shape) != 6:

@@ -14,9 +14,13 @@ import click
 from ..errors import OnDeviceError
 
 COMMANDS = {  # name -> module:attribute
+    "demo": "demo:demo",
     "list": "list:list_command",
     "show": "show:show",
     "classify": "classify:classify_command",
+    "import": "import_:import_command",
+    "export": "export:export_command",
+    "verify": "verify:verify_command",
 }
 
 

@@ -63,7 +63,9 @@ def broadcast(node: Node, x: Var, shape: Ints) -> Var:
 def gather(node: Node, x: Var, *rest: Any) -> Var:
     """One index array along one axis: ``out[i, ...] = x[..., index[i], ...]``."""
     *indices, axes, sizes = rest
-    whole = all(s == n for a, (s, n) in enumerate(zip(sizes, x.shape, strict=True)) if a not in axes)
+    whole = all(
+        s == n for a, (s, n) in enumerate(zip(sizes, x.shape, strict=True)) if a not in axes
+    )
     if len(indices) != 1 or len(axes) != 1 or not whole:
         raise UnsupportedOpError(f"a gather along several axes: {node}")
     ((index,), (axis,)) = indices, axes

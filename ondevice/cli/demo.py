@@ -1,0 +1,135 @@
+"""``ondevice demo``: the whole chain on one photo, offline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ConfigError
+from ._output import json_option, print_json, print_table
+from .classify import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from converters.verify import Report
+
+ORIGIN = "Chelsea the cat: photo by Stefan van der Walt, CC0, from scikit-image"
+
+
+@click.command("demo")
+@click.argument("photos", metavar="PHOTO...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--model", default=DEFAULT_MODEL, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("ondevice-demo"))
+@json_option
+@click.pass_context
+def demo(
+    ctx: click.Context, photos: tuple[Path, ...], model: str, out: Path, as_json: bool
+) -> None:
+    """Classify a photo, export the model, read the package back, run it, compare.
+
+    Exit status 0 only if the package computes what the model computes.
+    """
+    clock = _Clock()
+    with clock("load the photo"):
+        images = _load(photos)
+    with clock("load the model"):
+        from ..fuse import fuse
+        from ..tasks import classify
+        from ..weights import create_model
+
+        network = create_model(model, pretrained=True)
+    with clock("classify with MLX"):
+        ours = classify(fuse(network), list(images.values()))
+    with clock("import coremltools"):
+        from converters.coreml.loaded import load_package
+        from converters.export import export
+        from converters.verify import verify
+    with clock("export the package"):
+        path = export(network, out / f"{network.info.name}.mlpackage", force=True)
+    with clock("read it back"):
+        package = load_package(path)
+        package.plan()
+    with clock("run it and compare"):
+        report = verify(network, package, images.values())
+        theirs = [package.predict({"image": image}) for image in images.values()]
+    rows = list(_sides(images, ours, theirs))
+    if as_json:
+        predictions = [dict(zip(_HEADER, row, strict=True)) for row in rows]
+        print_json({"predictions": predictions, "seconds": clock.seconds} | report.to_dict())
+    else:
+        _print(rows, report, clock, path, photos)
+    ctx.exit(0 if report.passed else 1)
+
+
+_HEADER = ("image", "MLX", ">score", "package", ">score ")
+
+
+def _load(photos: tuple[Path, ...]) -> dict[str, Any]:
+    from ..images import open_image
+
+    if photos:
+        return {photo.name: open_image(photo) for photo in photos}
+    try:
+        from skimage import data
+    except ImportError:
+        raise ConfigError(
+            "the demo's photo comes with scikit-image: pip install 'ondevice[demo]', "
+            "or give a photo of your own: ondevice demo PHOTO"
+        ) from None
+    from PIL import Image
+
+    return {"chelsea": Image.fromarray(data.chelsea())}
+
+
+def _sides(images: dict[str, Any], ours: Any, theirs: Any) -> Iterator[tuple[str, ...]]:
+    """The best five of both, side by side."""
+    for name, mine, package in zip(images, ours, theirs, strict=True):
+        scores = package["classLabel_probs"]
+        best = sorted(scores, key=lambda label: -scores[label])
+        for prediction, label in zip(mine, best, strict=False):
+            yield (
+                name,
+                prediction.label,
+                f"{prediction.score:.2%}",
+                label,
+                f"{scores[label]:.2%}",
+            )
+            name = ""
+
+
+def _print(
+    rows: list[tuple[str, ...]], report: Report, clock: _Clock, path: Path, photos: Any
+) -> None:
+    if not photos:
+        click.echo(ORIGIN, err=True)
+    print_table(_HEADER, rows)
+    (logits,) = report.comparisons
+    click.echo()
+    print_table(
+        ("package", str(path)),
+        [
+            ("size", f"{report.package_bytes / 1e6:.2f} MB"),
+            ("PSNR", f"{logits.psnr_db:.1f} dB (gate {report.gates['psnr_db']:g})"),
+            ("max error", f"{logits.max_error:.2e}"),
+            ("top-1 agreement", f"{logits.top1_agreement:.0%}"),
+            *((step, f"{seconds:.2f} s") for step, seconds in clock.seconds.items()),
+            ("verdict", "passed" if report.passed else "; ".join(report.failures)),
+        ],
+    )
+
+
+class _Clock:
+    """Seconds of each named step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - start, 3)
