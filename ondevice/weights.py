@@ -21,6 +21,7 @@ from mlx.utils import tree_flatten
 from .config import ModelConfig, ModelInfo, Preprocess
 from .errors import ConfigError, WeightsError, printable
 from .hub import fetch, mention_license
+from .labels import with_labels
 from .output import replacing
 from .registry import ModelSpec, model_spec
 from .safetensors import read_safetensors, write_safetensors
@@ -77,9 +78,10 @@ def load_model(folder: str | Path, *, dtype: mx.Dtype = mx.float32) -> nn.Module
 
 def model_info(name: str) -> ModelInfo:
     """What ``create_model(name)`` would be, known without building or downloading it."""
-    if folder := _saved_folder(name, None, pretrained=False):
-        return read_info(folder)
-    return model_spec(name).info(name.partition(".")[2])
+    folder = _saved_folder(name, None, pretrained=False)
+    return with_labels(
+        read_info(folder) if folder else model_spec(name).info(name.partition(".")[2])
+    )
 
 
 def is_folder(name: str | Path) -> bool:
@@ -129,7 +131,7 @@ def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
     model = spec.build(info.config)
     model.set_dtype(dtype)
     model.eval()
-    model.info = info
+    model.info = with_labels(info)
     return model
 
 
