@@ -81,10 +81,10 @@ class Preprocess:
     """How an image becomes the model's input: data that belongs to the checkpoint.
 
     The short edge (``crop_mode="center"``), both edges ("squash") or the long edge ("border",
-    the rest filled) are resized to ``floor(size / crop_pct)`` px, then the centre ``size``
-    square is cut out; "pad" first centres the image on a square of ``fill``. With
-    ``source_size``, the centre square is first reduced to that many pixels: for nets that
-    only ever saw enlarged thumbnails. Last, ``(x / 255 - mean) / std`` per channel.
+    the rest in the colour of ``mean``) are resized to ``floor(size / crop_pct)`` px, then the
+    centre ``size`` square is cut out; "pad" first centres the image on a square of ``fill``.
+    With ``source_size``, the centre square is first resized to that many pixels: for nets
+    that only ever saw enlarged thumbnails. Last, ``(x / 255 - mean) / std`` per channel.
     """
 
     size: int = 224
