@@ -13,9 +13,12 @@ from .config import (
 )
 from .errors import OnDeviceError as OnDeviceError
 from .fuse import fuse as fuse
+from .preprocess import preprocess as preprocess
 from .registry import list_models as list_models, model_spec as model_spec
 
 if TYPE_CHECKING:
+    from .images import open_image as open_image
+    from .tasks import Prediction as Prediction, classify as classify
     from .weights import (
         create_model as create_model,
         load_model as load_model,
@@ -24,7 +27,15 @@ if TYPE_CHECKING:
     )
 
 # Imported when first asked for: what needs numpy, a fifth of a second of `ondevice list`.
-_MODULES = dict.fromkeys(("create_model", "load_model", "load_weights", "save_model"), "weights")
+_MODULES = {
+    "Prediction": "tasks",
+    "classify": "tasks",
+    "create_model": "weights",
+    "load_model": "weights",
+    "load_weights": "weights",
+    "open_image": "images",
+    "save_model": "weights",
+}
 
 
 def __getattr__(name: str) -> object:
