@@ -44,7 +44,7 @@ def import_command(
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    from converters import import_weights
+    from converters.import_weights import import_weights
 
     overrides: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
     dtype = mx.float16 if precision == "float16" else mx.float32
