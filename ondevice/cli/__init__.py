@@ -15,7 +15,7 @@ from ..errors import OnDeviceError
 
 COMMANDS = {  # name -> module:attribute
     "demo": "demo:demo",
-    "list": "list:list_command",
+    "list": "list_:list_command",
     "show": "show:show",
     "classify": "classify:classify_command",
     "import": "import_:import_command",
