@@ -98,8 +98,6 @@ def read_torch(path: str | Path) -> TorchFile:
 def _read_zip(path: Path, data: mmap.mmap) -> TorchFile:
     entries = _entries(path, data)
     pickles = [name for name in entries if name.endswith("/data.pkl") or name == "data.pkl"]
-    if any("/code/" in name for name in entries):
-        raise ValueError("it is a TorchScript program, not weights")
     if len(pickles) != 1:
         raise ValueError(f"the archive has {len(pickles)} data.pkl, expected 1")
     root = pickles[0].removesuffix("data.pkl")
@@ -125,6 +123,8 @@ def _entries(path: Path, data: mmap.mmap) -> dict[str, tuple[int, int]]:
     _check_directory(data)
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
+    if any("/code/" in info.filename for info in infos):
+        raise ValueError("it is a TorchScript program, not weights")
     if twice := [name for name, n in Counter(i.filename for i in infos).items() if n > 1]:
         raise ValueError(f"{printable(twice[0])} is in the archive twice")
     if packed := [i.filename for i in infos if i.compress_type or i.flag_bits & 1]:
