@@ -263,7 +263,7 @@ class ImageModel(nn.Module):
         ``model.config.feature_info`` has each stage's channels and stride.
         Raises ConfigError if the image does not fit or there is no such stage.
         """
-        maps = self._checked_maps(x)
+        maps = self.checked_maps(x)
         if stages is None:
             return self.final(maps[-1])
         if not all(-len(maps) <= i < len(maps) for i in stages):
@@ -272,14 +272,15 @@ class ImageModel(nn.Module):
 
     def pooled(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to the (B, C) vector the classifier reads."""
-        return self.pool(self.final(self._checked_maps(x)[-1]))
+        return self.pool(self.final(self.checked_maps(x)[-1]))
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to (B, num_classes) logits; the embedding if there is no head."""
         x = self.pooled(x)
         return self.head(x) if "head" in self else x
 
-    def _checked_maps(self, x: mx.array) -> list[mx.array]:
+    def checked_maps(self, x: mx.array) -> list[mx.array]:
+        """``maps`` of an image that fits. Raises ConfigError."""
         step = self.config.stride
         if x.ndim != 4 or x.shape[3] != 3 or any(n % step or not n for n in x.shape[1:3]):
             raise ConfigError(

@@ -47,7 +47,7 @@ class ModelSpec:
     fixed_size: bool = False  # only the preprocess size will do
     tower: str = ""  # regex: where keys start with it, these alone are the model's, without it
     renames: tuple[tuple[str, str], ...] = ()  # regex of an upstream key -> ours, all applied
-    transposes: str = ""  # regex of our keys whose upstream matrix is (in, out)
+    transposes: str = ""  # regex of upstream keys whose matrix is (in, out)
     adapt: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # a file's keys -> config
     params: int | None = None  # parameters as published
     macs: int | None = None  # multiply-adds at the native size as published

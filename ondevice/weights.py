@@ -19,7 +19,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .config import ModelConfig, ModelInfo, Preprocess
-from .errors import ConfigError, WeightsError, printable
+from .errors import ConfigError, UnknownModelError, WeightsError, printable
 from .hub import fetch, mention_license
 from .labels import with_labels
 from .output import replacing
@@ -121,6 +121,8 @@ def _load(spec: ModelSpec, info: ModelInfo, weights: Weights, dtype: mx.Dtype) -
         origin = str(weights)
         weights, metadata = read_safetensors(weights)
     named = rename(weights, spec)
+    if not info.config.num_classes:  # a backbone out of a classifier's file
+        named = {k: v for k, v in named.items() if not k.startswith("head.")}
     adapted = spec.adapt({k: tuple(v.shape) for k, v in named.items()})
     model = _build(spec, replace(info, config=replace(info.config, **adapted)), dtype)
     load_weights(model, named, mlx_layout=metadata.get("format") == "mlx", origin=origin)
@@ -128,7 +130,10 @@ def _load(spec: ModelSpec, info: ModelInfo, weights: Weights, dtype: mx.Dtype) -
 
 
 def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
-    model = spec.build(info.config)
+    try:
+        model = spec.build(info.config)
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+        raise ConfigError(f"{info.name} cannot be built as configured: {error}") from error
     model.set_dtype(dtype)
     model.eval()
     model.info = with_labels(info)
@@ -143,10 +148,12 @@ def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.arr
     for key, array in (inside or weights).items():
         if _IGNORED.search(key):
             continue
+        if spec.transposes and re.search(spec.transposes, key):
+            array = array.T
         for pattern, ours in spec.renames:
-            key, upstream = re.sub(pattern, ours, key), key
-            if key != upstream and re.search(spec.transposes or "(?!)", upstream):
-                array = array.T
+            key = re.sub(pattern, ours, key)
+        if key in named:
+            raise WeightsError(f"two of the given weights are {spec.name}'s {printable(key)}")
         named[key] = array
     return named
 
@@ -175,10 +182,10 @@ def load_weights(
             array = _to_mlx(array, layers[key.rpartition(".")[0]], key)
         if _core(array.shape) == _core(wanted[key].shape):
             array = array.reshape(wanted[key].shape)
-        fitted.append((key, array.astype(wanted[key].dtype)))
+        fitted.append((key, mx.contiguous(array.astype(wanted[key].dtype))))
         problems += _misfit(key, array, wanted[key])
     if problems:
-        raise WeightsError(f"{origin} does not fit {_name(model)}: {'; '.join(problems)}")
+        raise WeightsError(f"{_name(model)} cannot take {origin}: {'; '.join(problems)}")
     model.load_weights(fitted)
 
 
@@ -247,14 +254,13 @@ def read_info(folder: Path) -> ModelInfo:
             f"{folder} is no saved model: it has no config.json; `ondevice list` has the names"
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_bytes())
         if not isinstance(values, dict) or not isinstance(values.get("model"), str):
-            raise ConfigError(f"{path} names no model")
+            raise ConfigError("it names no model")
         spec = model_spec(values["model"])
-        config: ModelConfig = type(spec.config).from_dict(values.pop("config"))
-        preprocess = Preprocess.from_dict(values.pop("preprocess"))
+        config: ModelConfig = type(spec.config).from_dict(values.pop("config", {}))
+        preprocess = Preprocess.from_dict(values.pop("preprocess", {}))
         return ModelInfo.from_dict({**values, "config": config, "preprocess": preprocess})
-    except (ValueError, KeyError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    except (ValueError, RecursionError, OSError, ConfigError, UnknownModelError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path} cannot be used: {reason}") from error

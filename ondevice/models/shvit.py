@@ -120,6 +120,8 @@ def _register(
     *checkpoints: Checkpoint,
     config: SHViTConfig,
     preprocess: Preprocess = Preprocess(),  # noqa: B008 - frozen
+    params: int | None = None,
+    macs: int | None = None,
 ) -> None:
     register_model(
         ModelSpec(
@@ -134,6 +136,8 @@ def _register(
                 (r"^head\.l\.", "head.linear."),
                 *stage_renames(config.depth),
             ),
+            params=params,
+            macs=macs,
         )
     )
 
@@ -146,22 +150,30 @@ _register(
     "shvit_s1",
     _in1k("shvit_s1", 72.78),
     config=SHViTConfig(embed_dim=(128, 224, 320), depth=(2, 4, 5), partial_dim=(32, 48, 68)),
+    params=6_330_000,
+    macs=241_000_000,
 )
 _register(
     "shvit_s2",
     _in1k("shvit_s2", 75.184),
     config=SHViTConfig(embed_dim=(128, 308, 448), depth=(2, 4, 5), partial_dim=(32, 66, 96)),
+    params=11_480_000,
+    macs=366_000_000,
 )
 _register(
     "shvit_s3",
     _in1k("shvit_s3", 77.356),
     config=SHViTConfig(embed_dim=(192, 352, 448), depth=(3, 5, 5), partial_dim=(48, 75, 96)),
+    params=14_250_000,
+    macs=601_000_000,
 )
 _register(
     "shvit_s4",
     _in1k("shvit_s4", 79.362),
     config=SHViTConfig(embed_dim=(224, 336, 448), depth=(4, 7, 6), partial_dim=(48, 72, 96)),
     preprocess=Preprocess(size=256),
+    params=16_590_000,
+    macs=986_000_000,
 )
 # Small enough to ship: for trying the whole chain without a download.
 _register(

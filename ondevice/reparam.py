@@ -1,0 +1,114 @@
+"""Blocks trained with parallel branches that one convolution replaces in inference.
+
+Papers: https://arxiv.org/abs/2206.04040 (MobileOne), https://arxiv.org/abs/2203.06717 (large
+kernels), https://arxiv.org/abs/2303.14189 (RepMixer). All maps are NHWC.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .layers import (
+    ConvNorm,
+    SqueezeExcite,
+    add_identity,
+    fold_norm,
+    identity_kernel,
+    scale_output,
+)
+
+
+class MobileOne(nn.Module):
+    """Parallel convolutions, summed; then squeeze-and-excitation and an activation.
+
+    A k x k convolution, one with a smaller kernel (``scale``, none if 0) and, with
+    ``identity``, a batch norm of the input. ``fused`` blocks have ``reparam_conv`` instead.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        scale: int = 1,
+        identity: bool = False,
+        se_dim: int = 0,
+        act: bool = True,
+        fused: bool = False,
+    ) -> None:
+        super().__init__()
+        if fused:
+            self.reparam_conv: nn.Module = nn.Conv2d(
+                in_chs, out_chs, kernel, stride, kernel // 2, groups=groups
+            )
+        else:
+            self.conv_kxk: list[nn.Module] = [ConvNorm(in_chs, out_chs, kernel, stride, groups)]
+            if 0 < scale < kernel:
+                self.conv_scale = ConvNorm(in_chs, out_chs, scale, stride, groups)
+            if identity:
+                self.identity = nn.BatchNorm(in_chs)
+        self.se = SqueezeExcite(out_chs, se_dim) if se_dim else nn.Identity()
+        self.act = nn.GELU() if act else nn.Identity()
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if "reparam_conv" in self:
+            y = self.reparam_conv(x)
+        else:
+            y = self.conv_kxk[0](x)
+            y = y + self.conv_scale(x) if "conv_scale" in self else y
+            y = y + self.identity(x) if "identity" in self else y
+        return self.act(self.se(y))
+
+    def fuse(self) -> MobileOne:
+        if "reparam_conv" in self:
+            return self
+        fused = copy.copy(self)
+        conv = fused.pop("conv_kxk")[0]
+        branches = [fused.pop("conv_scale")] if "conv_scale" in self else []
+        if "identity" in self:
+            branches.append(norm_as_conv(fused.pop("identity"), like=conv))
+        fused.reparam_conv = sum_convs(conv, *branches)
+        return fused
+
+
+class RepMixer(nn.Module):
+    """Mixes neighbouring places: ``x + layer_scale * (mixer(x) - norm(x))``."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm(dim)
+        self.mixer = MobileOne(dim, dim, 3, groups=dim, identity=True, act=False)
+        self.layer_scale = mx.ones(dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x + self.layer_scale * (self.mixer(x) - self.norm(x))
+
+    def fuse(self) -> nn.Module:
+        """One depthwise convolution."""
+        mixer = self.mixer.reparam_conv
+        minus = scale_output(norm_as_conv(self.norm, like=mixer), mx.array(-1.0))
+        return add_identity(scale_output(sum_convs(mixer, minus), self.layer_scale))
+
+
+def sum_convs(conv: nn.Module, *others: nn.Module) -> nn.Module:
+    """One convolution that computes the sum of parallel ones, ``conv``'s kernel the largest."""
+    total = copy.copy(conv)
+    for other in others:
+        margin = (conv.weight.shape[1] - other.weight.shape[1]) // 2
+        edges = (margin, margin)
+        total.weight = total.weight + mx.pad(other.weight, [(0, 0), edges, edges, (0, 0)])
+        total.bias = total.bias + other.bias
+    return total
+
+
+def norm_as_conv(norm: nn.BatchNorm, *, like: nn.Module) -> nn.Module:
+    """A batch norm as a convolution of the same shape as another."""
+    conv = copy.copy(like)
+    conv.weight, conv.bias = identity_kernel(like), mx.zeros_like(like.bias)
+    return fold_norm(conv, norm)
