@@ -39,7 +39,7 @@ def as_rgb(image: ImageLike) -> Image.Image:
 
     given: Any = image
     if isinstance(given, Image.Image):
-        return _decode(given, "the given image")
+        return _decode(given, name_of(given))
     if isinstance(given, str | os.PathLike) or hasattr(given, "read"):
         return open_image(given)
     if hasattr(given, "dtype"):
@@ -55,11 +55,9 @@ def open_image(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """
     from PIL import Image, UnidentifiedImageError
 
+    name = name_of(source)
     if isinstance(source, str | os.PathLike):
-        name = printable(os.fspath(source))
         _check_file(source, name)
-    else:
-        name = printable(str(getattr(source, "name", "the given file")))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large pictures, odd metadata
@@ -72,6 +70,14 @@ def open_image(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     except (OSError, ValueError, SyntaxError) as error:
         problem = f"cannot be read: {error}"
     raise ImageError(f"{name} {problem}")
+
+
+def name_of(image: object) -> str:
+    """What to call ``image`` in a message: its path or file's name, if it has one."""
+    if isinstance(image, str | os.PathLike):
+        return printable(str(image))
+    name = getattr(image, "name", "") or getattr(image, "filename", "")
+    return printable(str(name)) if name else "the given image"
 
 
 def _check_file(path: str | os.PathLike[str], name: str) -> None:

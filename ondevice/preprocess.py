@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from .config import Preprocess
 from .errors import ImageError
-from .images import MAX_PIXELS, as_rgb
+from .images import MAX_PIXELS, as_rgb, name_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from .images import ImageLike
 
+    OnError: TypeAlias = Callable[[int, ImageError], object]
     Levels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -51,17 +52,20 @@ def batches(
     *,
     size: int | None = None,
     batch_size: int = 16,
+    on_error: OnError | None = None,
 ) -> Iterator[mx.array]:
     """As ``preprocess``, ``batch_size`` pictures at a time, of any number of them.
 
-    Only one picture in its full size is in memory. Of pictures that cannot be used, the rest
-    is read to find all of them, then ImageError lists them.
+    Only one picture in its full size is in memory. A picture that cannot be used is left out
+    and given to ``on_error``, by its position and the ImageError; without ``on_error``, the
+    rest is read to find all of them, and an ImageError lists them.
     """
     import numpy as np
 
     spec = spec if size is None else replace(spec, size=size)
     problems: list[str] = []
-    pictures = _pictures(images, spec, problems)
+    report = on_error or (lambda _, error: problems.append(str(error)))
+    pictures = _pictures(images, spec, report)
     while group := list(itertools.islice(pictures, batch_size)):
         if not problems:
             yield normalize(mx.array(np.stack(group)), spec)
@@ -84,9 +88,11 @@ def resize_and_crop(image: ImageLike, spec: Preprocess) -> Levels:
     if spec.source_size is not None:
         picture = _center_square(picture).resize((spec.source_size,) * 2, filter_)
     if spec.crop_mode == "pad":
+        _check_area((max(picture.size),) * 2, image)
         picture = _centered(picture, max(picture.size), spec.fill)
-    edge = math.floor(spec.size / spec.crop_pct)
-    resized = picture.resize(_checked(_SIZES[spec.crop_mode](picture.size, edge)), filter_)
+    target = _SIZES[spec.crop_mode](picture.size, math.floor(spec.size / spec.crop_pct))
+    _check_area(target, image)
+    resized = picture.resize(target, filter_)
     fill = _mean_color(spec) if spec.crop_mode == "border" else spec.fill
     return np.asarray(_centered(resized, spec.size, fill))
 
@@ -129,7 +135,7 @@ def _centered(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Imag
     """The middle of ``image`` as a square of ``side`` px, cropped or padded, as torchvision."""
     from PIL import Image
 
-    square = Image.new("RGB", _checked((side, side)), fill)
+    square = Image.new("RGB", (side, side), fill)
     left, top = ((side - n) // 2 if n < side else -round((n - side) / 2) for n in image.size)
     square.paste(image, (left, top))
     return square
@@ -140,24 +146,24 @@ def _mean_color(spec: Preprocess) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _checked(size: Size) -> Size:
+def _check_area(size: Size, image: ImageLike) -> None:
     if math.prod(size) > MAX_PIXELS:
         raise ImageError(
-            f"a picture so long and narrow would need {size[0]:,} x {size[1]:,} px on the way; "
-            "crop it first"
+            f"{name_of(image)} is so long and narrow that it would take {size[0]:,} x "
+            f"{size[1]:,} px on the way; crop it first"
         )
-    return size
 
 
 def _pictures(
-    images: ImageLike | Iterable[ImageLike], spec: Preprocess, problems: list[str]
+    images: ImageLike | Iterable[ImageLike], spec: Preprocess, on_error: OnError
 ) -> Iterator[Levels]:
-    """Each picture's levels; what is wrong with the others goes to ``problems``."""
-    for image in _each(images):
+    for position, image in enumerate(_each(images)):
         try:
-            yield resize_and_crop(image, spec)
+            levels = resize_and_crop(image, spec)
         except ImageError as error:
-            problems.append(str(error))
+            on_error(position, error)
+        else:
+            yield levels
 
 
 def _each(images: Any) -> Iterable[ImageLike]:

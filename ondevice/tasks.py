@@ -16,6 +16,7 @@ from .preprocess import batches
 
 if TYPE_CHECKING:
     from .images import ImageLike
+    from .preprocess import OnError
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,25 @@ def classify(
     top_k: int = 5,
     size: int | None = None,
     batch_size: int = 16,
+    on_error: OnError | None = None,
 ) -> list[list[Prediction]]:
     """The ``top_k`` likeliest classes of each picture, the likeliest first.
 
     ``images`` is what ``preprocess`` takes; of a generator, one batch is in memory at a time.
-    Classes without a name are called by their number.
+    Classes without a name are called by their number. A picture that cannot be used is left
+    out and given to ``on_error``, by its position and the ImageError.
 
-    Raises ImageError that lists every picture that cannot be used, ConfigError if ``model``
-    has no classes.
+    Raises ConfigError if ``model`` has no classes; without ``on_error``, an ImageError that
+    lists every picture that cannot be used.
     """
     info = with_labels(model.info)
     if not info.config.num_classes:
         raise ConfigError(f"{info.name} has no classes: it was built with num_classes=0")
     backend.advise()
     found = []
-    for x in batches(images, info.preprocess, size=size, batch_size=batch_size):
+    for x in batches(
+        images, info.preprocess, size=size, batch_size=batch_size, on_error=on_error
+    ):
         found += _top(model(x), info.labels, top_k)
     return found
 

@@ -193,8 +193,12 @@ def test_classify_as_json_is_one_object(ondevice, photo):
 
 def test_bad_images_are_named_and_the_good_ones_classified(ondevice, photo, tmp_path):
     (tmp_path / "empty.jpg").touch()
-    bad = [str(tmp_path / "empty.jpg"), str(tmp_path / "missing.jpg"), str(tmp_path)]
-    status, out, err = ondevice("classify", bad[0], photo, *bad[1:], "--json")
+    Image.new("RGB", (60_000, 1)).save(tmp_path / "thread.png")
+    names = ("empty.jpg", "missing.jpg", "thread.png", "")
+    bad = [str(tmp_path / name) for name in names]
+    status, out, err = ondevice(
+        "classify", bad[0], photo, *bad[1:], "--json", "--model", "shvit_nano.flowers"
+    )
     assert status == 2
     assert [result["image"] for result in json.loads(out)["results"]] == [photo]
     assert [line.split()[:2] for line in err.splitlines()] == [["error:", path] for path in bad]

@@ -182,6 +182,16 @@ def test_every_bad_picture_of_a_list_is_named(tmp_path):
             read(given, Preprocess(size=32))
 
 
+def test_bad_pictures_can_be_left_out():
+    good, problems = picture(40, 40), {}
+    given = [good, "missing.jpg", good, np.zeros(3), good]
+    found = list(
+        batches(given, Preprocess(size=32), batch_size=2, on_error=problems.__setitem__)
+    )
+    assert [len(x) for x in found] == [2, 1]
+    assert {i: type(error) for i, error in problems.items()} == {1: ImageError, 3: ImageError}
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from ..errors import ImageError
 from ._output import json_option, print_json, print_table, progress
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 DEFAULT_MODEL = "shvit_nano.cifar10"
 
@@ -38,10 +35,10 @@ def classify_command(
     from ..weights import create_model
 
     network = fuse(create_model(model, pretrained=True))
-    good: list[str] = []
-    problems: list[str] = []
-    pictures = _readable(progress(images, "classifying", len(images)), good, problems)
-    results = classify(network, pictures, top_k=top_k)
+    problems: dict[int, ImageError] = {}
+    pictures = progress(images, "classifying", len(images))
+    results = classify(network, pictures, top_k=top_k, on_error=problems.__setitem__)
+    good = [image for i, image in enumerate(images) if i not in problems]
     found: list[dict[str, Any]] = [
         {"image": path, "predictions": [asdict(p) for p in predictions]}
         for path, predictions in zip(good, results, strict=True)
@@ -50,23 +47,9 @@ def classify_command(
         print_json({"model": network.info.name, "results": found})
     elif found:
         print_table(("image", ">score", "label"), _rows(found))
-    for problem in problems:
+    for problem in problems.values():
         click.echo(f"error: {problem}", err=True)
     ctx.exit(2 if problems else 0)
-
-
-def _readable(paths: Iterable[str], good: list[str], problems: list[str]) -> Iterator[Image]:
-    """The pictures that can be used; their names go to ``good``, the rest to ``problems``."""
-    from ..images import open_image
-
-    for path in paths:
-        try:
-            image = open_image(path)
-        except ImageError as error:
-            problems.append(str(error))
-        else:
-            good.append(path)
-            yield image
 
 
 def _rows(found: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
