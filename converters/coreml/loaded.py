@@ -132,8 +132,9 @@ class Package:
     def plan(self, function: str | None = None) -> Plan:
         name = self._function_name(function)
         if name not in self._plans:
+            stored = self.program.functions[name]
             try:
-                self._plans[name] = compile_function(self.program.functions[name])
+                self._plans[name] = compile_function(stored)
             except PackageError as error:
                 raise PackageError(f"{self.path}: {error}") from error
         return self._plans[name]

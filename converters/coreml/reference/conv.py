@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .registry import Array, evaluates, ints
+from .registry import CACHED, Array, evaluates, ints
 
 Pads = list[tuple[int, int]]
 
@@ -64,17 +64,25 @@ def _shifts(
 
 
 def _depthwise(x: Array, weight: Array, out: tuple[int, ...], strides: Any, dil: Any) -> Array:
-    """One multiply-add over the whole map for each place in the kernel."""
+    """One multiply-add over the map for each place in the kernel, cache-sized at a time."""
     B, C = x.shape[:2]
     kernel = weight.shape[2:]
     per_channel = weight.reshape(C, -1, *kernel)  # each channel may give several
     y = np.zeros((B, C, per_channel.shape[1], *out), np.float32)
+    shifts = _shifts(out, kernel, strides, dil)
+    few = max(1, CACHED // (B * per_channel.shape[1] * prod(out)))
+    for start in range(0, C, few):
+        chunk = slice(start, start + few)
+        _add_shifted(y[:, chunk], x[:, chunk], per_channel[chunk], shifts)
+    return y.reshape(B, -1, *out)
+
+
+def _add_shifted(y: Array, x: Array, weight: Array, shifts: list[tuple[Any, Any]]) -> None:
     term = np.empty_like(y)
-    for place, part in _shifts(out, kernel, strides, dil):
-        w = per_channel[:, :, *place].reshape(C, -1, *[1] * len(out))
+    for place, part in shifts:
+        w = weight[:, :, *place].reshape(*weight.shape[:2], *[1] * len(place))
         np.multiply(x[part][:, :, None], w, out=term)
         y += term
-    return y.reshape(B, -1, *out)
 
 
 def _columns(x: Array, kernel: tuple[int, ...], out: tuple[int, ...], s: Any, d: Any) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .registry import Array, evaluates
+from .registry import Array, blockwise, evaluates
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add": np.add,
@@ -151,7 +151,7 @@ _GELU: dict[str, Callable[[Array], Any]] = {
 
 @evaluates("gelu")
 def gelu(x: Array, mode: str = "EXACT") -> Any:
-    return _GELU[mode](x)
+    return blockwise(_GELU[mode], x)
 
 
 @evaluates("leaky_relu")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .registry import Array, evaluates
+from .registry import Array, evaluates, ints
 
 
 def _unaligned(n: int, out: int) -> Array:
@@ -91,3 +91,22 @@ def upsample_nearest_neighbor(
     x: Array, scale_factor_height: Any = 1, scale_factor_width: Any = 1
 ) -> Array:
     return resize_nearest_neighbor(x, *_scaled(x, scale_factor_height, scale_factor_width))
+
+
+@evaluates("resize")
+def resize(
+    x: Array,
+    shape: Any,
+    resized_dims: int,
+    interpolation_mode: str = "LINEAR",
+    sampling_mode: str = "DEFAULT",
+) -> Array:
+    """The last ``resized_dims`` sizes of ``shape``; 0 keeps what x has."""
+    count = int(resized_dims)
+    linear = interpolation_mode == "LINEAR"
+    if not linear and sampling_mode != "DEFAULT":
+        raise ValueError(f"no documented rule for the nearest pixel with {sampling_mode}")
+    for axis, size in zip(range(-count, 0), ints(shape)[-count:], strict=True):
+        out = size or x.shape[axis]
+        x = _interpolate(x, axis, out, sampling_mode) if linear else _nearest(x, axis, out)
+    return x

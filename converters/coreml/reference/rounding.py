@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .registry import Array
+from .registry import Array, blockwise
 
 _EXPONENT = np.int32(0x7F800000)
 _MIN_EXPONENT = np.int32((127 - 14) << 23)  # below 2^-14 the spacing stays 2^-24
@@ -22,6 +22,10 @@ def round_to_float16(x: Array) -> Array:
     if x.ndim == 0 or not x.size or not (x.max() < _OVERFLOW and x.min() > -_OVERFLOW):
         with np.errstate(over="ignore"):
             return x.astype(np.float16).astype(np.float32)
+    return blockwise(_round, x)
+
+
+def _round(x: Array) -> Array:
     magic = np.ascontiguousarray(x).view(np.int32) & _EXPONENT
     np.maximum(magic, _MIN_EXPONENT, out=magic)
     magic += _TO_MAGIC
