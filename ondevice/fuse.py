@@ -13,7 +13,10 @@ class Fusible(Protocol):
     """A layer that can say what computes the same in inference."""
 
     def fuse(self) -> nn.Module:
-        """What replaces this layer; its own children are fused already. Changes nothing."""
+        """What replaces this layer; its own children are fused already. Changes nothing.
+
+        A layer that is fused gives itself.
+        """
 
 
 def fuse(model: nn.Module) -> nn.Module:

@@ -113,6 +113,8 @@ class CascadedGroupAttention(nn.Module):
         Its kernels are widened by identities for k and v: three operations and two copies
         of the map fewer a head than splitting q off before.
         """
+        if "fused_biases" in self:
+            return self
         fused = copy.copy(self)
         fused.dws = [_widened(dw, qkv) for dw, qkv in zip(self.dws, self.qkvs, strict=True)]
         fused.fused_biases = self.biases()

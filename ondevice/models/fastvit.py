@@ -89,6 +89,8 @@ class Attention(nn.Module):
 
     def fuse(self) -> Attention:
         """The norm (of a layer norm, its affine part) and q's scale go into qkv."""
+        if "layer_scale" not in self:
+            return self
         fused = copy.copy(self)
         if isinstance(self.norm, nn.BatchNorm):
             affine = norm_affine(self.norm)
@@ -120,6 +122,8 @@ class Block(nn.Module):
         return x + (y * self.layer_scale if "layer_scale" in self else y)
 
     def fuse(self) -> Block:
+        if "layer_scale" not in self:
+            return self
         fused = copy.copy(self)
         fused.mlp = copy.copy(self.mlp)
         fused.mlp.fc2 = scale_output(self.mlp.fc2, fused.pop("layer_scale"))

@@ -70,6 +70,8 @@ class SHSA(nn.Module):
     def fuse(self) -> SHSA:
         """The norm's scale and shift, and the scale of q, go into the 1x1 ``qkv``."""
         norm = self.pre_norm
+        if "weight" not in norm:
+            return self
         qkv = affine_input(self.qkv, norm.weight, norm.bias)
         q = mx.arange(qkv.weight.shape[0]) < self.splits[0]
         scale = mx.where(q, self.scale, 1.0).astype(qkv.weight.dtype)
