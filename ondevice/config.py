@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from .errors import ConfigError
 
@@ -28,15 +29,37 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
-def _from_dict(cls: type[T], values: dict[str, Any]) -> T:
+def _from_dict(cls: type[T], values: Any) -> T:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{cls.__name__} is a {type(values).__name__}, expected a table")
     known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(values.keys() - known.keys()):
         hints = [f"{k!r}" + _closest(k, known) for k in unknown]
         raise ConfigError(f"{cls.__name__} has no field {', '.join(hints)}")
+    given = {k: _as_tuples(v) for k, v in values.items()}
+    types = get_type_hints(cls)
+    if wrong := [k for k, v in given.items() if not _fits(v, types[k])]:
+        said = [f"{k} is {given[k]!r:.60}, expected {known[k].type}" for k in wrong]
+        raise ConfigError(f"{cls.__name__}: {'; '.join(said)}")
     try:
-        return cls(**{k: _as_tuples(v) for k, v in values.items()})
+        return cls(**given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{cls.__name__}: {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether ``value``, from a JSON file, is of the annotated type."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in args
+    if origin is UnionType:
+        return any(_fits(value, arg) for arg in args)
+    if origin is tuple and isinstance(value, tuple):
+        hints = args[:1] * len(value) if args[-1] is Ellipsis else args
+        return len(value) == len(hints) and all(map(_fits, value, hints))
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    return isinstance(value, int | float if hint is float else origin or hint)
 
 
 def _closest(key: str, known: Any) -> str:

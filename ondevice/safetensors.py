@@ -22,7 +22,7 @@ import numpy as np
 from .errors import WeightsError, printable
 
 INDEX = ".safetensors.index.json"  # how the name of a sharded checkpoint's table ends
-MAX_HEADER = 16 * 2**20  # bytes: some 150,000 arrays; parsed JSON takes 20 times the room
+MAX_HEADER = 4 * 2**20  # bytes: some 40,000 arrays; parsed JSON takes 30 times the room
 MAX_NDIM = 16
 
 _DTYPES = {

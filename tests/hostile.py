@@ -59,7 +59,7 @@ def check(verdict: Verdict, fragment: str) -> None:
     assert len(verdict.message) < 3000
     assert verdict.wrote == []
     assert verdict.seconds < 30  # 4 at most, on a quiet machine
-    assert verdict.grown < 200 * 2**20  # 70 at most
+    assert verdict.grown < 200 * 2**20  # 75 at most
 
 
 def _peak() -> int:

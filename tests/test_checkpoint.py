@@ -9,8 +9,11 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from hostile import CANARY
-from torchfiles import (
+
+from converters.checkpoint import read_checkpoint
+from ondevice.errors import WeightsError
+from tests.hostile import CANARY
+from tests.torchfiles import (
     FLOATS,
     archive,
     call,
@@ -24,9 +27,6 @@ from torchfiles import (
     tensor,
     text,
 )
-
-from converters.checkpoint import read_checkpoint
-from ondevice.errors import WeightsError
 
 TOUCH = text(f"touch {CANARY}")
 SYSTEM = call(name("os", "system"), TOUCH)

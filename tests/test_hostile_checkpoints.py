@@ -7,9 +7,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hostile import CANARY, check, judge
 from mlx.utils import tree_flatten
-from torchfiles import (
+
+from ondevice import create_model
+from tests.hostile import CANARY, check, judge
+from tests.torchfiles import (
     FALSE,
     FLOATS,
     NONE,
@@ -29,8 +31,6 @@ from torchfiles import (
     weights,
     zipped,
 )
-
-from ondevice import create_model
 
 TOUCH = text(f"touch {CANARY}")
 SYSTEM = call(name("os", "system"), TOUCH)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile import CANARY, check, judge
-from torchfiles import (
+
+from tests.hostile import CANARY, check, judge
+from tests.torchfiles import (
     FALSE,
     NONE,
     archive,
