@@ -41,7 +41,7 @@ def build(
 
 def convert(
     body: Callable[..., Any],
-    inputs: Mapping[str, tuple[Sequence[int], str]],
+    tensors: Mapping[str, tuple[Sequence[int], str]],
     *,
     target: str = "iOS17",
     precision: str = "float32",
@@ -51,7 +51,7 @@ def convert(
     """The program as a coremltools model; with ``fuse=False``, just as it was written."""
     with quiet():
         return ct.convert(
-            build(body, inputs, target),
+            build(body, tensors, target),
             minimum_deployment_target=getattr(ct.target, target),
             compute_precision=ct.precision(precision),
             pass_pipeline=None if fuse else ct.PassPipeline.EMPTY,
