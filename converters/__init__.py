@@ -1,34 +1,26 @@
-"""From MLX to Core ML, and back to be checked: export, load_package, verify, import_weights.
+"""From MLX to Core ML, and back to be checked.
 
-Nothing is imported before it is asked for: coremltools takes its time.
+Importing this does not import coremltools, which takes its time: the functions do.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from .export import export as export
+from .import_weights import import_weights as import_weights
+from .trace import trace as trace
+from .verify import Report as Report, verify as verify
 
 if TYPE_CHECKING:
     from .coreml.loaded import Package as Package, load_package as load_package
-    from .export import export as export
-    from .import_weights import import_weights as import_weights
-    from .trace import trace as trace
-    from .verify import Report as Report, verify as verify
 
-_HOMES = {
-    "Package": ".coreml.loaded",
-    "Report": ".verify",
-    "export": ".export",
-    "import_weights": ".import_weights",
-    "load_package": ".coreml.loaded",
-    "trace": ".trace",
-    "verify": ".verify",
-}
-
-__all__ = sorted(_HOMES)
+__all__ = ["Package", "Report", "export", "import_weights", "load_package", "trace", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in {"Package", "load_package"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    from .coreml import loaded
+
+    return getattr(loaded, name)

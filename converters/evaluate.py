@@ -30,15 +30,14 @@ def _pad(x: mx.array, value: mx.array, axes: Any, low: Any, high: Any) -> mx.arr
     widths = [(0, 0)] * x.ndim
     for axis, lo, hi in zip(axes, low, high, strict=True):
         widths[axis] = (lo, hi)
-    return mx.pad(x, widths, value)
+    return mx.pad(x, widths, constant_values=value)
 
 
 def _gather(x: mx.array, *rest: Any) -> mx.array:
     *indices, axes, sizes = rest
     grid = indices[0].shape
-    out = mx.moveaxis(x, axes, range(len(axes))) if list(axes) != list(range(len(axes))) else x
-    out = out[tuple(indices)]
-    return out.reshape(*grid, *sizes)
+    rest_axes = [axis for axis in range(x.ndim) if axis not in axes]
+    return x.transpose(*axes, *rest_axes)[tuple(indices)].reshape(*grid, *sizes)
 
 
 def _convolution(x: mx.array, w: mx.array, *rest: Any) -> mx.array:
@@ -62,7 +61,7 @@ def _layer_norm(x: mx.array, *rest: Any) -> mx.array:
 
 def _pool(x: mx.array, kind: str, kernel: Any, stride: Any, low: Any, high: Any) -> mx.array:
     fill = -mx.inf if kind == "max" else 0
-    x = mx.pad(x, [(0, 0), *zip(low, high, strict=True), (0, 0)], fill)
+    x = mx.pad(x, [(0, 0), *zip(low, high, strict=True), (0, 0)], constant_values=fill)
     B, H, W, C = x.shape
     (kh, kw), (sh, sw) = kernel, stride
     shape = (B, (H - kh) // sh + 1, (W - kw) // sw + 1, kh, kw, C)
@@ -70,8 +69,8 @@ def _pool(x: mx.array, kind: str, kernel: Any, stride: Any, low: Any, high: Any)
     return _POOL[kind](windows, axis=(3, 4))
 
 
-def _resize(x: mx.array, scale: Any, mode: str) -> mx.array:
-    return nn.Upsample(tuple(map(float, scale)), mode, align_corners=False)(x)
+def _resize(x: mx.array, scale: Any, mode: Any) -> mx.array:
+    return nn.Upsample(tuple(map(float, scale)), mode)(x)
 
 
 def _reduce(x: mx.array, kind: int, axes: Any, keep: bool = True) -> mx.array:
@@ -94,7 +93,7 @@ _PRIMITIVES: dict[str, Fn] = {
     "AsStrided": mx.as_strided,
     "AsType": lambda x, dtype: x.astype(dtype),
     "Ceil": mx.ceil,
-    "Concatenate": lambda *xs: mx.concatenate(xs[:-1], axis=xs[-1]),
+    "Concatenate": lambda *xs: mx.concatenate(list(xs[:-1]), axis=xs[-1]),
     "Convolution": _convolution,
     "Cos": mx.cos,
     "Divide": mx.divide,
@@ -172,7 +171,7 @@ def evaluate_node(node: Node, *inputs: mx.array) -> list[mx.array]:
 def evaluate(
     graph: Graph, *inputs: mx.array | Array, keep: Iterable[str] = ()
 ) -> dict[str, mx.array]:
-    """The outputs of a graph that is still in MLX's layout, and the values named in ``keep``."""
+    """The outputs of a graph still in MLX's layout, and the values named in ``keep``."""
     wanted = {*graph.outputs, *keep}
     last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
     env: dict[str, mx.array] = {k: mx.array(v) for k, v in graph.constants.items()}

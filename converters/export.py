@@ -101,7 +101,7 @@ def build(interface: Interface, *, target: str, precision: str) -> Any:
     graph = to_graph(interface)
     interface = named(interface, graph)
     orders = interface.orders
-    graph = _rename_inputs(graph, interface.input_names)
+    graph = rename_inputs(graph, interface.input_names)
     graph = channels_first(
         graph,
         {name: orders[name] for name in interface.input_names if name in orders},
@@ -126,7 +126,7 @@ def named(interface: Interface, graph: Graph) -> Interface:
     return replace(interface, output_names=tuple(f"output_{i}" for i in range(count)))
 
 
-def _rename_inputs(graph: Graph, names: Sequence[str]) -> Graph:
+def rename_inputs(graph: Graph, names: Sequence[str]) -> Graph:
     if len(names) != len(graph.inputs):
         raise ConfigError(f"{len(names)} input names for {len(graph.inputs)} inputs")
     inputs = tuple(replace(v, name=n) for v, n in zip(graph.inputs, names, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -74,7 +74,7 @@ def image_interface(
         raise ConfigError(f"no output {', '.join(unknown)}; there are {', '.join(OUTPUTS)}")
     spec = model.info.preprocess if size is None else replace(model.info.preprocess, size=size)
     info = with_labels(model.info)
-    model = fuse(model) if fused else model
+    model = cast("ImageModel", fuse(model)) if fused else model
     wanted = [OUTPUTS[name] for name in dict.fromkeys(outputs)]
     labels = info.labels if "logits" in outputs else ()
 

@@ -13,9 +13,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from .graph import Array, Graph, Node, Value
 
 
-def trace(
-    model: nn.Module, *inputs: mx.array, fn: Callable[..., Any] | None = None
-) -> Graph:
+def trace(model: nn.Module, *inputs: mx.array, fn: Callable[..., Any] | None = None) -> Graph:
     """Record the primitives that ``model(*inputs)`` runs, in float32.
 
     ``fn(*inputs)``, if given, is recorded instead: anything that calls ``model``. Parameters

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -17,10 +17,12 @@ from ondevice.errors import ConfigError, GateError
 from ondevice.layers import ImageModel
 from ondevice.preprocess import resize_and_crop
 
-from .coreml.loaded import Backend, Package, load_package
 from .graph import Array
 from .interface import Interface, array_interface, image_interface
 from .passes.layout import NCHW
+
+if TYPE_CHECKING:
+    from .coreml.loaded import Backend, Package
 
 # Least figures by the package's precision. A float32 package only reorders sums; half
 # precision rounds every stored value to 11 bits, which deep nets add up to some -60 dB.
@@ -113,6 +115,8 @@ def verify(
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
+    from .coreml.loaded import Package, load_package
+
     package = package if isinstance(package, Package) else load_package(package)
     samples = list(_samples(model, package, images))
     if not samples:
@@ -157,7 +161,7 @@ def compute(reference: Interface, given: Sequence[Array]) -> dict[str, Array]:
 
 
 def _laid(value: Array, order: Any) -> Array:
-    return value.transpose(NCHW) if order == NCHW else value
+    return value.transpose(0, 3, 1, 2) if order == NCHW else value
 
 
 def _reference(model: nn.Module, package: Package) -> Interface:
@@ -223,7 +227,7 @@ class _Meter:
     def add(self, image: str, wanted: Array, got: Array) -> None:
         if wanted.shape != got.shape:
             raise ConfigError(
-                f"{self.output} has shape {list(got.shape)}; the model gives {list(wanted.shape)}"
+                f"{self.output} is {list(got.shape)}; the model gives {list(wanted.shape)}"
             )
         a, b = wanted.astype(np.float64).ravel(), got.astype(np.float64).ravel()
         if not np.isfinite(b).all():
@@ -234,7 +238,9 @@ class _Meter:
         self.squares += float(difference @ difference)
         self.peak = max(self.peak, float(np.abs(a).max()))
         self.error = max(self.error, float(difference.max()))
-        self.dot, self.own, self.other = self.dot + a @ b, self.own + a @ a, self.other + b @ b
+        self.dot += float(a @ b)
+        self.own += float(a @ a)
+        self.other += float(b @ b)
         self.worst = max(self.worst, (image, float(difference.max())), key=lambda pair: pair[1])
         if self.output == "logits":
             k = min(5, a.size)

@@ -25,7 +25,7 @@ _LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a s
 
 
 def to_program(graph: Graph, *, target: str = "iOS17", names: tuple[str, ...] = ()) -> Program:
-    """Lower every node; outputs are called ``names``. Raises UnsupportedOpError for all at once.
+    """Lower every node; outputs are called ``names``. Raises one UnsupportedOpError for all.
 
     ``graph`` is physical: ``channels_first`` and ``set_precision`` have run.
     """

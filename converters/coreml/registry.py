@@ -36,7 +36,7 @@ def lowering(op: str) -> Lowering:
 
 
 def check_supported(graph: Graph) -> None:
-    """Raise UnsupportedOpError that lists every operation without a lowering, and where it is."""
+    """Raise UnsupportedOpError that lists every operation without a lowering and its place."""
     missing: dict[str, list[Node]] = {}
     for node in graph.nodes:
         if node.op not in _LOWERINGS:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from ..graph import Graph
 from .affine import fold_affine
 from .broadcasts import drop_broadcasts
-from .canonical import canonicalize
+from .canonical import canonicalize, merge_moves
 from .composites import raise_composites
 from .constants import fold_constants
 from .dead_code import remove_dead_code
@@ -31,9 +31,10 @@ PASSES: tuple[Pass, ...] = (
     raise_composites,
     raise_means,
     norm_in_place,
+    merge_moves,  # after all that know MLX's own reshapes
     remove_dead_code,
     fold_affine,
-    canonicalize,
+    merge_moves,
     remove_dead_code,
 )
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..graph import Array, Graph, Node, Value
 
 _WEIGHTED = frozenset({"Convolution", "Linear"})
+_MOVES = frozenset({"Reshape", "Transpose"})
 
 
 def fold_affine(graph: Graph) -> Graph:
@@ -31,6 +32,7 @@ class _Folder:
         self.graph = graph
         self.constants: dict[str, Array] = dict(graph.constants)
         self.nodes: dict[str, Node] = {}
+        self.aliases: dict[str, str] = {}
 
     def backwards(self) -> Graph:
         for node in self.graph.nodes:
@@ -39,13 +41,37 @@ class _Folder:
             if found is None:
                 continue
             x, scale, shift = found
+            if self._behind_moves(x, scale, shift):
+                self.aliases[node.output.name] = x
+                del self.nodes[node.output.name]
+                continue
             layer = self.nodes.get(x)
-            alone = self.graph.uses[x] == 1 and x not in self.graph.outputs
-            merged = layer and alone and self._into(layer, scale, shift, node.output)
+            merged = layer and self._alone(x) and self._into(layer, scale, shift, node.output)
             if merged:
                 del self.nodes[x]
             self.nodes[node.output.name] = merged or self._affine(x, scale, shift, node.output)
-        return self.graph.with_nodes(self.nodes.values(), constants=self.constants)
+        folded = self.graph.with_nodes(self.nodes.values(), constants=self.constants)
+        return folded.rename(self.aliases)
+
+    def _behind_moves(self, x: str, scale: Array, shift: Array) -> bool:
+        """Fold one factor for all channels into the layer behind reshapes and transposes.
+
+        This is where the scale of attention's queries goes.
+        """
+        if shift.any() or (scale != scale[0]).any():
+            return False
+        layer = self.nodes.get(x)
+        while layer and layer.op in _MOVES and self._alone(layer.output.name):
+            layer = self.nodes.get(layer.inputs[0])
+        if not layer or layer.output.name == x or not self._alone(layer.output.name):
+            return False
+        folded = self._into(layer, scale[:1], shift[:1], layer.output)
+        if folded:
+            self.nodes[layer.output.name] = folded
+        return folded is not None
+
+    def _alone(self, name: str) -> bool:
+        return self.graph.uses[name] == 1 and name not in self.graph.outputs
 
     def _as_affine(self, node: Node) -> tuple[str, Array, Array] | None:
         """What a node computes, if that is a scale and a shift per channel of one value."""
@@ -70,7 +96,7 @@ class _Folder:
         return (x, 1 / c, zero) if right is not None else None
 
     def _vector(self, name: str, node: Node) -> Array | None:
-        """A constant that varies along the last axis only, as a vector of its length or of 1."""
+        """A constant that varies along the last axis only, as a vector, maybe of length 1."""
         value = self.constants.get(name)
         if value is None or value.size != (value.shape[-1] if value.ndim else 1):
             return None

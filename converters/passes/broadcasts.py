@@ -8,8 +8,8 @@ from ..graph import Graph, Node
 
 # Ops that broadcast their operands in MIL just as NumPy does.
 ELEMENTWISE = frozenset(
-    "Add Subtract Multiply Divide Maximum Minimum Power Remainder Equal NotEqual Less LessEqual "
-    "Greater GreaterEqual LogicalAnd LogicalOr LogicalXor Select FloorDivide".split()
+    "Add Subtract Multiply Divide FloorDivide Remainder Power Maximum Minimum Select Equal "
+    "NotEqual Less LessEqual Greater GreaterEqual LogicalAnd LogicalOr LogicalXor".split()
 )
 
 

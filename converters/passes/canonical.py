@@ -7,6 +7,7 @@ from dataclasses import replace
 from ..graph import Graph, Node
 
 _RESHAPES = frozenset({"Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze"})
+_LOGICAL = ("LogicalAnd", "LogicalOr", "LogicalXor")
 _COPIES = frozenset({"Full", "StopGradient", "Contiguous", "Copy", "AsType"})
 
 
@@ -16,14 +17,16 @@ def canonicalize(graph: Graph) -> Graph:
     ``Squeeze(Reduce(x))`` that removes the reduced axes becomes a Reduce that drops them.
     """
     graph = graph.with_nodes(_spell(n) for n in graph.nodes)
-    graph = _drop_copies(graph)
-    graph = _merge_chains(graph)
     return _drop_axes(_drop_copies(graph))
 
 
 def _spell(node: Node) -> Node:
     if node.op in _RESHAPES:
         return replace(node, op="Reshape", args=(node.output.shape,))
+    if node.op == "BitwiseBinary" and node.output.dtype == "bool":
+        return replace(node, op=_LOGICAL[node.args[0]], args=())
+    if node.op == "BitwiseInvert" and node.output.dtype == "bool":
+        return replace(node, op="LogicalNot", args=())
     if node.op == "Reduce" and len(node.args) == 2:
         return replace(node, args=(*node.args, True))  # MLX always keeps the axes
     return node
@@ -48,8 +51,8 @@ def _drop_copies(graph: Graph) -> Graph:
     )
 
 
-def _merge_chains(graph: Graph) -> Graph:
-    """Reshape(Reshape(x)) is one Reshape, Transpose(Transpose(x)) one Transpose."""
+def merge_moves(graph: Graph) -> Graph:
+    """Reshape(Reshape(x)) is one Reshape, Transpose(Transpose(x)) one Transpose or none."""
     merged: dict[str, Node] = {}
     for node in graph.nodes:
         before = merged.get(node.inputs[0]) if node.inputs else None
@@ -59,7 +62,7 @@ def _merge_chains(graph: Graph) -> Graph:
             axes = tuple(before.args[0][i] for i in node.args[0])
             node = replace(node, inputs=before.inputs, args=(axes,))
         merged[node.outputs[0].name] = node
-    return graph.with_nodes(merged.values())
+    return _drop_copies(graph.with_nodes(merged.values()))
 
 
 def _drop_axes(graph: Graph) -> Graph:

@@ -48,10 +48,17 @@ def _instance_norm(x: mx.array) -> mx.array:
     return nn.InstanceNorm(x.shape[-1], eps=ANY)(x)
 
 
+def _group_norm(x: mx.array) -> mx.array:
+    """The heart of nn.GroupNorm, whose groups lie on the last axis."""
+    mean = mx.mean(x, axis=1, keepdims=True)
+    return (x - mean) * mx.rsqrt(mx.var(x, axis=1, keepdims=True) + ANY)
+
+
 # The most specific first: a hard swish contains a relu.
 COMPOSITES = (
     Composite("LayerNorm", lambda x: mx.fast.layer_norm(x, None, None, ANY), _last_axis),
     Composite("LayerNorm", _instance_norm, lambda shape: ((1, 2),), rank=4),
+    Composite("LayerNorm", _group_norm, lambda shape: ((1,),), rank=3),
     Composite("Gelu", nn.gelu),
     Composite("GeluTanh", nn.gelu_approx),
     Composite("GeluSigmoid", nn.gelu_fast_approx),

@@ -67,6 +67,7 @@ class _Layout:
         self.constants: dict[str, Array] = {}
         self.laid: dict[tuple[str, Shape, Order], str] = {}
         self.nodes: list[Node] = []
+        self.has_attention = any(n.op == "Matmul" for n in graph.nodes)
 
     def run(self, outputs: dict[str, Order]) -> Graph:
         for node in self.graph.nodes:
@@ -309,10 +310,15 @@ class _Layout:
 
     def layer_norm(self, node: Node) -> None:
         (x, *affine), (axes, eps) = node.inputs, node.args
-        order = self.full(x, axes)
+        order = TOKENS if self._is_stream(x, axes) else self.full(x, axes)
         at = tuple(sorted(order.index(axis) for axis in axes))
         inputs = [self.at(x, order), *(self.at(v, identity(1)) for v in affine)]
         self.emit(node, node.op, inputs, order, at, eps)
+
+    def _is_stream(self, x: str, axes: Sequence[int]) -> bool:
+        """Whether ``x`` is a transformer's (B, N, C) stream: one move there saves four a block."""
+        logical = self.order.get(x) == identity(3)
+        return logical and tuple(axes) == (2,) and self.has_attention
 
     def image(self, node: Node) -> None:
         """Pools and the like: arguments are per spatial axis, the order is channels-first."""
@@ -351,6 +357,8 @@ class _Layout:
         extra = [self.at(b, identity(1)) for b in bias]
         if have == NCL or rank == 4:  # a 1x1 convolution of an image, which tokens are too
             order = NCHW if rank == 4 else TOKENS
+        elif self._is_stream(x, (2,)):
+            order = TOKENS
         elif have == TOKENS or have[-1] == rank - 1:
             order = have
         else:
@@ -390,8 +398,8 @@ Rule = Callable[[_Layout, Node], None]
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(ELEMENTWISE, _Layout.elementwise),
     **dict.fromkeys(
-        "Abs AsType Ceil Cos Erf Exp Expm1 Floor Gelu GeluSigmoid GeluTanh HardSwish LeakyRelu Log "
-        "Log1p LogicalNot Negative Relu Relu6 Round Sigmoid Sign Silu Sin Sqrt Square Tan "
+        "Abs AsType Ceil Cos Erf Exp Expm1 Floor Gelu GeluSigmoid GeluTanh HardSwish LeakyRelu "
+        "Log Log1p LogicalNot Negative Relu Relu6 Round Sigmoid Sign Silu Sin Sqrt Square Tan "
         "Tanh".split(),
         _Layout.unary,
     ),

@@ -50,18 +50,17 @@ def _bias(graph: Graph, node: Node) -> str | None:
 
 
 def _unflatten(graph: Graph) -> Graph:
-    """Reshape(Linear(Reshape(x))) with x's leading axes becomes Linear(x)."""
-    nodes = {n.outputs[0].name: n for n in graph.nodes}
+    """Linear(Reshape(x)) that only flattens x's leading axes becomes Reshape(Linear(x))."""
+    nodes: list[Node] = []
     for node in graph.nodes:
-        linear = graph.producer.get(node.inputs[0]) if node.op == "Reshape" else None
-        if linear is None or linear.op != "Linear" or graph.uses[linear.output.name] > 1:
+        flat = graph.producer.get(node.inputs[0]) if node.op == "Linear" else None
+        before = graph.shape(flat.inputs[0]) if flat is not None and flat.op == "Reshape" else ()
+        if flat is None or not before or before[-1] != flat.output.shape[-1]:
+            nodes.append(node)
             continue
-        flat = graph.producer.get(linear.inputs[0])
-        if flat is None or flat.op != "Reshape":
-            continue
-        before, after = graph.shape(flat.inputs[0]), node.output.shape
-        if before[:-1] == after[:-1] and before[-1] == flat.output.shape[-1]:
-            nodes[node.output.name] = replace(
-                linear, inputs=(flat.inputs[0], *linear.inputs[1:]), outputs=node.outputs
-            )
-    return graph.with_nodes(nodes.values())
+        out = node.output
+        wide = replace(out, name=f"{out.name}.wide", shape=(*before[:-1], out.shape[-1]))
+        inputs = (flat.inputs[0], *node.inputs[1:])
+        nodes.append(replace(node, inputs=inputs, outputs=(wide,)))
+        nodes.append(Node("Reshape", (wide.name,), (out,), (out.shape,)))
+    return graph.with_nodes(nodes)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..graph import Graph, Node, Shape
+from ..graph import Graph, Node, Shape, Value
 
 _SUM, _MEAN = 2, 6
 
@@ -30,31 +30,47 @@ def raise_means(graph: Graph) -> Graph:
 
 
 def norm_in_place(graph: Graph) -> Graph:
-    """``Reshape(LayerNorm(Reshape(x)))`` back to x's shape becomes one LayerNorm of x's axes.
+    """``LayerNorm(Reshape(x))`` becomes ``Reshape(LayerNorm(Reshape(x)))`` with axes of x.
 
-    This is what a group norm with one group is. The statistics do not depend on the order
-    of the normalized axes, so the layout stays free.
+    The statistics do not depend on the order of the normalized axes, so axes that a reshape
+    merged only to be normalized together are normalized where they are, and the layout
+    stays free. This is what group norms are made of; the outer reshapes cancel out.
     """
-    nodes = {n.outputs[0].name: n for n in graph.nodes}
+    nodes: list[Node] = []
     for node in graph.nodes:
-        norm = graph.producer.get(node.inputs[0]) if node.op == "Reshape" else None
-        if norm is None or norm.op != "LayerNorm" or graph.uses[norm.output.name] > 1:
-            continue
-        flat = graph.producer.get(norm.inputs[0])
-        if flat is None or flat.op != "Reshape" or len(norm.inputs) > 1:
-            continue
-        before, middle = graph.shape(flat.inputs[0]), flat.output.shape
-        axes = _merged(before, middle)
-        if node.output.shape == before and axes and norm.args[0] == (len(middle) - 1,):
-            nodes[node.output.name] = Node(
-                "LayerNorm", flat.inputs, node.outputs, (axes, norm.args[1])
-            )
-    return graph.with_nodes(nodes.values())
+        flat = graph.producer.get(node.inputs[0]) if node.op == "LayerNorm" else None
+        found = None
+        if flat is not None and flat.op == "Reshape" and len(node.inputs) == 1:
+            before, after = graph.shape(flat.inputs[0]), flat.output.shape
+            found = _refined(before, after, node.args[0])
+        nodes += [node] if found is None else _apart(node, flat.inputs[0], *found)
+    return graph.with_nodes(nodes)
 
 
-def _merged(before: Shape, after: Shape) -> tuple[int, ...]:
-    """The axes that a reshape merges into the last one while it keeps the others."""
-    keep = len(after) - 1
-    if before[:keep] == after[:-1] and math.prod(before[keep:]) == after[-1]:
-        return tuple(range(keep, len(before)))
-    return ()
+def _apart(norm: Node, x: str, shape: Shape, axes: tuple[int, ...]) -> list[Node]:
+    out = norm.output
+    cut = Value(f"{out.name}.cut", shape, out.dtype)
+    wide = Value(f"{out.name}.wide", shape, out.dtype)
+    return [
+        Node("Reshape", (x,), (cut,), (shape,)),
+        Node("LayerNorm", (cut.name,), (wide,), (axes, norm.args[1])),
+        Node("Reshape", (wide.name,), (out,), (out.shape,)),
+    ]
+
+
+def _refined(
+    before: Shape, after: Shape, axes: tuple[int, ...]
+) -> tuple[Shape, tuple[int, ...]] | None:
+    """The common refinement of two shapes and the place of ``axes`` of the second in it."""
+    ends = {math.prod(before[:i]) for i in range(len(before) + 1)}
+    cuts = sorted(ends | {math.prod(after[:i]) for i in range(len(after) + 1)})
+    if any(b % a for a, b in zip(cuts, cuts[1:], strict=False)):
+        return None
+    shape = tuple(b // a for a, b in zip(cuts, cuts[1:], strict=False))
+    shape = (1, *shape) if before[0] == 1 else shape
+    starts = [math.prod(shape[:i]) for i in range(len(shape))]
+    place: list[int] = []
+    for axis in axes:
+        low, high = math.prod(after[:axis]), math.prod(after[: axis + 1])
+        place += [i for i, at in enumerate(starts) if low <= at < high and shape[i] != 1]
+    return (shape, tuple(place)) if len(shape) <= 5 and len(place) > len(axes) else None

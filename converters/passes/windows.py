@@ -53,7 +53,7 @@ def _strided(graph: Graph, windows: Node) -> Found | None:
     source = flat.inputs[0] if flat is not None and flat.op == "Reshape" else windows.inputs[0]
     if len(graph.shape(source)) != 4:
         return None
-    B, H, W, C = graph.shape(source)
+    _, _, W, C = graph.shape(source)
     _, sy, sx, y, x, c = windows.args[1]
     if (y, x, c) != (W * C, C, 1) or sy % (W * C) or sx % C:
         return None
@@ -83,7 +83,7 @@ def _means(graph: Graph) -> Graph:
 
 
 def raise_upsampling(graph: Graph) -> Graph:
-    """``Reshape(Broadcast(Reshape(x)))`` that repeats pixels becomes ``Resize(x; scale, mode)``."""
+    """``Reshape(Broadcast(Reshape(x)))`` that repeats pixels becomes ``Resize(x)``."""
     nodes = {n.outputs[0].name: n for n in graph.nodes}
     for node in graph.nodes:
         repeat = graph.producer.get(node.inputs[0]) if node.op == "Reshape" else None

@@ -146,3 +146,11 @@ _CASTS = {
 @lower("AsType")
 def as_type(node: Node, x: Var, _: Any) -> Var:
     return mb.cast(x=x, dtype=_CASTS[node.output.dtype])
+
+
+@lower("LogAddExp")
+def log_add_exp(node: Node, x: Any, y: Any) -> Var:
+    """``log(exp(x) + exp(y))``: softplus, when y is zero."""
+    if getattr(y, "val", None) is not None and not np.any(y.val):
+        return mb.softplus(x=x)
+    return mb.add(x=mb.softplus(x=mb.sub(x=x, y=y)), y=y)

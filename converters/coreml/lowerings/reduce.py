@@ -12,6 +12,8 @@ from ondevice.errors import UnsupportedOpError
 from ...graph import Node
 from ..registry import lower
 
+_SCAN_SUM = 2
+
 # MLX's kinds: and, or, sum, prod, min, max; mean is ours.
 _KINDS: dict[int, Callable[..., Var]] = {
     2: mb.reduce_sum,
@@ -34,3 +36,16 @@ def arg_reduce(node: Node, x: Var, kind: int, axis: int) -> Var:
     reduce_arg = (mb.reduce_argmin, mb.reduce_argmax)[kind]
     keep = len(node.output.shape) == len(x.shape)
     return reduce_arg(x=x, axis=axis, keep_dims=keep)
+
+
+@lower("LogSumExp")
+def log_sum_exp(node: Node, x: Var) -> Var:
+    return mb.reduce_log_sum_exp(x=x, axes=[-1], keep_dims=True)
+
+
+@lower("Scan")
+def scan(node: Node, x: Var, kind: int, axis: int, reverse: bool, inclusive: bool) -> Var:
+    """Running sums; MLX's other scans (product, minimum, …) have no op."""
+    if kind != _SCAN_SUM:
+        raise UnsupportedOpError(f"a scan that is not a sum: {node}")
+    return mb.cumsum(x=x, axis=axis, reverse=reverse, exclusive=not inclusive)

@@ -40,7 +40,11 @@ def concatenate(node: Node, *rest: Any) -> Var:
 
 @lower("Slice")
 def slice_(node: Node, x: Var, start: Ints, stop: Ints, step: Ints) -> Var:
-    return mb.slice_by_index(x=x, begin=list(start), end=list(stop), stride=list(step))
+    """A negative step runs to the front, which MIL says with a mask."""
+    to_front = [by < 0 and end < 0 for end, by in zip(stop, step, strict=True)]
+    return mb.slice_by_index(
+        x=x, begin=list(start), end=list(stop), stride=list(step), end_mask=to_front
+    )
 
 
 @lower("Pad")
@@ -60,21 +64,29 @@ def broadcast(node: Node, x: Var, shape: Ints) -> Var:
 
 
 @lower("Gather")
-def gather(node: Node, x: Var, *rest: Any) -> Var:
-    """One index array along one axis: ``out[i, ...] = x[..., index[i], ...]``."""
+def gather(node: Node, x: Any, *rest: Any) -> Var:
+    """``out[i, ...] = x[index[i], ...]`` for one index array a gathered axis."""
     *indices, axes, sizes = rest
-    whole = all(
-        s == n for a, (s, n) in enumerate(zip(sizes, x.shape, strict=True)) if a not in axes
-    )
-    if len(indices) != 1 or len(axes) != 1 or not whole:
+    shape = tuple(x.shape)
+    whole = all(s == n for a, (s, n) in enumerate(zip(sizes, shape, strict=True)) if a not in axes)
+    if not whole or any(sizes[a] != 1 for a in axes):
+        raise UnsupportedOpError(f"a gather of slices: {node}")
+    if len(axes) == 1:
+        y = _front(mb.gather(x=x, indices=indices[0], axis=axes[0]), axes[0], indices[0])
+    elif axes == tuple(range(len(axes))) and all(i.val is not None for i in indices):
+        flat = np.ravel_multi_index([np.asarray(i.val, int) for i in indices], shape[: len(axes)])
+        rows = mb.reshape(x=x, shape=[-1, *shape[len(axes) :]])
+        y = mb.gather(x=rows, indices=flat.astype(np.int32), axis=0)
+    else:
         raise UnsupportedOpError(f"a gather along several axes: {node}")
-    ((index,), (axis,)) = indices, axes
-    y = mb.gather(x=x, indices=index, axis=axis)
-    if axis:
-        rank = len(index.shape)
-        perm = [*range(axis, axis + rank), *range(axis), *range(axis + rank, len(y.shape))]
-        y = mb.transpose(x=y, perm=perm)
-    return mb.reshape(x=y, shape=list(node.output.shape))
+    return y if tuple(y.shape) == node.output.shape else reshape(node, y, node.output.shape)
+
+
+def _front(y: Var, axis: int, index: Any) -> Var:
+    """Move the axes of ``index`` from ``axis`` to the front, as MLX has them."""
+    rank = len(index.shape)
+    order = [*range(axis, axis + rank), *range(axis), *range(axis + rank, len(y.shape))]
+    return mb.transpose(x=y, perm=order) if axis and rank else y
 
 
 @lower("GatherAxis")

@@ -1,0 +1,70 @@
+"""Take an MLX function through graph, passes, layout and MIL, and run the result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from converters.coreml.program import to_program
+from converters.coreml.reference.plan import compile_function
+from converters.export import named, rename_inputs, to_graph
+from converters.graph import Graph
+from converters.interface import array_interface
+from converters.passes import channels_first
+
+
+class Function(nn.Module):
+    """A bare function as a module."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def __call__(self, *xs: mx.array) -> Any:
+        return self.fn(*xs)
+
+
+def as_module(fn: Callable[..., Any]) -> nn.Module:
+    module = fn if isinstance(fn, nn.Module) else Function(fn)
+    mx.eval(module.parameters())
+    return module.eval()
+
+
+def physical_graph(fn: Callable[..., Any], *xs: mx.array) -> Graph:
+    """The graph as it goes to MIL."""
+    interface = array_interface(as_module(fn), xs)
+    graph = to_graph(interface)
+    interface = named(interface, graph)
+    return channels_first(rename_inputs(graph, interface.input_names)).check()
+
+
+def ops(fn: Callable[..., Any], *xs: mx.array) -> Counter[str]:
+    return Counter(node.op for node in physical_graph(fn, *xs).nodes)
+
+
+def run_lowered(fn: Callable[..., Any], *xs: mx.array) -> list[np.ndarray]:
+    """What the MIL program gives for ``xs``."""
+    graph = physical_graph(fn, *xs)
+    names = tuple(f"out{i}" for i in range(len(graph.outputs)))
+    plan = compile_function(to_program(graph, names=names).functions["main"])
+    inputs = {v.name: np.array(x) for v, x in zip(graph.inputs, xs, strict=True)}
+    outputs = plan.run(inputs)
+    return [outputs[name] for name in names]
+
+
+def assert_lowered(fn: Callable[..., Any], *xs: mx.array, limit: float = 2e-5) -> None:
+    """The MIL program and MLX agree: float32 against float32, relative to the largest value."""
+    module = as_module(fn)
+    wanted = module(*xs)
+    wanted = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
+    for ours, theirs in zip(run_lowered(module, *xs), wanted, strict=True):
+        reference = np.array(theirs, np.float64)
+        assert ours.shape == reference.shape
+        scale = np.abs(reference).max()
+        assert scale > 0, "a result of zeros proves nothing"
+        assert np.abs(ours - reference).max() <= limit * scale

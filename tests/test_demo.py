@@ -1,0 +1,67 @@
+"""The commands that make and check packages, as a newcomer runs them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from ondevice.cli import run
+from ondevice.cli.verify import patterns
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_demo_shows_both_sides_and_the_verdict(capsys, tmp_path):
+    pytest.importorskip("skimage")
+    assert run(["demo"]) == 0
+    out, err = capsys.readouterr()
+    assert "cat" in out
+    assert "passed" in out
+    assert "CC0" in err
+    assert (tmp_path / "ondevice-demo" / "shvit_nano.cifar10.mlpackage").is_dir()
+
+
+def test_demo_takes_ones_own_photos_and_gives_json(capsys):
+    for name, levels in zip(("a.png", "b.png"), patterns(120)[2:], strict=True):
+        Image.fromarray(levels).save(name)
+    assert run(["demo", "a.png", "b.png", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [row["image"] for row in report["predictions"] if row["image"]] == ["a.png", "b.png"]
+    assert report["passed"] is True
+    assert report["images"] == 2
+
+
+def test_export_then_verify(capsys):
+    assert run(["export", "shvit_nano.flowers", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["package"] == "shvit_nano.flowers.mlpackage"
+    assert run(["verify", made["package"], "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["comparisons"][0]["psnr_db"] > 55
+    assert run(["verify", made["package"], "--model", "shvit_nano.cifar10"]) == 2
+    assert "5" in capsys.readouterr().err  # five classes against ten
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["export", "shvit_s9"],
+        ["export", "shvit_nano.cifar10", "--out", "x.zip"],
+        ["export", "no/such/folder"],
+        ["verify", "missing.mlpackage"],
+        ["demo", "missing.jpg"],
+        ["demo", "--model", "shvit_s9"],
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(line, capsys, tmp_path):
+    assert run(line) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

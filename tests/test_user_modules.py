@@ -1,0 +1,153 @@
+"""Networks that no one of us registered, written as any user of mlx.nn would."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from converters import export, load_package
+from ondevice.errors import OutputError, UnsupportedOpError
+
+from .lowered import as_module, assert_lowered, ops
+
+
+class Block(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attn = nn.MultiHeadAttention(dim, 4, bias=True)
+        self.mlp = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def __call__(self, x):
+        y = self.norm1(x)
+        x = x + self.attn(y, y, y)
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(3, 16, 4, 4)
+        self.cls, self.pos = mx.random.normal((1, 1, 16)), mx.random.normal((1, 17, 16))
+        self.blocks = [Block(16) for _ in range(2)]
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 5)
+
+    def __call__(self, x):
+        x = self.patch(x)
+        B, H, W, C = x.shape
+        cls = mx.broadcast_to(self.cls, (B, 1, C))
+        x = mx.concatenate([cls, x.reshape(B, H * W, C)], axis=1) + self.pos
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])
+
+
+class ConvNeXtBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 4, 4)
+        self.dw, self.norm = nn.Conv2d(16, 16, 7, padding=3, groups=16), nn.LayerNorm(16)
+        self.up, self.down = nn.Linear(16, 64), nn.Linear(64, 16)
+        self.gamma = mx.random.normal((16,))
+
+    def __call__(self, x):
+        x = self.stem(x)
+        x = x + self.gamma * self.down(nn.gelu(self.up(self.norm(self.dw(x)))))
+        return x.mean(axis=(1, 2))
+
+
+class CNN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm(12), nn.ReLU(), nn.MaxPool2d(2, 2),
+            nn.Conv2d(12, 12, 3, padding=1), nn.GroupNorm(3, 12), nn.SiLU(), nn.MaxPool2d(3, 2, 1),
+            nn.Conv2d(12, 8, 1), nn.Hardswish(), nn.Upsample(2),
+        )  # fmt: skip
+        self.head = nn.Linear(8 * 8 * 8, 3)
+        norm = self.body.layers[1]
+        norm.running_mean, norm.bias = mx.random.normal((2, 12))
+        norm.running_var, norm.weight = mx.random.uniform(0.5, 2, (2, 12))
+
+    def __call__(self, x):
+        return self.head(self.body(x).reshape(x.shape[0], -1))
+
+
+class TextEncoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.pos = nn.Embedding(50, 16), mx.random.normal((10, 16))
+        self.blocks = [Block(16) for _ in range(2)]
+
+    def __call__(self, ids):
+        x = self.embed(ids) + self.pos
+        for block in self.blocks:
+            x = block(x)
+        return x.max(axis=1)
+
+
+IMAGE = mx.random.normal((1, 16, 16, 3), key=mx.random.key(1))
+IDS = mx.array([[1, 2, 3, 4, 5, 6, 7, 8, 9, 0]])
+NETS = {
+    "vit": (ViT, IMAGE),
+    "convnext": (ConvNeXtBlock, IMAGE),
+    "cnn": (CNN, IMAGE),
+    "text": (TextEncoder, IDS),
+}
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_network_of_a_users_own_becomes_a_program(net):
+    build, x = NETS[net]
+    assert_lowered(build(), x)
+
+
+def test_a_vit_keeps_one_transpose_and_folds_into_one_op_a_layer():
+    found = ops(ViT(), IMAGE)
+    assert found["Transpose"] == 1  # the NHWC input's
+    assert found["LayerNorm"] == 5
+    assert found["Gelu"] == 2
+    assert found["Affine"] == 0
+    assert found["Linear"] == 0  # all of them are 1x1 convolutions of (1, C, 1, S)
+
+
+def test_a_package_of_a_users_module_takes_and_gives_mlx_shapes(tmp_path):
+    net = as_module(CNN())
+    path = export(
+        net, IMAGE, tmp_path / "net.mlpackage", precision="float32", input_names=["x"]
+    )
+    got = load_package(path).predict({"x": np.array(IMAGE)})
+    assert np.abs(got["output"] - np.array(net(IMAGE))).max() < 1e-5
+
+
+def test_what_is_not_supported_is_listed_whole_with_its_place(tmp_path):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+
+        def __call__(self, x):
+            return mx.sort(mx.erfinv(mx.tanh(self.first(x))), axis=-1)
+
+    with pytest.raises(UnsupportedOpError) as error:
+        export(as_module(Odd()), mx.zeros((2, 4)), tmp_path / "odd.mlpackage")
+    text = str(error.value)
+    assert "Sort" in text
+    assert "ErfInv" in text
+    assert "first in first" in text
+    assert "\n" not in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_package_is_kept_unless_forced(tmp_path):
+    path = tmp_path / "net.mlpackage"
+    net = as_module(nn.Linear(4, 2))
+    export(net, mx.zeros((1, 4)), path)
+    before = (path / "Manifest.json").read_bytes()
+    with pytest.raises(OutputError, match="--force"):
+        export(net, mx.zeros((1, 4)), path)
+    assert (path / "Manifest.json").read_bytes() == before
+    export(net, mx.zeros((1, 4)), path, force=True)
+    assert (path / "Manifest.json").read_bytes() != before
