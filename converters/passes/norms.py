@@ -43,7 +43,7 @@ def norm_in_place(graph: Graph) -> Graph:
         if flat is not None and flat.op == "Reshape" and len(node.inputs) == 1:
             before, after = graph.shape(flat.inputs[0]), flat.output.shape
             found = _refined(before, after, node.args[0])
-        nodes += [node] if found is None else _apart(node, flat.inputs[0], *found)
+        nodes += _apart(node, flat.inputs[0], *found) if flat and found else [node]
     return graph.with_nodes(nodes)
 
 
