@@ -160,14 +160,16 @@ def _blob(package: SavedPackage, value: Any) -> Blob:
     if file.parent != package.weights_dir:
         raise PackageError(f"{where} is not in the package's weights folder")
     try:
+        size = file.stat().st_size
+        if value.offset + _BLOB_RECORD > size:
+            raise PackageError(
+                f"{where} is truncated: no weight at {value.offset} in {size} bytes"
+            )
         with file.open("rb") as stream:
-            size = stream.seek(0, io.SEEK_END)
             stream.seek(value.offset)
             record = stream.read(_BLOB_RECORD)
     except OSError as error:
         raise PackageError(f"{where}: {error.strerror}") from error
-    if len(record) < _BLOB_RECORD:
-        raise PackageError(f"{where} is truncated: no weight at {value.offset} in {size} bytes")
     sentinel, _, count, start = _BLOB.unpack_from(record)
     if sentinel != _BLOB_SENTINEL:
         raise PackageError(f"{where} is corrupt: no weight begins at byte {value.offset}")

@@ -103,16 +103,24 @@ def _check_known(operations: list[Any]) -> None:
 
 
 def _constants(op: Any, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A constant's value; a compressed one's too, whose parts may be compressed again."""
+    """The values of a constant operation, by name. Raises PackageError."""
     if op.op_type == "const":
         return {op.outputs[0].name: op.outputs[0].val}
-    if not hasattr(op, "decompress"):  # constexpr_cast
-        return {op.outputs[0].name: op.materialized_val_inference()}
-    parts = {n: None if v is None else stored[v.name] for n, v in _inputs(op).items()}
-    accepted = signature(type(op).decompress).parameters
-    result = type(op).decompress(**{n: parts.get(n) for n in accepted})
+    try:
+        result = _decompressed(op, stored)
+    except Exception as error:  # coremltools checks few of the sizes that must fit together
+        raise PackageError(f"{op.op_type} {op.outputs[0].name!r}: {error}") from error
     results = result if isinstance(result, tuple) else (result,)
     return {v.name: r for v, r in zip(op.outputs, results, strict=True)}
+
+
+def _decompressed(op: Any, stored: Mapping[str, Any]) -> Any:
+    """A compressed weight's values, whose parts may be compressed again."""
+    if not hasattr(op, "decompress"):  # constexpr_cast
+        return op.materialized_val_inference()
+    parts = {n: None if v is None else stored[v.name] for n, v in _inputs(op).items()}
+    accepted = signature(type(op).decompress).parameters
+    return type(op).decompress(**{n: parts.get(n) for n in accepted})
 
 
 def _inputs(op: Any) -> dict[str, Any]:
