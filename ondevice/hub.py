@@ -62,16 +62,16 @@ def mention_license(name: str, license: str) -> None:
 
 
 def _fetch(repo: str, file: str, revision: str) -> Path:
-    from huggingface_hub import constants, errors, hf_hub_download
+    from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
 
+    cached = try_to_load_from_cache(repo, file, revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
     try:
+        if constants.HF_HUB_OFFLINE or not _has_network(constants.ENDPOINT):
+            raise errors.LocalEntryNotFoundError(file)
         with _quiet():
-            try:
-                path = hf_hub_download(repo, file, revision=revision, local_files_only=True)
-            except errors.LocalEntryNotFoundError:
-                if constants.HF_HUB_OFFLINE or not _has_network(constants.ENDPOINT):
-                    raise
-                path = hf_hub_download(repo, file, revision=revision)
+            return Path(hf_hub_download(repo, file, revision=revision))
     except Exception as error:  # each release has its own set, of several HTTP libraries
         known = [_REASONS[c.__name__] for c in type(error).__mro__ if c.__name__ in _REASONS]
         reason = (known or ["cannot be fetched: {error}"])[0].format(
@@ -83,7 +83,6 @@ def _fetch(repo: str, file: str, revision: str) -> Path:
             error=printable(" ".join(f"{type(error).__name__}: {error}".split())),
         )
         raise HubError(f"{repo} {reason}") from error
-    return Path(path)
 
 
 def _has_network(endpoint: str) -> bool:
