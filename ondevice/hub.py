@@ -42,7 +42,6 @@ def fetch(checkpoint: Checkpoint, revision: str | None = None) -> Path:
 
     What is in the cache is taken without asking the hub. Raises HubError.
     """
-    mention_license(checkpoint.repo, checkpoint.license)
     path = _fetch(checkpoint.repo, checkpoint.file, revision or "main")
     if checkpoint.file.endswith(INDEX):
         commit = path.parent.name  # so that all files are of one revision
@@ -64,10 +63,10 @@ def mention_license(name: str, license: str) -> None:
 def _fetch(repo: str, file: str, revision: str) -> Path:
     from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
 
-    cached = try_to_load_from_cache(repo, file, revision=revision)
-    if isinstance(cached, str):
-        return Path(cached)
     try:
+        cached = try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
         if constants.HF_HUB_OFFLINE or not _has_network(constants.ENDPOINT):
             raise errors.LocalEntryNotFoundError(file)
         with _quiet():

@@ -65,6 +65,7 @@ def create_model(
     spec, tag = model_spec(name), name.partition(".")[2]
     if weights is None and (tag or pretrained):
         checkpoint = spec.checkpoint(tag)
+        mention_license(f"{spec.name}.{checkpoint.tag}", checkpoint.license)  # before it comes
         weights, tag = fetch(checkpoint, revision=revision), checkpoint.tag
     info = spec.info(tag, **overrides)
     return _build(spec, info, dtype) if weights is None else _load(spec, info, weights, dtype)

@@ -3,13 +3,10 @@
 import struct
 import zipfile
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import pytest
-from mlx.utils import tree_flatten
 
-from ondevice import create_model
 from tests.hostile import CANARY, check, judge
 from tests.torchfiles import (
     FALSE,
@@ -21,6 +18,7 @@ from tests.torchfiles import (
     legacy,
     model,
     name,
+    nano,
     number,
     numbers,
     pickled,
@@ -35,19 +33,6 @@ from tests.torchfiles import (
 TOUCH = text(f"touch {CANARY}")
 SYSTEM = call(name("os", "system"), TOUCH)
 GOOD = table({"w": tensor()})
-
-
-@cache
-def nano() -> dict[str, np.ndarray]:
-    """Weights that fit, in torch's layout."""
-    arrays = dict(tree_flatten(create_model("shvit_nano").parameters()))
-    axes = {k: (0, 3, 1, 2) if a.ndim == 4 else range(a.ndim) for k, a in arrays.items()}
-    return {
-        k: np.ascontiguousarray(np.array(a).transpose(axes[k])).reshape(
-            np.array(a).transpose(axes[k]).shape
-        )
-        for k, a in arrays.items()
-    }
 
 
 def changed(**changes: np.ndarray | None) -> bytes:

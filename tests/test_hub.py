@@ -16,7 +16,9 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from ondevice import create_model, hub, save_model
+from ondevice import create_model, hub, model_spec, save_model, weights
+from ondevice.errors import WeightsError
+from ondevice.registry import ModelSpec
 
 ROOT = Path(__file__).parents[1]
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -267,6 +269,15 @@ def test_a_licence_that_restricts_is_said_once(fresh, caplog):
         hub.mention_license("timm/x", "apple-amlr")
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert "timm/x: these weights are under the licence apple-amlr" in caplog.text
+
+
+def test_a_licence_that_restricts_is_said_before_a_download(fresh, caplog, monkeypatch):
+    restricted = replace(model_spec("shvit_s1").checkpoints[0], license="apple-amlr")
+    monkeypatch.setattr(ModelSpec, "checkpoint", lambda *args: restricted)
+    monkeypatch.setattr(weights, "fetch", lambda *args, **kwargs: weights.SHIPPED / "none")
+    with pytest.raises(WeightsError):
+        create_model("shvit_s1", pretrained=True)
+    assert caplog.text.count("shvit_s1.in1k: these weights are under") == 1
 
 
 def test_a_licence_that_does_not_is_not_said(fresh, caplog):

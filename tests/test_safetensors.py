@@ -255,3 +255,8 @@ def test_what_is_no_file_is_refused(make, tmp_path):
     getattr(path, make)()
     with pytest.raises(WeightsError, match=r"folder or a device|No such file"):
         read_safetensors(path)
+
+
+def test_a_checkpoint_of_torch_is_sent_to_where_it_can_be_read(tmp_path):
+    with pytest.raises(WeightsError, match="`ondevice import` converts it"):
+        create_model("shvit_nano", weights=tmp_path / "x.pth")

@@ -4,8 +4,12 @@ import io
 import struct
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
+from mlx.utils import tree_flatten
+
+from ondevice import create_model
 
 NONE, TRUE, FALSE = b"N", b"\x88", b"\x89"
 FLOATS = np.arange(6, dtype="<f4").tobytes()  # what the storage of most cases holds
@@ -125,3 +129,11 @@ def weights(arrays: Mapping[str, np.ndarray]) -> bytes:
 def model(**entries: bytes) -> bytes:
     """A checkpoint with these entries under "model"."""
     return archive(table({"model": table(entries)}))
+
+
+@cache
+def nano() -> dict[str, np.ndarray]:
+    """Weights that fit a shvit_nano, in torch's layout."""
+    arrays = dict(tree_flatten(create_model("shvit_nano").parameters()))
+    axes = {k: (0, 3, 1, 2) if a.ndim == 4 else range(a.ndim) for k, a in arrays.items()}
+    return {k: np.array(a).transpose(axes[k]).copy() for k, a in arrays.items()}
