@@ -17,8 +17,9 @@ from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, PackageError
 
 from .reader import SavedPackage, open_package, quiet
-from .reference.plan import Plan, compile_function
+from .reference.plan import Plan, compile_function, stored_constants
 from .reference.registry import Array
+from .stored import StoredFunction, Weight, stored_function
 
 Backend = Literal["auto", "reference", "coreml"]
 PREPROCESS_KEY = "ondevice.preprocess"
@@ -52,6 +53,8 @@ class Package:
         self.path = saved.path
         self._plans: dict[str, Plan] = {}
         self._models: dict[str, Any] = {}
+        self._constants: dict[str, dict[str, Any]] = {}
+        self._stored: dict[str, StoredFunction] = {}
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{f.name}: {f.kind}{list(f.shape)}" for f in self.inputs.values())
@@ -105,15 +108,29 @@ class Package:
     @property
     def operations(self) -> list[str]:
         """The default function's operation types in order, constants aside."""
-        return [op.type for op in self.specified() if not _is_constant(op.type)]
+        return [op.type for op in self.stored().operations]
 
-    def specified(self, function: str | None = None) -> list[Any]:
-        """A function's operations as stored, nested blocks not entered."""
-        stored = self.saved.spec.mlProgram.functions[self._function_name(function)]
-        try:
-            return list(stored.block_specializations[stored.opset].operations)
-        except (KeyError, ValueError) as error:
-            raise PackageError(f"{self.path}: no block for opset {stored.opset}") from error
+    @property
+    def weights(self) -> dict[str, Weight]:
+        """The default function's stored constants by MIL name: format, shape and bytes."""
+        return self.stored().weights
+
+    def array(self, name: str, function: str | None = None) -> Array:
+        """A weight's values, decompressed. Raises PackageError if there is no such weight."""
+        function = self._function_name(function)
+        if function not in self._constants:
+            operations = self.program.functions[function].operations
+            self._constants[function] = stored_constants(operations)
+        if name not in self._constants[function]:
+            raise PackageError(f"{self.path}: no weight {name!r}")
+        return np.asarray(self._constants[function][name])
+
+    def stored(self, function: str | None = None) -> StoredFunction:
+        """A function as written, whether or not it can be run here."""
+        name = self._function_name(function)
+        if name not in self._stored:
+            self._stored[name] = stored_function(self.saved, name)
+        return self._stored[name]
 
     def _function_name(self, function: str | None) -> str:
         name = function or self.default_function
@@ -256,10 +273,6 @@ class Package:
             return ct.models.MLModel(
                 str(self.path), **({"function_name": function} if several else {})
             )
-
-
-def _is_constant(op_type: str) -> bool:
-    return op_type == "const" or op_type.startswith("constexpr_")
 
 
 def _feature(declared: Any) -> Feature:

@@ -18,9 +18,12 @@ COMMANDS = {  # name -> module:attribute
     "list": "list_:list_command",
     "show": "show:show",
     "classify": "classify:classify_command",
+    "encode": "encode:encode_command",
+    "search": "search:search_command",
     "import": "import_:import_command",
     "export": "export:export_command",
     "verify": "verify:verify_command",
+    "inspect": "inspect:inspect_command",
 }
 
 

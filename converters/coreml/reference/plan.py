@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -73,13 +73,8 @@ def compile_function(function: Any) -> Plan:
     """Raises PackageError that lists every operation without an evaluator."""
     operations = list(function.operations)
     _check_known(operations)
-    stored: dict[str, Any] = {}
-    active = []
-    for op in operations:
-        if op.op_type == "const" or op.op_type.startswith("constexpr_"):
-            stored.update(_constants(op, stored))
-        else:
-            active.append(op)
+    stored = stored_constants(operations)
+    active = [op for op in operations if not _is_constant(op)]
     outputs = tuple(v.name for v in function.outputs)
     return Plan(
         constants={name: _computable(value) for name, value in stored.items()},
@@ -89,13 +84,22 @@ def compile_function(function: Any) -> Plan:
     )
 
 
+def stored_constants(operations: Iterable[Any]) -> dict[str, Any]:
+    """All constants by MIL name, the compressed ones decompressed. Raises PackageError."""
+    stored: dict[str, Any] = {}
+    for op in operations:
+        if _is_constant(op):
+            stored.update(_constants(op, stored))
+    return stored
+
+
+def _is_constant(op: Any) -> bool:
+    return op.op_type == "const" or op.op_type.startswith("constexpr_")
+
+
 def _check_known(operations: list[Any]) -> None:
     unknown = Counter(
-        op.op_type
-        for op in operations
-        if op.op_type != "const"
-        and not op.op_type.startswith("constexpr_")
-        and op.op_type not in EVALUATORS
+        op.op_type for op in operations if not _is_constant(op) and op.op_type not in EVALUATORS
     )
     if unknown:
         listed = ", ".join(f"{name} (x{n})" for name, n in unknown.most_common())

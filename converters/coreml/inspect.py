@@ -1,0 +1,79 @@
+"""What is in a package, anybody's: operations, weights, interface, origin, and the lint."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .lint import Finding, lint
+from .loaded import Feature, Package, load_package
+from .stored import DATA_MOVING, Weight
+
+# The oldest system that opens a specification version.
+TARGETS = {6: "iOS15", 7: "iOS16", 8: "iOS17", 9: "iOS18", 10: "iOS26"}
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that a package says without being run."""
+
+    path: str
+    bytes: int
+    target: str
+    functions: tuple[str, ...]
+    function: str
+    inputs: tuple[Feature, ...]
+    outputs: tuple[Feature, ...]
+    operations: dict[str, int]
+    weights: tuple[Weight, ...]
+    preprocess: dict[str, Any] | None
+    metadata: dict[str, str]
+    findings: tuple[Finding, ...]
+
+    @property
+    def operation_count(self) -> int:
+        return sum(self.operations.values())
+
+    @property
+    def data_moving_count(self) -> int:
+        return sum(n for op, n in self.operations.items() if op in DATA_MOVING)
+
+    def formats(self) -> dict[str, tuple[int, int, int]]:
+        """By storage format: how many weights, of how many values, in how many bytes."""
+        sums: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+        for weight in self.weights:
+            entry = sums[weight.format]
+            entry[0] += 1
+            entry[1] += weight.size
+            entry[2] += weight.bytes
+        largest_first = sorted(sums.items(), key=lambda item: -item[1][2])
+        return {name: (count, size, total) for name, (count, size, total) in largest_first}
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "operation_count": self.operation_count,
+            "data_moving_count": self.data_moving_count,
+        }
+
+
+def inspect(package: str | Path | Package, function: str | None = None) -> Inspection:
+    """Raises PackageError."""
+    package = package if isinstance(package, Package) else load_package(package)
+    stored = package.stored(function)
+    version = package.saved.spec.specificationVersion
+    return Inspection(
+        path=str(package.path),
+        bytes=sum(f.stat().st_size for f in package.path.rglob("*") if f.is_file()),
+        target=TARGETS.get(version, f"specification {version}"),
+        functions=tuple(package.functions),
+        function=function or package.default_function,
+        inputs=tuple(package.features("input", function).values()),
+        outputs=tuple(package.features("output", function).values()),
+        operations=stored.counts(),
+        weights=tuple(stored.weights.values()),
+        preprocess=package.preprocess.to_dict() if package.preprocess else None,
+        metadata=package.metadata,
+        findings=tuple(lint(stored)),
+    )
