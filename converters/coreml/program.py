@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def to_program(graph: Graph, *, target: str = "iOS17", names: tuple[str, ...] = 
 class _Lowerer:
     def __init__(self, graph: Graph, values: dict[Any, Any]) -> None:
         self.graph, self.values = graph, values
-        self.taken: set[str] = set()
+        self.taken: Counter[str] = Counter()
         self.outputs: set[str] = set()
 
     def add(self, node: Node) -> None:
@@ -89,11 +90,10 @@ class _Lowerer:
         return self.values[key]
 
     def _unique(self, name: str) -> str:
-        free = next(
-            n for i in range(99) if (n := f"{name}_{i}" if i else name) not in self.taken
-        )
-        self.taken.add(free)
-        return free
+        """The name itself for its first bearer, then numbered."""
+        count = self.taken[name]
+        self.taken[name] += 1
+        return self._unique(f"{name}_{count}") if count else name
 
     def output(self, name: str, wanted: str) -> Var:
         """The value under its outside name; an input or a constant goes through an identity."""

@@ -54,7 +54,9 @@ def _unflatten(graph: Graph) -> Graph:
     nodes: list[Node] = []
     for node in graph.nodes:
         flat = graph.producer.get(node.inputs[0]) if node.op == "Linear" else None
-        before = graph.shape(flat.inputs[0]) if flat is not None and flat.op == "Reshape" else ()
+        before = (
+            graph.shape(flat.inputs[0]) if flat is not None and flat.op == "Reshape" else ()
+        )
         if flat is None or not before or before[-1] != flat.output.shape[-1]:
             nodes.append(node)
             continue
