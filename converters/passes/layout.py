@@ -316,7 +316,7 @@ class _Layout:
         self.emit(node, node.op, inputs, order, at, eps)
 
     def _is_stream(self, x: str, axes: Sequence[int]) -> bool:
-        """Whether ``x`` is a transformer's (B, N, C) stream: one move there saves four a block."""
+        """Whether ``x`` is a transformer's (B, N, C) stream: one move saves four a block."""
         logical = self.order.get(x) == identity(3)
         return logical and tuple(axes) == (2,) and self.has_attention
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 from ..graph import Graph, Node, Shape, Value
 
@@ -64,9 +65,9 @@ def _refined(
     """The common refinement of two shapes and the place of ``axes`` of the second in it."""
     ends = {math.prod(before[:i]) for i in range(len(before) + 1)}
     cuts = sorted(ends | {math.prod(after[:i]) for i in range(len(after) + 1)})
-    if any(b % a for a, b in zip(cuts, cuts[1:], strict=False)):
+    if any(b % a for a, b in pairwise(cuts)):
         return None
-    shape = tuple(b // a for a, b in zip(cuts, cuts[1:], strict=False))
+    shape = tuple(b // a for a, b in pairwise(cuts))
     shape = (1, *shape) if before[0] == 1 else shape
     starts = [math.prod(shape[:i]) for i in range(len(shape))]
     place: list[int] = []
