@@ -22,7 +22,7 @@ def replacing(path: str | Path, *, force: bool = False, marker: str = "") -> Ite
     """
     path = Path(os.path.abspath(path))
     try:
-        _check_free(path, force, marker)
+        check_free(path, force=force, marker=marker)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as room:
             partial = Path(room) / path.name
@@ -32,7 +32,8 @@ def replacing(path: str | Path, *, force: bool = False, marker: str = "") -> Ite
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-def _check_free(path: Path, force: bool, marker: str) -> None:
+def check_free(path: Path, *, force: bool, marker: str = "") -> None:
+    """Raises OutputError if ``replacing`` would, for what is at ``path``."""
     if path.exists() and not force:
         raise OutputError(f"{path} exists; use --force (force=True) to replace it")
     if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():

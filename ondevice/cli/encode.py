@@ -1,0 +1,107 @@
+"""``ondevice encode``: embeddings of a folder, whatever its size."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from ..errors import ImageError
+from ._output import json_option, print_json
+from .classify import DEFAULT_MODEL
+
+
+@click.command("encode")
+@click.argument("sources", metavar="FOLDER|GLOB|FILE.txt|-|IMAGE...", nargs=-1, required=True)
+@click.option(
+    "--model", default=DEFAULT_MODEL, show_default=True, help="Name, name.tag or saved folder."
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A .safetensors, .npz or .parquet file.",
+)
+@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(min=1))
+@click.option("--workers", type=click.IntRange(min=1), help="Decoding threads; default: cores.")
+@click.option(
+    "--normalize/--no-normalize", default=True, show_default=True, help="Rows of length 1."
+)
+@click.option("--force", is_flag=True, help="Replace OUT.")
+@json_option
+@click.pass_context
+def encode_command(
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    model: str,
+    out: Path,
+    batch_size: int,
+    workers: int | None,
+    normalize: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write the embedding of each picture to one file.
+
+    A folder means the pictures below it, a .txt file and - (standard input) one path a line.
+    Rows are in the order given, within a folder or pattern in that of the paths' bytes.
+    Interrupted in any way, the same command goes on where it was. Files that are no usable
+    pictures are named on stderr; the exit status is then 1.
+
+    `mlx.launch -n 4 -- ondevice encode ...` shares the work among processes or machines.
+    """
+    import mlx.core as mx
+
+    from ..encode import encode
+    from ..files import expand
+    from ..weights import create_model
+
+    group = mx.distributed.init()
+    problems: list[str] = []
+    start = time.monotonic()
+    shown = sys.stderr.isatty() and group.rank() == 0
+    done = encode(
+        create_model(model, pretrained=True),
+        expand(sources),
+        out,
+        batch_size=batch_size,
+        workers=workers,
+        normalize=normalize,
+        force=force,
+        on_error=lambda _, error: _tell(error, problems),
+        on_progress=_Progress() if shown else None,
+        group=group,
+    )
+    if group.rank():
+        return
+    facts = {"out": str(done.out), "model": done.model, "images": done.images, "dim": done.dim}
+    if as_json:
+        print_json(facts | {"seconds": round(time.monotonic() - start, 3), "skipped": problems})
+    else:
+        click.echo(f"{done.out}: {done.images:,} x {done.dim}, {done.model}")
+    ctx.exit(1 if problems else 0)
+
+
+def _tell(error: ImageError, problems: list[str]) -> None:
+    problems.append(str(error))
+    click.echo(f"error: {error}", err=True)
+
+
+class _Progress:
+    """A line on the terminal: how far, how fast, how long still."""
+
+    def __init__(self) -> None:
+        self.begin: tuple[float, int] | None = None  # of this run, its first batch left out
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        start, first = self.begin = self.begin or (now, done)
+        text = f"encoding {done:,} of {total:,}"
+        if done > first:
+            rate = (done - first) / (now - start)
+            left = round((total - done) / rate)
+            clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+            text += f"  {rate:,.0f} images/s  {clock} left"
+        click.echo(f"\r{text:70}", err=True, nl=done == total)

@@ -1,0 +1,278 @@
+"""Embeddings of any number of pictures: decoded beside the model, kept on the disk.
+
+Batches are cut from the list of files before any is read, and each has all its places: those
+of unreadable files, and what the last one lacks, are black. A row thus never depends on what
+else could be read, nor on where an interrupted run went on, nor on the number of ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from . import backend
+from .config import Preprocess
+from .embeddings import Table, check_out, write
+from .errors import ImageError, OnDeviceError
+from .fuse import fuse
+from .images import name_of
+from .job import Job, Room
+from .journal import ROW, SKIPPED, Record, make_record, reason_of
+from .output import replacing
+from .preprocess import normalize as normalize_levels, resize_and_crop
+from .ranks import Ranks
+
+if TYPE_CHECKING:
+    from .preprocess import Levels, OnError
+
+    Decoded: TypeAlias = Levels | str  # or why there is no picture
+    Embed: TypeAlias = Callable[[mx.array], mx.array]
+
+AHEAD = 3  # batches that are decoded before their turn
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What ``encode`` made: ``images`` rows of ``dim`` numbers; ``skipped`` have none."""
+
+    out: Path
+    model: str
+    images: int
+    dim: int
+    skipped: int
+
+
+def encode(
+    model: nn.Module,
+    paths: Iterable[str | os.PathLike[str]],
+    out: str | Path,
+    *,
+    batch_size: int = 16,
+    workers: int | None = None,
+    normalize: bool = True,
+    force: bool = False,
+    on_error: OnError | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+    group: mx.distributed.Group | None = None,
+) -> Encoded:
+    """Write the embedding of each picture to ``out``: .safetensors, .npz or .parquet.
+
+    Rows are in the order of ``paths``, of length 1 with ``normalize``. What is done so far is
+    in the folder ``OUT.partial``; after an interruption of any kind, the same call goes on
+    there, and the file has the same bytes. Memory does not depend on how many paths there
+    are. Files that are no usable pictures get no row; ``on_error`` is given each of them at
+    the end, by its position and the ImageError. ``on_progress`` is given how many of how many
+    files are done, after each batch. With a ``group``, each of its processes does a share,
+    on whatever machine, and rank 0 writes.
+
+    Raises ConfigError, OutputError; ImageError if no file is a picture.
+    """
+    out, ranks = Path(out), Ranks(group)
+    check_out(out, force=force)
+    backend.advise()
+    with Room(out, ranks.rank) as room:
+        images, digest = room.list_paths(paths)
+        fused = fuse(model)
+        job = _job(model, fused, batch_size, normalize, images, digest)
+        ranks.agree(hashlib.sha256(job.to_json().encode()).digest(), "models, files or options")
+        room.begin(job)
+        _encode_missing(fused, model.info.preprocess, room, job, ranks, workers, on_progress)
+        _collect(room, ranks)
+        written = _merge(room, job, out, force, on_error) if ranks.rank == 0 else 0
+        written = int(ranks.gather(np.int64(written))[0])
+    room.remove()
+    if not written:
+        raise ImageError(f"none of {images} files is a usable picture; nothing is written")
+    return Encoded(out, job.model, written, job.dim, images - written)
+
+
+def embedder(model: nn.Module) -> Embed:
+    """What makes rows of a model's inputs: for an index and for what is looked up in it."""
+    pooled: Embed = model.pooled
+    return pooled
+
+
+def unit(x: mx.array) -> mx.array:
+    """Rows of length 1."""
+    return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 of a model's parameters, their names, types and shapes."""
+    digest = hashlib.sha256()
+    parameters: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    for name, array in sorted(parameters.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.asarray(array.flatten().view(mx.uint8)).data)
+    return digest.hexdigest()
+
+
+def _job(
+    model: nn.Module,
+    fused: nn.Module,
+    batch_size: int,
+    normalize: bool,
+    images: int,
+    paths: str,
+) -> Job:
+    if not images:
+        raise ImageError("no files were given")
+    spec: Preprocess = model.info.preprocess
+    shape = embedder(fused)(mx.zeros((batch_size, spec.size, spec.size, 3))).shape
+    return Job(
+        model=model.info.name,
+        weights=weights_digest(model),
+        preprocess=spec.to_dict(),
+        normalized=normalize,
+        dim=shape[-1],  # known without computing
+        batch_size=batch_size,
+        images=images,
+        paths=paths,
+    )
+
+
+def _encode_missing(
+    model: nn.Module,
+    spec: Preprocess,
+    room: Room,
+    job: Job,
+    ranks: Ranks,
+    workers: int | None,
+    on_progress: Callable[[int, int], object] | None,
+) -> None:
+    """This rank's share of the batches that no rank has done, into its journal."""
+    done = ranks.gather(room.scan()).any(axis=0)
+    share = np.flatnonzero(~done)[ranks.rank :: ranks.size]
+    count = int(done.sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # here, once: in threads it is undone at random
+        decoded = _decoded(room, spec, job, share, workers or os.cpu_count() or 1)
+        for record in _records(model, spec, room, job, decoded):
+            room.journal.append(record)
+            count += ranks.size  # as far as one can know of the others
+            if on_progress:
+                on_progress(min(count * job.batch_size, job.images), job.images)
+    room.journal.sync()
+
+
+def _decoded(
+    room: Room, spec: Preprocess, job: Job, batches: Iterable[int], workers: int
+) -> Iterator[tuple[int, list[Decoded]]]:
+    """The pictures of each batch, those of the next ones in the making."""
+    waiting: deque[tuple[int, list[Future[Decoded]]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:  # PIL decodes and resizes without the GIL
+        for batch in batches:
+            if len(waiting) == AHEAD:
+                yield _results(*waiting.popleft())
+            paths = room.paths.read(*_span(batch, job))
+            waiting.append((batch, [pool.submit(_decode, path, spec) for path in paths]))
+        while waiting:
+            yield _results(*waiting.popleft())
+
+
+def _results(batch: int, futures: list[Future[Decoded]]) -> tuple[int, list[Decoded]]:
+    return int(batch), [future.result() for future in futures]
+
+
+def _span(batch: int, job: Job) -> tuple[int, int]:
+    start = int(batch) * job.batch_size
+    return start, min(start + job.batch_size, job.images)
+
+
+def _decode(path: bytes, spec: Preprocess) -> Decoded:
+    name = os.fsdecode(path)
+    try:
+        return resize_and_crop(name, spec)
+    except ImageError as error:
+        return str(error).removeprefix(name_of(name)).strip()
+
+
+def _records(
+    model: nn.Module,
+    spec: Preprocess,
+    room: Room,
+    job: Job,
+    decoded: Iterable[tuple[int, list[Decoded]]],
+) -> Iterator[Record]:
+    """The record of each batch; the model is at work on the next one meanwhile."""
+    embed = embedder(model)
+    running: tuple[int, list[str | None], mx.array] | None = None
+    for batch, pictures in decoded:
+        levels = np.zeros((job.batch_size, spec.size, spec.size, 3), np.uint8)
+        for place, picture in enumerate(pictures):
+            levels[place] = 0 if isinstance(picture, str) else picture
+        rows = embed(normalize_levels(mx.array(levels), spec)).astype(mx.float32)
+        rows = unit(rows) if job.normalized else rows
+        mx.async_eval(rows)
+        if running:
+            yield _record(room, *running)
+        running = batch, [p if isinstance(p, str) else None for p in pictures], rows
+    if running:
+        yield _record(room, *running)
+
+
+def _record(room: Room, batch: int, reasons: list[str | None], rows: mx.array) -> Record:
+    mx.eval(rows)  # without the GIL, which np.asarray would keep
+    return make_record(room.kind, batch, np.asarray(rows), reasons)
+
+
+def _collect(room: Room, ranks: Ranks) -> None:
+    """Rank 0 gets the batches that it does not see: where ranks share no disk, all others."""
+    ranks.wait()
+    held = ranks.gather(room.scan())
+    earlier = held[: ranks.rank].any(axis=0)
+    if lost := int((~held.any(axis=0)).sum()):
+        raise OnDeviceError(f"{lost} batches are lost; run the same command again")
+    share: Any = np.flatnonzero(held[ranks.rank] & ~earlier) if ranks.rank else ()
+    records = (record.tobytes() for record in room.records(share))
+    for data in ranks.send_to_first(records, room.kind.itemsize):
+        room.journal.append(np.frombuffer(data, room.kind))
+    room.scan()
+
+
+def _merge(room: Room, job: Job, out: Path, force: bool, on_error: OnError | None) -> int:
+    """Write the file, tell what has no row in it; how many rows it has."""
+    table = Table(_info(job), job.dim, lambda: _rows(room, job))
+    for position, path, reason in _skipped(room, job):
+        if on_error:
+            on_error(position, ImageError(f"{name_of(os.fsdecode(path))} {reason}"))
+    if table.rows:
+        merged = room.folder / f"merged{out.suffix}"  # a kill leaves it where it is found
+        write(merged, table)
+        with replacing(out, force=force) as partial:
+            merged.replace(partial)
+    return table.rows
+
+
+def _info(job: Job) -> dict[str, Any]:
+    names = ("model", "weights", "preprocess", "normalized", "dim")
+    return {name: getattr(job, name) for name in names}
+
+
+def _rows(room: Room, job: Job) -> Iterator[tuple[list[bytes], Any]]:
+    for batch, record in enumerate(room.records()):
+        good = record["status"][0] == ROW
+        paths = room.paths.read(*_span(batch, job))
+        yield list(compress(paths, good)), record["rows"][0][good]
+
+
+def _skipped(room: Room, job: Job) -> Iterator[tuple[int, bytes, str]]:
+    for batch, record in enumerate(room.records()):
+        places = np.flatnonzero(record["status"][0] == SKIPPED).tolist()
+        paths = room.paths.read(*_span(batch, job)) if places else []
+        for place in places:
+            reason = reason_of(record["rows"][0, place])
+            yield batch * job.batch_size + place, paths[place], reason

@@ -1,0 +1,115 @@
+"""Batches of embeddings that survive a kill: records of one size, appended to a file.
+
+A record says by its checksum whether it is whole, so nothing has to be written in any
+particular order: what the last writer left torn is cut off, and everything before it counts.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+
+from .errors import OutputError
+
+Record: TypeAlias = np.ndarray[Any, np.dtype[np.void]]
+
+ABSENT, ROW, SKIPPED = 0, 1, 2  # the status of a place in a batch: the last is padded
+SYNC_SECONDS = 5  # what a power failure costs; a killed process loses no whole record
+
+
+def record_type(batch_size: int, dim: int) -> np.dtype[np.void]:
+    """One batch: where it belongs, and for each place a row or the reason there is none."""
+    return np.dtype(
+        [
+            ("batch", "<u8"),
+            ("status", "u1", (batch_size,)),
+            ("rows", "<f4", (batch_size, dim)),
+            ("crc", "<u4"),
+        ]
+    )
+
+
+def make_record(
+    kind: np.dtype[np.void], batch: int, rows: Any, reasons: list[str | None]
+) -> Record:
+    """A record of ``rows``, those with a reason skipped; fewer reasons than rows: padding."""
+    record = np.zeros(1, kind)
+    record["batch"] = batch
+    for place, reason in enumerate(reasons):
+        record["status"][0, place] = ROW if reason is None else SKIPPED
+        record["rows"][0, place] = rows[place] if reason is None else _as_row(reason, kind)
+    record["crc"] = _checksum(record)
+    return record
+
+
+def _as_row(reason: str, kind: np.dtype[np.void]) -> Any:
+    room = kind["rows"].itemsize // kind["rows"].shape[0]
+    return np.frombuffer(reason.encode()[:room].ljust(room, b"\0"), "<f4")
+
+
+def reason_of(row: Any) -> str:
+    """Why a place was skipped."""
+    return bytes(np.ascontiguousarray(row).tobytes()).rstrip(b"\0").decode(errors="ignore")
+
+
+def _checksum(record: Record) -> int:
+    return zlib.crc32(record.tobytes()[:-4])
+
+
+def whole_records(path: Path, kind: np.dtype[np.void]) -> Iterator[Record]:
+    """The records of a file up to the first that is not whole."""
+    with path.open("rb") as file:
+        while len(data := file.read(kind.itemsize)) == kind.itemsize:
+            record = np.frombuffer(data, kind)
+            if record["crc"][0] != _checksum(record):
+                return
+            yield record
+
+
+class Journal:
+    """A file of records that this process alone appends to. Raises OutputError if it cannot."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._synced = time.monotonic()
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until we end, however we do
+        except BlockingIOError:
+            os.close(self._fd)
+            raise OutputError(f"{path.parent} is in use by another process") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def cut(self, length: int) -> None:
+        """Keep the first ``length`` bytes; records are appended after them."""
+        os.ftruncate(self._fd, length)
+        os.lseek(self._fd, 0, os.SEEK_END)
+
+    def append(self, record: Record) -> None:
+        data = record.tobytes()
+        while data:
+            data = data[os.write(self._fd, data) :]
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        os.fsync(self._fd)
+        self._synced = time.monotonic()
