@@ -40,7 +40,8 @@ def evaluates(*op_types: str, exact: bool = False) -> Callable[[K], K]:
 
 
 def ints(values: Any) -> tuple[int, ...]:
-    return tuple(int(v) for v in np.atleast_1d(values))
+    found: list[int] = np.atleast_1d(values).tolist()
+    return tuple(found)
 
 
 def positive(axes: Any, rank: int) -> tuple[int, ...]:
