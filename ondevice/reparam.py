@@ -92,7 +92,7 @@ class RepMixer(nn.Module):
     def fuse(self) -> nn.Module:
         """One depthwise convolution."""
         mixer = self.mixer.reparam_conv
-        minus = scale_output(norm_as_conv(self.norm, like=mixer), mx.array(-1.0))
+        minus = scale_output(norm_as_conv(self.norm, like=mixer), -mx.ones_like(mixer.bias))
         return add_identity(scale_output(sum_convs(mixer, minus), self.layer_scale))
 
 

@@ -1,0 +1,43 @@
+"""Make a small case of a full reference run: python compact.py FOLDER... (see README.md)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SAMPLES = 256
+
+
+def positions(size: int) -> np.ndarray:
+    """Which values of a flattened (N, C, H, W) map a case keeps."""
+    return np.random.default_rng(0).integers(size, size=min(size, SAMPLES))
+
+
+def compact(folder: Path) -> dict[str, np.ndarray]:
+    meta = json.loads((folder / "meta.json").read_text())
+    vision = {k: s for k, s in meta["shapes"].items() if not _language(k)}
+    kept = {k: meta[k] for k in ("model", "size", "seed", "gains")}
+    kept |= {"shapes": vision, "batch": meta.get("batch", 1)}
+    kept |= {"num_classes": meta.get("num_classes", 0), "unit": "image_u8" in meta["outputs"]}
+    with np.load(folder / "ref.npz") as reference:
+        arrays = {k: reference[k] for k in reference.files}
+    case = {"meta": np.frombuffer(json.dumps(kept).encode(), np.uint8)}
+    for name, array in arrays.items():
+        if name in ("logits", "pooled"):
+            case[name] = array
+        elif name == "features" or name.startswith("stage_"):
+            case[name] = array.ravel()[positions(array.size)]
+            case[f"{name}.std"] = array.std()
+    return case
+
+
+def _language(key: str) -> bool:
+    return key.startswith(("model.layers.", "model.embed_tokens.", "lm_head."))
+
+
+if __name__ == "__main__":
+    for folder in map(Path, sys.argv[1:]):
+        np.savez_compressed(Path(__file__).parent / f"{folder.name}.npz", **compact(folder))
