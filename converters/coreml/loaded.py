@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -193,15 +193,24 @@ class Package:
             wanted = keep if callable(keep) else set(keep).__contains__
         return self._run(inputs, wanted, function)
 
+    def walk(
+        self, inputs: Mapping[str, Any], *, function: str | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """Every value that the reference computes, with its MIL name, in order; none is kept."""
+        yield from self.plan(function).walk(self._arrays(inputs, function))
+
     def _run(
         self,
         inputs: Mapping[str, Any],
         keep: Callable[[str], bool] | None,
         function: str | None,
     ) -> dict[str, Any]:
-        features = self._checked(inputs, function)
-        arrays = {n: self._array(features[n], value) for n, value in inputs.items()}
+        arrays = self._arrays(inputs, function)
         return self._named(self.plan(function).run(arrays, keep), function)
+
+    def _arrays(self, inputs: Mapping[str, Any], function: str | None) -> dict[str, Array]:
+        features = self._checked(inputs, function)
+        return {n: self._array(features[n], value) for n, value in inputs.items()}
 
     def _named(self, values: dict[str, Any], function: str | None) -> dict[str, Any]:
         """A classifier's outputs are known outside by other names than in the program."""

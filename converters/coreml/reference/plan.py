@@ -55,18 +55,32 @@ class Plan:
         self, inputs: Mapping[str, Array], keep: Callable[[str], bool] | None = None
     ) -> dict[str, Any]:
         """The outputs by MIL name, and every intermediate value whose name ``keep`` accepts."""
-        values = dict(self.constants)
-        for name, value in inputs.items():
-            values[name] = round_to_float16(value) if name in self.half_inputs else value
         kept: dict[str, Any] = {}
-        with np.errstate(all="ignore"):  # infinities are results here, not accidents
-            for step in self.steps:
-                step(values)
-                if keep:
-                    kept.update((n, values[n]) for n in step.outputs if keep(n))
-                for name in step.frees:
-                    del values[name]
+        values = self._start(inputs)
+        for step in self._each(values):
+            if keep:
+                kept.update((n, values[n]) for n in step.outputs if keep(n))
         return kept | {name: values[name] for name in self.outputs}
+
+    def walk(self, inputs: Mapping[str, Array]) -> Iterator[tuple[str, Any]]:
+        """Every computed value with its MIL name, one after the other; none is kept."""
+        values = self._start(inputs)
+        for step in self._each(values):
+            yield from ((name, values[name]) for name in step.outputs)
+
+    def _start(self, inputs: Mapping[str, Array]) -> dict[str, Any]:
+        half = self.half_inputs
+        given = {n: round_to_float16(v) if n in half else v for n, v in inputs.items()}
+        return {**self.constants, **given}
+
+    def _each(self, values: dict[str, Any]) -> Iterator[Step]:
+        """Take every step, and drop from ``values`` what nobody needs any more."""
+        for step in self.steps:
+            with np.errstate(all="ignore"):  # infinities are results here, not accidents
+                step(values)
+            yield step
+            for name in step.frees:
+                del values[name]
 
 
 def compile_function(function: Any) -> Plan:
