@@ -19,6 +19,7 @@ from .registry import list_models as list_models, model_spec as model_spec
 if TYPE_CHECKING:
     from .images import open_image as open_image
     from .tasks import Prediction as Prediction, classify as classify
+    from .vlm import load_vlm as load_vlm
     from .weights import (
         create_model as create_model,
         load_model as load_model,
@@ -32,6 +33,7 @@ _MODULES = {
     "classify": "tasks",
     "create_model": "weights",
     "load_model": "weights",
+    "load_vlm": "vlm",
     "load_weights": "weights",
     "open_image": "images",
     "save_model": "weights",

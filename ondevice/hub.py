@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from .config import RESTRICTED
-from .errors import HubError, printable
+from .errors import HubError, OnDeviceError, printable
 from .registry import Checkpoint
 from .safetensors import INDEX, read_index
 
@@ -60,17 +60,56 @@ def mention_license(name: str, license: str) -> None:
         )
 
 
-def _fetch(repo: str, file: str, revision: str) -> Path:
-    from huggingface_hub import constants, errors, hf_hub_download, try_to_load_from_cache
+def fetch_folder(
+    repo: str,
+    patterns: Iterable[str],
+    missing: Callable[[Path], list[str]],
+    revision: str | None = None,
+) -> Path:
+    """The folder of a repository's files that match ``patterns``.
 
-    try:
+    A folder in the cache in which nothing is ``missing`` is taken without asking the hub.
+    Raises HubError.
+    """
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+    file, revision = "config.json", revision or "main"
+    with _explained(repo, file, revision):
+        cached = try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(cached, str) and not missing(Path(cached).parent):
+            return Path(cached).parent
+        _require_network(file)
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+
+
+def _fetch(repo: str, file: str, revision: str) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    with _explained(repo, file, revision):
         cached = try_to_load_from_cache(repo, file, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
-        if constants.HF_HUB_OFFLINE or not _has_network(constants.ENDPOINT):
-            raise errors.LocalEntryNotFoundError(file)
-        with _quiet():
-            return Path(hf_hub_download(repo, file, revision=revision))
+        _require_network(file)
+        return Path(hf_hub_download(repo, file, revision=revision))
+
+
+def _require_network(file: str) -> None:
+    from huggingface_hub import constants, errors
+
+    if constants.HF_HUB_OFFLINE or not _has_network(constants.ENDPOINT):
+        raise errors.LocalEntryNotFoundError(file)
+
+
+@contextmanager
+def _explained(repo: str, file: str, revision: str) -> Iterator[None]:
+    """What goes wrong inside becomes one HubError about ``repo``, or is one of ours."""
+    from huggingface_hub import constants
+
+    try:
+        with quiet("huggingface_hub"):
+            yield
+    except OnDeviceError:
+        raise
     except Exception as error:  # each release has its own set, of several HTTP libraries
         known = [_REASONS[c.__name__] for c in type(error).__mro__ if c.__name__ in _REASONS]
         reason = (known or ["cannot be fetched: {error}"])[0].format(
@@ -93,12 +132,12 @@ def _has_network(endpoint: str) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """huggingface-hub keeps its retries and advice to itself: an error says it in one line."""
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.ERROR)
+def quiet(library: str) -> Iterator[None]:
+    """A library keeps its retries and advice to itself: an error says it in one line."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        hub.setLevel(level)
+        logger.setLevel(level)

@@ -157,7 +157,7 @@ def _check_area(size: Size, image: ImageLike) -> None:
 def _pictures(
     images: ImageLike | Iterable[ImageLike], spec: Preprocess, on_error: OnError
 ) -> Iterator[Levels]:
-    for position, image in enumerate(_each(images)):
+    for position, image in enumerate(each(images)):
         try:
             levels = resize_and_crop(image, spec)
         except ImageError as error:
@@ -166,7 +166,7 @@ def _pictures(
             yield levels
 
 
-def _each(images: Any) -> Iterable[ImageLike]:
+def each(images: Any) -> Iterable[ImageLike]:
     """The pictures in ``images``, which may be one, or an array of shape (B, H, W, C)."""
     from PIL import Image
 

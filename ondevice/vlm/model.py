@@ -1,0 +1,162 @@
+"""Encoder, projector and language model together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .. import backend
+from ..errors import ConfigError
+from .answer import Answer
+from .clock import Clock
+from .prompt import conversation
+from .vision import Vision, VisionTower
+
+if TYPE_CHECKING:
+    from ..images import ImageLike
+
+    Images = ImageLike | Iterable[ImageLike]
+
+
+class VLM:
+    """A FastVLM, from ``load_vlm``. ``vision`` is how pictures are seen unless a call says.
+
+    ``tower`` holds ``encoder`` and ``projector``, ``language`` is mlx-lm's model of at most
+    ``context`` tokens, ``tokenizer`` mlx-lm's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tower: VisionTower,
+        language: nn.Module,
+        tokenizer: Any,
+        *,
+        context: int,
+        vision: Vision,
+    ) -> None:
+        self.name = name
+        self.tower = tower
+        self.language = language
+        self.tokenizer = tokenizer
+        self.context = context
+        self.vision = vision
+
+    def encode_image(self, image: ImageLike, *, vision: Vision | None = None) -> mx.array:
+        """(tokens, dim): a picture as the language model reads it."""
+        return self.encode_images([image], vision=vision)[0]
+
+    def encode_images(self, images: Images, *, vision: Vision | None = None) -> mx.array:
+        """(B, tokens, dim) of several pictures."""
+        backend.advise()
+        return mx.stack(self.tower.embed(images, vision or self.vision, Clock()))
+
+    def encoder_tokens(self, images: Images, *, vision: Vision | None = None) -> mx.array:
+        """(B, tokens, channels) of the encoder, not projected."""
+        backend.advise()
+        vision = vision or self.vision
+        return self.tower.tokens(self.tower.levels(images, vision), vision)
+
+    def generate(self, prompt: str, images: Images = (), **options: Any) -> Answer:
+        """As ``stream``, all at once: ``generate(...).text``."""
+        return self.stream(prompt, images, **options).finish()
+
+    def stream(
+        self,
+        prompt: str,
+        images: Images = (),
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        vision: Vision | None = None,
+    ) -> Answer:
+        """The answer, a piece of text at a time: ``for piece in vlm.stream(...)``.
+
+        ``prompt`` may say by <image> where each picture is; else they come first. With
+        ``temperature`` 0 the likeliest token is taken; ``seed`` makes the others repeatable.
+        It ends before any of the texts in ``stop``.
+
+        Raises ConfigError, or ImageError that lists every picture that cannot be used, before
+        anything comes.
+        """
+        _check_sampling(max_tokens, temperature, top_p)
+        backend.advise()
+        clock = Clock()
+        embedded = self.tower.embed(images, vision or self.vision, clock)
+        with clock("prefill"):
+            inputs = self.splice(self.tokenize(prompt, len(embedded)), embedded)
+        room = self.context - len(inputs)
+        image_tokens = sum(map(len, embedded))
+        if room < 1:
+            raise ConfigError(
+                f"the prompt has {len(inputs):,} tokens, {image_tokens:,} of them of images; "
+                f"{self.name} takes at most {self.context - 1:,}"
+            )
+        return Answer(
+            self._responses(inputs, min(max_tokens, room), temperature, top_p, seed),
+            clock,
+            prompt_tokens=len(inputs),
+            image_tokens=image_tokens,
+            stop=[stop] if isinstance(stop, str) else stop,
+        )
+
+    def tokenize(self, prompt: str, images: int) -> list[list[int]]:
+        """The tokens of the texts around the pictures, each text on its own."""
+        return [
+            self.tokenizer.encode(text, add_special_tokens=False)
+            for text in conversation(prompt, images)
+        ]
+
+    def splice(self, texts: Sequence[Sequence[int]], images: Sequence[mx.array]) -> mx.array:
+        """(tokens, dim) inputs of the language model: the texts, a picture between each two."""
+        parts = []
+        for i, ids in enumerate(texts):
+            if ids:
+                parts.append(self.language.model.embed_tokens(mx.array(list(ids))))
+            if i < len(images):
+                parts.append(images[i])
+        dtype = parts[0].dtype
+        return mx.concatenate([part.astype(dtype) for part in parts])
+
+    def _responses(
+        self,
+        inputs: mx.array,
+        max_tokens: int,
+        temperature: float,
+        top_p: float,
+        seed: int | None,
+    ) -> Iterator[Any]:
+        from mlx_lm.generate import stream_generate
+        from mlx_lm.sample_utils import make_sampler
+
+        if seed is not None:
+            mx.random.seed(seed)
+        yield from stream_generate(
+            self.language,
+            self.tokenizer,
+            mx.array([], mx.int32),
+            max_tokens,
+            input_embeddings=inputs,
+            sampler=make_sampler(temperature, top_p),
+        )
+
+
+def _check_sampling(max_tokens: int, temperature: float, top_p: float) -> None:
+    problems = [
+        problem
+        for problem, wrong in {
+            f"max_tokens={max_tokens}, at least 1 is needed": max_tokens < 1,
+            f"temperature={temperature}": not (0 <= temperature < math.inf),
+            f"top_p={top_p}, between 0 and 1 is needed": not 0 < top_p <= 1,
+        }.items()
+        if wrong
+    ]
+    if problems:
+        raise ConfigError(f"impossible sampling: {'; '.join(problems)}")

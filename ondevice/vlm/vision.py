@@ -1,0 +1,182 @@
+"""What the language model gets to see: pictures as projected tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..config import Preprocess
+from ..errors import ConfigError, ImageError
+from ..images import as_rgb, name_of
+from ..preprocess import each, normalize, resize_and_crop
+from .clock import Clock
+from .reduce import METHODS
+
+if TYPE_CHECKING:
+    from ..images import ImageLike
+    from ..preprocess import Levels
+
+Method = Literal["dct", "merge"]
+Crop = Literal["pad", "center"]
+Key: TypeAlias = tuple[Any, ...]
+STRIDE = 64  # pixels of a token's side
+BATCH = 4  # pictures in the encoder at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vision:
+    """How a picture is seen: the fewer tokens, the sooner an answer begins.
+
+    ``size`` px make ``(size / 64)²`` tokens; FastVLM was trained at 1024. The picture is
+    padded to a square, as in Apple's Python code, or its centre cut out ("center"), as in its
+    app. ``tokens`` reduces their number once more, by ``method``: see ``reduce.py``.
+
+    Raises ConfigError for what cannot be.
+    """
+
+    size: int = 1024
+    crop: Crop = "pad"
+    tokens: int | None = None
+    method: Method = "dct"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.size < STRIDE or self.size % STRIDE:
+            problems.append(f"size={self.size} is no multiple of {STRIDE}")
+        if self.crop not in get_args(Crop):
+            problems.append(f"no crop {self.crop!r}; there are {', '.join(get_args(Crop))}")
+        if self.method not in METHODS:
+            problems.append(f"no method {self.method!r}; there are {', '.join(METHODS)}")
+        if self.tokens is not None and not 0 < self.tokens <= self.grid:
+            problems.append(f"tokens={self.tokens} of the {self.grid} that {self.size} px make")
+        elif (
+            self.tokens and self.method == "dct" and math.isqrt(self.tokens) ** 2 != self.tokens
+        ):
+            problems.append(f"tokens={self.tokens} is no square, which dct needs")
+        if problems:
+            raise ConfigError(f"impossible vision: {'; '.join(problems)}")
+
+    @property
+    def grid(self) -> int:
+        """Tokens of the encoder."""
+        return (self.size // STRIDE) ** 2
+
+    @property
+    def count(self) -> int:
+        """Tokens that the language model reads."""
+        return self.tokens or self.grid
+
+
+class Projector(nn.Module):
+    """FastVLM's ``mlp2x_gelu``: the encoder's tokens as the language model's."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(in_dim, dim)
+        self.linear_2 = nn.Linear(dim, dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.linear_2(nn.gelu(self.linear_1(x)))
+
+
+class Recent:
+    """The tokens of the ``capacity`` pictures used last."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        self.capacity = capacity
+        self._found: OrderedDict[Key, mx.array] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def get(self, key: Key) -> mx.array | None:
+        if key in self._found:
+            self._found.move_to_end(key)
+        return self._found.get(key)
+
+    def put(self, key: Key, tokens: mx.array) -> None:
+        self._found[key] = tokens
+        while len(self._found) > self.capacity:
+            self._found.popitem(last=False)
+
+
+class VisionTower:
+    """FastViTHD and projector. ``weights`` tells theirs from others in a shared ``cache``."""
+
+    def __init__(
+        self, encoder: nn.Module, projector: Projector, weights: str, cache: Recent
+    ) -> None:
+        self.encoder = encoder
+        self.projector = projector
+        self.weights = weights
+        self.cache = cache
+
+    def preprocess(self, vision: Vision) -> Preprocess:
+        """The contract: the same as in the package that ``ondevice export`` makes."""
+        spec: Preprocess = self.encoder.info.preprocess
+        return replace(spec, size=vision.size, crop_mode=vision.crop)
+
+    def levels(self, images: ImageLike | Iterable[ImageLike], vision: Vision) -> list[Levels]:
+        """Each picture as the encoder takes it. Raises ImageError that lists all bad ones."""
+        found, problems = [], []
+        for image in each(images):
+            try:
+                found.append(self._levels(image, vision))
+            except ImageError as error:
+                problems.append(str(error))
+        if problems:
+            raise ImageError("; ".join(problems))
+        return found
+
+    def _levels(self, image: ImageLike, vision: Vision) -> Levels:
+        picture = as_rgb(image)
+        short, long = sorted(picture.size)
+        if short * vision.size < long:
+            raise ImageError(
+                f"{name_of(image)} has {picture.size[0]:,} x {picture.size[1]:,} px: too narrow"
+                f" to be seen in a square of {vision.size:,} px; crop it first"
+            )
+        return resize_and_crop(picture, self.preprocess(vision))
+
+    def tokens(self, levels: Sequence[Levels], vision: Vision) -> mx.array:
+        """(B, tokens, channels) of the encoder, reduced if ``vision`` says so."""
+        x = normalize(mx.array(np.stack(levels)), self.preprocess(vision))
+        maps = self.encoder.features(x.astype(self.projector.linear_1.weight.dtype))
+        tokens = maps.reshape(maps.shape[0], -1, maps.shape[-1])
+        if vision.tokens is None:
+            return tokens
+        fewer, _ = METHODS[vision.method](tokens.astype(mx.float32), vision.tokens)
+        return fewer.astype(tokens.dtype)
+
+    def embed(
+        self, images: ImageLike | Iterable[ImageLike], vision: Vision, clock: Clock
+    ) -> list[mx.array]:
+        """(tokens, dim) of each picture, projected; of those seen lately, as remembered."""
+        with clock("preprocess"):
+            levels = self.levels(images, vision)
+            keys = [self._key(picture, vision) for picture in levels]
+        found: dict[Key, Any] = {key: self.cache.get(key) for key in keys}
+        unseen = {k: x for k, x in zip(keys, levels, strict=True) if found[k] is None}
+        for i in range(0, len(unseen), BATCH):
+            batch = list(unseen)[i : i + BATCH]
+            with clock("encode"):
+                tokens = self.tokens([unseen[key] for key in batch], vision)
+                mx.eval(tokens)
+            with clock("project"):
+                projected = self.projector(tokens)
+                mx.eval(projected)
+            found |= dict(zip(batch, projected, strict=True))
+        for key in keys:
+            self.cache.put(key, found[key])
+        return [found[key] for key in keys]
+
+    def _key(self, levels: Levels, vision: Vision) -> Key:
+        return hashlib.sha256(levels.tobytes()).hexdigest(), vision, self.weights
