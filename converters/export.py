@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,8 @@ from ondevice.errors import ConfigError
 from ondevice.layers import ImageModel
 from ondevice.output import replacing
 
+from .compress.plan import Request, compress
+from .compress.recipe import CompressionRecipe
 from .graph import Graph
 from .interface import Interface, array_interface, image_interface
 from .passes import channels_first, run_passes
@@ -38,6 +40,11 @@ def export(
     outputs: Sequence[str] = ("logits",),
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
+    recipe: str | Path | CompressionRecipe = "",
+    calibration: Iterable[Any] = (),
+    budget: int = 0,
+    min_agreement: float = 0.0,
+    account: Callable[[Any], None] = lambda _: None,
     force: bool = False,
 ) -> Path:
     """Write ``model`` to a Core ML package.
@@ -50,8 +57,13 @@ def export(
     ``export(module, example_inputs, path)`` takes any ``mlx.nn`` module in eval mode; arrays
     go in and come out in the shapes that MLX has.
 
-    Raises ConfigError, UnsupportedOpError, or OutputError when ``path`` exists and ``force``
-    is not given; nothing half-made is left.
+    ``recipe`` (a preset's name, a file, a CompressionRecipe) compresses it, the better for a
+    few dozen ``calibration`` samples, given as ``verify`` takes them. ``budget`` (the
+    package's bytes) or ``min_agreement`` (a share of the samples' classes) instead search a
+    format for each layer. ``account`` is called with the result: a row a weight.
+
+    Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
+    ``force`` is not given; nothing half-made is left.
     """
     *example, path = where
     path = check_options(path, target=target, precision=precision)
@@ -65,8 +77,9 @@ def export(
             raise ConfigError("export(module, example_inputs, path) needs example inputs here")
         interface = image_interface(model, outputs=outputs, size=size)
         metadata = describe_model(model, size=size)
+    request = Request(recipe, calibration, budget, min_agreement, account)
     with replacing(path, force=force, marker="Manifest.json") as partial:
-        package = build(interface, target=target, precision=precision)
+        package = build(interface, target=target, precision=precision, request=request)
         write(package, interface, partial, metadata | versions(target, precision))
     return path
 
@@ -93,7 +106,9 @@ def to_graph(interface: Interface) -> Graph:
     return run_passes(trace(interface.model, *interface.inputs, fn=interface.fn))
 
 
-def build(interface: Interface, *, target: str, precision: str) -> Any:
+def build(
+    interface: Interface, *, target: str, precision: str, request: Request | None = None
+) -> Any:
     """The package in memory, as coremltools' ``MLModel``."""
     from .coreml.package import to_package
     from .coreml.program import to_program
@@ -111,9 +126,13 @@ def build(interface: Interface, *, target: str, precision: str) -> Any:
             if name in orders
         },
     ).check()
-    graph = set_precision(graph, precision).check()
-    program = to_program(graph, target=target, names=interface.output_names)
-    return to_package(program, interface, target=target)
+    compressed = compress(graph, interface, request, target=target, precision=precision)
+    graph = set_precision(compressed.graph, precision).check()
+    names, forms = interface.output_names, compressed.forms
+    program = to_program(graph, target=target, names=names, forms=forms)
+    package = to_package(program, interface, target=target, compact=bool(forms))
+    package.user_defined_metadata.update(compressed.metadata)
+    return package
 
 
 def named(interface: Interface, graph: Graph) -> Interface:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,22 @@ from coremltools.converters.mil.mil import Program
 from ..graph import Graph
 from ..interface import Interface
 from .reader import quiet
+from .sharing import share_constants, short_vectors_inline
 from .target import opset
 
 # All that is left to do for coremltools after our own passes.
 _PASSES = ["common::dead_code_elimination"]
 
 
-def to_package(program: Program, interface: Interface, *, target: str) -> Any:
-    """Serialize ``program``: an ``MLModel`` whose weights lie in a temporary folder."""
+def to_package(
+    program: Program, interface: Interface, *, target: str, compact: bool = False
+) -> Any:
+    """Serialize ``program``: an ``MLModel`` whose weights lie in a temporary folder.
+
+    ``compact`` saves every byte that costs no number: see ``sharing``.
+    """
+    if compact:
+        share_constants(program)
     with quiet():
         import coremltools as ct
 
@@ -38,14 +47,15 @@ def to_package(program: Program, interface: Interface, *, target: str) -> Any:
             options["classifier_config"] = ct.ClassifierConfig(
                 list(interface.labels), predicted_probabilities_output="probabilities"
             )
-        return ct.convert(
-            program,
-            convert_to="mlprogram",
-            minimum_deployment_target=opset(target),
-            pass_pipeline=ct.PassPipeline(_PASSES, "ondevice"),
-            skip_model_load=True,
-            **options,
-        )
+        with short_vectors_inline() if compact else nullcontext():
+            return ct.convert(
+                program,
+                convert_to="mlprogram",
+                minimum_deployment_target=opset(target),
+                pass_pipeline=ct.PassPipeline(_PASSES, "ondevice"),
+                skip_model_load=True,
+                **options,
+            )
 
 
 def describe(package: Any, interface: Interface, metadata: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from coremltools.converters.mil.mil import Function, Program, Var, types
 
 from ondevice.errors import UnsupportedOpError
 
+from ..compress.forms import Form
 from ..graph import Graph, Node
 from . import lowerings as lowerings
+from .compressed import emit
 from .registry import check_supported, lowering
 from .target import opset
 
@@ -25,17 +28,24 @@ _TYPES = {
 _LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
 
 
-def to_program(graph: Graph, *, target: str = "iOS17", names: tuple[str, ...] = ()) -> Program:
+def to_program(
+    graph: Graph,
+    *,
+    target: str = "iOS17",
+    names: tuple[str, ...] = (),
+    forms: Mapping[str, Form] | None = None,
+) -> Program:
     """Lower every node; outputs are called ``names``. Raises one UnsupportedOpError for all.
 
-    ``graph`` is physical: ``channels_first`` and ``set_precision`` have run.
+    ``graph`` is physical: ``channels_first`` and ``set_precision`` have run. ``forms`` are the
+    constants that are stored compressed.
     """
     check_supported(graph)
     inputs = {v.name: mb.placeholder(v.shape, _TYPES[_plain(v.dtype)]) for v in graph.inputs}
     program = Program()
     with Function(inputs, opset_version=opset(target)) as function:
         values: dict[Any, Any] = {name: function.inputs[name] for name in inputs}
-        lowerer = _Lowerer(graph, values)
+        lowerer = _Lowerer(graph, values, forms or {}, target)
         for node in graph.nodes:
             lowerer.add(node)
         outputs = [lowerer.output(n, w) for n, w in zip(graph.outputs, names, strict=True)]
@@ -45,8 +55,11 @@ def to_program(graph: Graph, *, target: str = "iOS17", names: tuple[str, ...] = 
 
 
 class _Lowerer:
-    def __init__(self, graph: Graph, values: dict[Any, Any]) -> None:
+    def __init__(
+        self, graph: Graph, values: dict[Any, Any], forms: Mapping[str, Form], target: str
+    ) -> None:
         self.graph, self.values = graph, values
+        self.forms, self.target = forms, target
         self.taken: Counter[str] = Counter()
         self.outputs: set[str] = set()
 
@@ -79,6 +92,10 @@ class _Lowerer:
 
     def operand(self, name: str, dtype: str) -> Any:
         if name not in self.graph.constants:
+            return self.values[name]
+        if name in self.forms:
+            if name not in self.values:
+                self.values[name] = emit(self.forms[name], self._unique(name), self.target)
             return self.values[name]
         array = self.graph.constants[name]
         floating = np.issubdtype(array.dtype, np.floating)

@@ -1,0 +1,149 @@
+"""Eight-bit activations: their ranges, and where they are rounded.
+
+A quantize/dequantize pair goes in front of the layers that read a value, nowhere else: so
+never between a convolution and its activation function, which Core ML fuses into it. What
+residual additions, norms and attention read stays float.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..graph import Array, Graph, Node, Value
+from .rounding import Statistics
+
+_LEVELS = 255
+_SHARES = np.linspace(1, 0.3, 36)  # of the range without clipping
+_BINS = 2048
+
+
+@dataclass(frozen=True)
+class Range:
+    """How a value is rounded to int8: ``round(x / scale) + zero_point``."""
+
+    scale: float
+    zero_point: int = 0
+
+    def rounded(self, x: Array) -> Array:
+        codes = np.clip(np.rint(x / self.scale) + self.zero_point, -128, 127)
+        return (codes - self.zero_point) * self.scale
+
+
+def range_of(low: float, high: float) -> Range:
+    """Symmetric where a value takes both signs alike, with a zero point where it does not."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    top = max(-low, high, 1e-4)  # less would be lost in half precision
+    if -low > 0.5 * high and high > -0.5 * low:
+        return Range(float(np.float16(top / 127)))
+    scale = float(np.float16((high - low) / _LEVELS)) or 2**-14
+    return Range(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+
+
+def minmax(values: Array) -> Range:
+    """Everything seen is inside."""
+    return range_of(float(values.min()), float(values.max()))
+
+
+def percentile(values: Array) -> Range:
+    """All but one value in ten thousand at each end is inside."""
+    low, high = np.percentile(values, [0.01, 99.99])
+    return range_of(float(low), float(high))
+
+
+def mse(values: Array) -> Range:
+    """The range with the least squared error of rounding and clipping together.
+
+    Choi et al., "Accurate and efficient 2-bit quantized neural networks", 2019.
+    """
+    low, high = float(values.min()), float(values.max())
+    tried = [range_of(low * share, high * share) for share in _SHARES]
+    return min(tried, key=lambda r: float(np.square(values - r.rounded(values)).sum()))
+
+
+def kl(values: Array) -> Range:
+    """The range whose rounded histogram diverges least from the histogram of the values.
+
+    Migacz, "8-bit inference with TensorRT", 2017.
+    """
+    low, high = float(values.min()), float(values.max())
+    counts, edges = np.histogram(values, bins=_BINS)
+    middles = (edges[1:] + edges[:-1]) / 2
+    tried = [range_of(low * share, high * share) for share in _SHARES]
+    return min(tried, key=lambda r: _divergence(counts, middles, r))
+
+
+def _divergence(counts: Array, middles: Array, tried: Range) -> float:
+    """KL of the clipped histogram and of the same spread evenly over each rounding step."""
+    codes = np.clip(np.rint(middles / tried.scale) + tried.zero_point, -128, 127).astype(int)
+    inside = np.abs(middles - (codes - tried.zero_point) * tried.scale) <= tried.scale
+    seen = counts > 0
+    place = codes + 128
+    clipped = np.bincount(place, counts, 256)  # what lies outside is counted at the ends
+    steps = np.bincount(place[seen & inside], minlength=256)
+    wanted = np.where(seen & inside, counts, 0).astype(float)
+    spread = np.where(seen & inside, (clipped / np.maximum(steps, 1))[place], 0)
+    outside = counts[~inside].sum()
+    p, q = wanted[wanted > 0] / counts.sum(), spread[wanted > 0] / max(spread.sum(), 1)
+    return float((p * np.log(p / np.maximum(q, 1e-12))).sum() + outside / counts.sum())
+
+
+RANGES: dict[str, Callable[[Array], Range]] = {
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": mse,
+    "kl": kl,
+}
+
+
+def input_ranges(
+    graph: Graph, statistics: Mapping[str, Statistics], paths: Collection[str], method: str
+) -> dict[str, Range]:
+    """A range for each value that the layers with these weights read.
+
+    A layer that is applied at one place only (squeeze and excitation, a head) is bound by
+    its weights, not by its products: what it reads stays float.
+    """
+    ranges: dict[str, Range] = {}
+    for node in graph.nodes:
+        path = node.inputs[1] if len(node.inputs) > 1 else ""
+        x = node.inputs[0] if node.inputs else ""
+        if path not in paths or path not in statistics or x in ranges or _places(node) == 1:
+            continue
+        ranges[x] = RANGES[method](statistics[path].values)
+    return ranges
+
+
+def _places(node: Node) -> int:
+    shape = node.output.shape
+    return math.prod(shape[2:] if node.op != "Linear" else shape[:-1])
+
+
+def quantize_inputs(graph: Graph, ranges: Mapping[str, Range], paths: Collection[str]) -> Graph:
+    """``Layer(x, w)`` becomes ``Layer(Dequantize(Quantize(x)), w)``, one pair a value."""
+    nodes: list[Node] = []
+    done: dict[str, str] = {}
+    for node in graph.nodes:
+        x = node.inputs[0] if node.inputs else ""
+        reads = len(node.inputs) > 1 and node.inputs[1] in paths and x in ranges
+        if reads and x not in done:
+            pair = _pair(graph.values[x], ranges[x])
+            nodes += pair
+            done[x] = pair[1].output.name
+        if reads:
+            node = replace(node, inputs=(done[x], *node.inputs[1:]))
+        nodes.append(node)
+    return graph.with_nodes(nodes)
+
+
+def _pair(value: Value, given: Range) -> tuple[Node, Node]:
+    codes = Value(f"{value.name}_int8", value.shape, "int8")
+    back = Value(f"{value.name}_rounded", value.shape, value.dtype)
+    args = (given.scale, given.zero_point)
+    return (
+        Node("Quantize", (value.name,), (codes,), args),
+        Node("Dequantize", (codes.name,), (back,), args),
+    )

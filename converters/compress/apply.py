@@ -1,0 +1,158 @@
+"""A recipe applied to a graph: forms for its constants, and an account of every one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ..graph import Array, Graph, Node
+from .forms import Form, bits_per_weight, snr_db
+from .methods import compress
+from .recipe import CompressionRecipe
+from .rounding import Statistics, Weight
+
+LEAST = 256  # elements: below, a table or a scale costs more than it saves
+LAYERS = frozenset({"Conv", "ConvTranspose", "Linear"})
+_FIXED = frozenset({"Affine", "LayerNorm", "Pad"})  # their lowerings look at the values
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one constant."""
+
+    path: str
+    shape: tuple[int, ...]
+    format: str
+    bits: float  # a weight, tables and scales included
+    snr_db: float | None = None
+    note: str = ""
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape))
+
+
+@dataclass(frozen=True)
+class Compression:
+    """Forms by constant, the graph with what they stand for, and a row a weight."""
+
+    graph: Graph
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    rows: tuple[Row, ...] = ()
+    recipe: CompressionRecipe | None = None
+
+    def summary(self) -> dict[str, Any]:
+        elements = sum(r.size for r in self.rows) or 1
+        return {
+            "weights": len(self.rows),
+            "compressed": len(self.forms),
+            "bits_per_weight": round(sum(r.bits * r.size for r in self.rows) / elements, 3),
+        }
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a package says of it."""
+        if self.recipe is None:
+            return {}
+        return {"ondevice.recipe": json.dumps(self.recipe.to_dict() | self.summary())}
+
+
+def weights(
+    graph: Graph, dtype: Any = np.float16, float32: Collection[str] = ()
+) -> Iterator[Weight]:
+    """Every constant of two axes or more that is read as a number, channels-first.
+
+    Biases, scales and shifts per channel are vectors and stay float. ``float32`` names the
+    nodes (by their first output) that compute in that type whatever the others do.
+    """
+    seen: set[str] = set()
+    for node in graph.nodes:
+        for place, name in enumerate(node.inputs):
+            value = graph.constants.get(name)
+            if name in seen or value is None or not _is_weight(node, value):
+                continue
+            seen.add(name)
+            axis = 1 if node.op == "ConvTranspose" else 0
+            layer = node.op in LAYERS and place == 1
+            kind = np.float32 if node.outputs[0].name in float32 else dtype
+            yield Weight(name, value.astype(np.float32), kind, axis if layer else 0)
+
+
+def _is_weight(node: Node, value: Array) -> bool:
+    long = sum(n > 1 for n in value.shape)
+    floating = np.issubdtype(value.dtype, np.floating)
+    return floating and long >= 2 and node.op not in _FIXED
+
+
+def compress_graph(
+    graph: Graph,
+    recipe: CompressionRecipe,
+    *,
+    target: str,
+    dtype: Any = np.float16,
+    float32: Collection[str] = (),
+    statistics: Mapping[str, Statistics] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Compression:
+    """Forms for the constants of a channels-first graph. Raises ConfigError.
+
+    With ``statistics`` of the layers' inputs, rounding is second-order and the biases take
+    up the mean of what rounding changes.
+    """
+    found = list(weights(graph, dtype, float32))
+    recipe.check([w.path for w in found], target)
+    constants, forms, rows = dict(graph.constants), {}, []
+    for weight in found:
+        progress(weight.path)
+        weight = replace(weight, statistics=(statistics or {}).get(weight.path))
+        form, row = _one(weight, recipe)
+        rows.append(row)
+        if form is not None:
+            forms[weight.path] = form
+            constants[weight.path] = form.dense()
+    if statistics:
+        correct_biases(graph, constants, statistics)
+    return Compression(replace(graph, constants=constants), forms, tuple(rows), recipe)
+
+
+def _one(weight: Weight, recipe: CompressionRecipe) -> tuple[Form | None, Row]:
+    width = 8.0 * np.dtype(weight.dtype).itemsize
+    plain = Row(weight.path, weight.value.shape, f"float{width:g}", width)
+    if weight.value.size < LEAST:
+        return None, replace(plain, note=f"fewer than {LEAST} elements")
+    rule = recipe.rule(weight.path)
+    form = compress(weight, rule.method, rule.options)
+    if form is None:
+        return None, replace(plain, note=f"rule {rule.pattern}")
+    row = Row(
+        weight.path,
+        weight.value.shape,
+        form.label,
+        round(bits_per_weight(form), 3),
+        round(snr_db(weight.value, form.dense()), 2),
+    )
+    return form, row
+
+
+def correct_biases(
+    graph: Graph, constants: dict[str, Array], statistics: Mapping[str, Statistics]
+) -> None:
+    """Let each bias make up for the mean of what rounding changed in its layer's output.
+
+    Nagel et al., "Data-free quantization through weight equalization and bias correction",
+    2019, with measured means.
+    """
+    for node in graph.nodes:
+        if node.op not in LAYERS or len(node.inputs) < 3 or graph.uses[node.inputs[2]] > 1:
+            continue
+        path, bias = node.inputs[1:]
+        if path in statistics and bias in constants and path in constants:
+            lost = graph.constants[path].astype(np.float64) - constants[path]
+            means = statistics[path].means
+            rows = np.repeat(means, lost.shape[0] // len(means), axis=0)
+            mean = (lost.reshape(lost.shape[0], -1) * rows).sum(axis=1)
+            constants[bias] = (graph.constants[bias] + mean).astype(np.float32)

@@ -1,0 +1,166 @@
+"""What a model's layers see: second moments, means and values of their inputs, on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ondevice.errors import ConfigError, ImageError
+from ondevice.layers import ImageModel
+
+from ..evaluate import evaluate
+from ..graph import Array, Graph, Node
+from ..interface import Interface
+from ..passes import run_passes
+from ..trace import trace
+from .rounding import Statistics
+
+LEAST = 8  # images; fewer say more of themselves than of a layer
+BATCH = 16
+_PLACES = 64  # of each map, and image, that enter the moments
+_SAMPLES = 1 << 18  # values of a layer's input that are kept for its range
+_LAYERS = frozenset({"Convolution", "Linear"})
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images as a model takes them, and the graph for ``BATCH`` of them, in MLX's layout."""
+
+    graph: Graph
+    batches: tuple[tuple[Array, ...], ...]
+
+    def outputs(self, constants: Mapping[str, Any] | None = None) -> list[Array]:
+        """The first output for each batch, with other ``constants`` if given."""
+        graph = replace(self.graph, constants={**self.graph.constants, **(constants or {})})
+        return [np.array(evaluate(graph, *b)[graph.outputs[-1]]) for b in self.batches]
+
+
+def calibrate(interface: Interface, samples: Iterable[Any]) -> Calibration:
+    """Read the samples and trace the model for a batch of them.
+
+    A sample is what ``verify`` takes: a picture, or an array as the module has it. Raises
+    ImageError for pictures that cannot be read, ConfigError for too few or empty ones.
+    """
+    arrays = list(_arrays(interface, samples))
+    if len(arrays) < LEAST:
+        raise ConfigError(f"{len(arrays)} calibration samples; give {LEAST} or more")
+    if all(x.min() == x.max() for sample in arrays for x in sample):
+        raise ConfigError("every calibration sample has one value everywhere: nothing to learn")
+    arrays = arrays[: len(arrays) // LEAST * LEAST]
+    size = next(b for b in (BATCH, LEAST) if len(arrays) % b == 0)
+    groups = (arrays[i : i + size] for i in range(0, len(arrays), size))
+    batches = tuple(tuple(np.concatenate(x) for x in zip(*g, strict=True)) for g in groups)
+    inputs = tuple(mx.array(x) for x in batches[0])
+    wide = replace(interface, inputs=inputs)
+    return Calibration(run_passes(trace(wide.model, *inputs, fn=wide.fn)), batches)
+
+
+def _arrays(interface: Interface, samples: Iterable[Any]) -> Iterator[tuple[Array, ...]]:
+    """Each sample with a first axis of one."""
+    problems: list[str] = []
+    shapes = [tuple(x.shape) for x in interface.inputs]
+    for number, sample in enumerate(samples):
+        if interface.image:
+            try:
+                yield (_levels(interface, sample)[None].astype(np.float32),)
+            except ImageError as error:
+                problems.append(str(error))
+            continue
+        given = sample if isinstance(sample, tuple | list) else (sample,)
+        arrays = tuple(np.asarray(x, np.float32) for x in given)
+        if [x.shape for x in arrays] != shapes:
+            raise ConfigError(
+                f"calibration sample {number} has shapes {[list(x.shape) for x in arrays]}; "
+                f"the model takes {[list(s) for s in shapes]}"
+            )
+        yield arrays
+    if problems:
+        raise ImageError("; ".join(problems))
+
+
+def _levels(interface: Interface, sample: Any) -> Array:
+    from ondevice.preprocess import resize_and_crop
+
+    size = interface.inputs[0].shape[1]
+    if isinstance(sample, np.ndarray) and sample.shape == (size, size, 3):
+        return sample
+    assert isinstance(interface.model, ImageModel)
+    return resize_and_crop(sample, replace(interface.model.info.preprocess, size=size))
+
+
+def layers(graph: Graph) -> Iterator[tuple[str, Node]]:
+    """Each convolution and linear layer, by its weight's path."""
+    for node in graph.nodes:
+        if node.op in _LAYERS and node.inputs[1] in graph.constants:
+            yield node.inputs[1], node
+
+
+def measure(
+    calibration: Calibration, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Statistics]:
+    """Statistics of the input of every layer, by its weight's path."""
+    graph = calibration.graph
+    found = dict(layers(graph))
+    sums: dict[str, list[Any]] = {}
+    values: dict[str, list[Array]] = {}
+    keep = {node.inputs[0] for node in found.values()}
+    share = max(1, _SAMPLES // len(calibration.batches))
+    for batch in calibration.batches:
+        got = evaluate(graph, *batch, keep=keep)
+        for path, node in found.items():
+            x = np.array(got[node.inputs[0]])
+            flat = x.ravel()
+            values.setdefault(path, []).append(flat[:: max(1, flat.size // share)])
+            moments = _moments(node, x, graph.shape(path))
+            before = sums.get(path)
+            sums[path] = (
+                [a + b for a, b in zip(before, moments, strict=True)] if before else moments
+            )
+            progress(path)
+    return {
+        path: Statistics(moment / count, mean / count, np.concatenate(values[path]))
+        for path, (moment, mean, count) in sums.items()
+    }
+
+
+def _moments(node: Node, x: Array, shape: Sequence[int]) -> list[Any]:
+    """Sums of the products and of the values of a layer's inputs, and their count.
+
+    Inputs are ordered as in a channels-first weight: channel, then place in the kernel.
+    """
+    groups = node.args[5] if node.op == "Convolution" else 1
+    columns = _patches(node, x, shape) if node.op == "Convolution" else x
+    columns = columns.reshape(-1, groups, math.prod(shape[1:])).swapaxes(0, 1)
+    products = columns.swapaxes(1, 2) @ columns
+    return [
+        products.astype(np.float64),
+        columns.sum(axis=1, dtype=np.float64),
+        columns.shape[1],
+    ]
+
+
+def _patches(node: Node, x: Array, shape: Sequence[int]) -> Array:
+    """What each place of a convolution's output sees: (places, channels, *kernel)."""
+    stride, low, high, dilation = node.args[:4]
+    spatial = x.ndim - 2
+    x = np.pad(x, [(0, 0), *zip(low, high, strict=True), (0, 0)])
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, shape[1:-1], strict=True)]
+    axes = tuple(range(1, 1 + spatial))
+    windows = np.lib.stride_tricks.sliding_window_view(x, reach, axis=axes)
+    steps = tuple(slice(None, None, s) for s in stride)
+    holes = tuple(slice(None, None, d) for d in dilation)
+    windows = windows[(slice(None), *steps, slice(None), *holes)]
+    return windows[_some(windows.shape[1 : 1 + spatial], len(x))]
+
+
+def _some(sizes: Sequence[int], images: int) -> tuple[Any, ...]:
+    """Indices of at most about ``_PLACES`` places of each map, spread evenly."""
+    total = math.prod(sizes)
+    flat = np.arange(0, total, max(1, total // _PLACES))
+    grid = np.unravel_index(flat, tuple(sizes))
+    return (np.arange(images)[:, None], *(g[None] for g in grid))

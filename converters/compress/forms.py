@@ -1,0 +1,158 @@
+"""The forms in which Core ML can hold a constant in fewer bits, and what each stands for.
+
+``dense()`` is bit for bit what Core ML unpacks: a package and its own unpacked twin compute
+the same. Arrays of a form are channels-first, as they are stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..graph import Array, Shape
+
+
+@dataclass(frozen=True)
+class Affine:
+    """``scale * (codes - offset)``: integers of ``bits`` bits with a scale a block.
+
+    ``scale`` and ``offset`` have the rank of ``codes``; along each axis there are as many as
+    blocks. ``offset`` may be missing: the integers are then signed, zero is zero.
+    """
+
+    codes: Array
+    scale: Array
+    bits: int
+    offset: Array | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return self.codes.shape
+
+    @property
+    def stored_bits(self) -> int:
+        offsets = 0 if self.offset is None else self.offset.size * self.bits
+        return self.codes.size * self.bits + _bits(self.scale) + offsets
+
+    @property
+    def label(self) -> str:
+        blocks = [n // s for n, s in zip(self.shape, self.scale.shape, strict=True)]
+        signed = "int" if self.offset is None else "uint"
+        return f"{signed}{self.bits} {_granularity(blocks, self.shape)}"
+
+    def dense(self) -> Array:
+        values = self.codes.astype(np.float32)
+        if self.offset is not None:
+            values = values - spread(self.offset, self.shape)
+        scaled = values * spread(self.scale, self.shape).astype(np.float32)
+        return scaled.astype(self.scale.dtype)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """``table[..., indices]``: each value is one of 2**bits, chosen by its group's table.
+
+    ``table`` is (groups along each axis…, 2**bits). With ``scale`` (one, or one a group) its
+    entries are 8-bit integers, which newer Neural Engines multiply as such.
+    """
+
+    indices: Array
+    table: Array
+    bits: int
+    scale: Array | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return self.indices.shape
+
+    @property
+    def stored_bits(self) -> int:
+        scales = 0 if self.scale is None else _bits(self.scale)
+        return self.indices.size * self.bits + _bits(self.table) + scales
+
+    @property
+    def label(self) -> str:
+        blocks = [n // s for n, s in zip(self.shape, self.table.shape[:-1], strict=True)]
+        entries = "" if self.scale is None else " of int8"
+        return f"palette{self.bits}{entries} {_granularity(blocks, self.shape)}"
+
+    def values(self) -> Array:
+        """The table's entries as floats."""
+        if self.scale is None:
+            return self.table
+        scaled = self.table.astype(np.float32) * self.scale.astype(np.float32)
+        return scaled.astype(self.scale.dtype)
+
+    def dense(self) -> Array:
+        tables = self.values()
+        whole = spread(tables, (*self.shape, tables.shape[-1]))
+        return np.take_along_axis(whole, self.indices[..., None].astype(np.intp), -1)[..., 0]
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Zero where ``mask`` is zero; elsewhere the values of ``kept``, an array or a form."""
+
+    mask: Array
+    kept: Array | Affine | Palette
+
+    @property
+    def shape(self) -> Shape:
+        return self.mask.shape
+
+    @property
+    def stored_bits(self) -> int:
+        if isinstance(self.kept, np.ndarray):
+            return self.mask.size + int(self.mask.sum()) * 8 * self.kept.itemsize
+        absent = int(self.mask.size - self.mask.sum())
+        return self.mask.size + self.kept.stored_bits - absent * self.kept.bits
+
+    @property
+    def label(self) -> str:
+        share = 1 - self.mask.mean()
+        inner = "" if isinstance(self.kept, np.ndarray) else f" {self.kept.label}"
+        return f"sparse {share:.0%}{inner}"
+
+    def dense(self) -> Array:
+        values = self.kept if isinstance(self.kept, np.ndarray) else self.kept.dense()
+        return np.where(self.mask != 0, values, 0).astype(values.dtype)
+
+
+Form: TypeAlias = Affine | Palette | Sparse
+
+
+def spread(blocks: Array, shape: Shape) -> Array:
+    """One entry a block as one an element."""
+    for axis, size in enumerate(shape):
+        if 1 < blocks.shape[axis] < size:
+            blocks = np.repeat(blocks, size // blocks.shape[axis], axis)
+    return np.broadcast_to(blocks, shape)
+
+
+def bits_per_weight(form: Form) -> float:
+    return form.stored_bits / float(np.prod(form.shape))
+
+
+def snr_db(weight: Array, dense: Array) -> float:
+    """Signal to noise of what became of a weight, in dB."""
+    signal = weight.astype(np.float64)
+    noise = signal - dense.astype(np.float64)
+    power = float(np.square(noise).sum())
+    return float(10 * np.log10(np.square(signal).sum() / power)) if power else float("inf")
+
+
+def _bits(array: Array) -> int:
+    return int(array.nbytes * 8)
+
+
+def _granularity(blocks: list[Any], shape: Shape) -> str:
+    """How much of a weight shares one scale or table, in words."""
+    cut = [(axis, b) for axis, b in enumerate(blocks) if b != shape[axis]]
+    if not cut:
+        return "per tensor"
+    if len(cut) == 1:
+        ((_, size),) = cut
+        return "per channel" if size == 1 else f"per {size} channels"
+    return f"in blocks of {cut[-1][1]}"

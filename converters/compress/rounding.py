@@ -1,0 +1,221 @@
+"""Which code for which number: to the nearest, or so that a layer's output changes least.
+
+A weight is seen as a matrix of outputs by inputs, split into groups as its convolution is;
+with calibration each group knows the second moments H of its inputs, and an error E in the
+weight costs trace(E H E^T).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..graph import Array, Shape
+from .forms import Affine, Palette, spread
+from .kmeans import kmeans, nearest
+
+_DAMPING = 0.01  # of H's mean diagonal, added to it
+_SHRINK = np.linspace(1, 0.6, 17)  # scales tried, as shares of the one that clips nothing
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a layer's inputs: second moments (groups, inputs, inputs), means, some values."""
+
+    moments: Array
+    means: Array  # (groups, inputs)
+    values: Array
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant to compress: channels-first, its outputs along ``axis``."""
+
+    path: str
+    value: Array
+    dtype: Any = np.float16
+    axis: int = 0
+    statistics: Statistics | None = None
+    fisher: Array | None = None  # mean squared gradient of the loss, shaped as the value
+    mask: Array | None = None  # zero where the value is not stored
+    before: Array | None = None  # the value before it was masked
+
+    @property
+    def original(self) -> Array:
+        return self.value if self.before is None else self.before
+
+    def masked(self, mask: Array) -> Weight:
+        value = np.where(mask, self.value, 0)
+        return replace(self, value=value, mask=mask, before=self.value)
+
+    def importance(self) -> Array:
+        """How much a squared error in each element matters: all the same if unknown."""
+        if self.fisher is not None:
+            return self.fisher
+        if self.statistics is None:
+            return np.ones_like(self.value)
+        groups = len(self.statistics.means)
+        diagonal = np.diagonal(self.statistics.moments, axis1=1, axis2=2)
+        rows = np.repeat(diagonal, self.value.shape[0] // groups, axis=0)
+        return rows.reshape(self.value.shape)
+
+    def counted(self) -> Array:
+        return self.importance() * (1 if self.mask is None else self.mask)
+
+    def second_order(self, rounding: str) -> bool:
+        return self.statistics is not None and self.axis == 0 and rounding != "nearest"
+
+
+Quantizer = Callable[[int, Array], tuple[Array, Array]]  # column, values -> codes, values
+
+
+def scaled(weight: Weight, bits: int, blocks: Shape, *, affine: bool, rounding: str) -> Affine:
+    """Integers with a scale for each of ``blocks`` along each axis."""
+    low, high = _extremes(weight.value, blocks)
+    naive = rounding == "nearest"
+    if affine:
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+        return _affine(weight, bits, low, high)
+    top = np.maximum(-low, high)
+    limit = 2 ** (bits - 1) - 1
+    scale = top if naive or bits == 8 else top * _best_shrink(weight, top, limit)
+    scale = _usable(scale / limit, weight.dtype)
+    whole = spread(scale, weight.value.shape).astype(np.float64)
+    if not weight.second_order(rounding):
+        codes = np.clip(np.rint(weight.value / whole), -limit, limit)
+        return Affine(codes.astype(np.int8), scale, bits)
+    columns = whole.reshape(len(whole), -1)
+
+    def quantizer(column: int, values: Array) -> tuple[Array, Array]:
+        step = columns[:, column]
+        codes = np.clip(np.rint(values / step), -limit, limit)
+        return codes, codes * step
+
+    return Affine(_second_order(weight, quantizer)[0].astype(np.int8), scale, bits)
+
+
+def _affine(weight: Weight, bits: int, low: Array, high: Array) -> Affine:
+    levels = 2**bits - 1
+    scale = _usable((high - low) / levels, weight.dtype)
+    offset = np.clip(np.rint(-low / scale.astype(np.float64)), 0, levels)
+    shape = weight.value.shape
+    codes = np.rint(weight.value / spread(scale, shape).astype(np.float64))
+    codes = np.clip(codes + spread(offset, shape), 0, levels)
+    return Affine(codes.astype(np.uint8), scale, bits, offset.astype(np.uint8))
+
+
+def palette(
+    weight: Weight, bits: int, groups: int, table_bits: int, *, rounding: str
+) -> Palette:
+    """The best table for each of ``groups`` runs of channels, and an index an element.
+
+    With calibration, centres are weighted by what an error costs (Kim et al., "SqueezeLLM",
+    2023) and the indices chosen by second-order rounding.
+    """
+    axis, naive = weight.axis, rounding == "nearest"
+    counted = np.ones_like(weight.value) if naive and weight.mask is None else weight.counted()
+    parts = zip(
+        np.split(weight.value, groups, axis), np.split(counted, groups, axis), strict=True
+    )
+    tables = np.stack([kmeans(part, 2**bits, count) for part, count in parts])
+    shape = [1] * weight.value.ndim
+    shape[axis] = groups
+    table, scale = _stored(tables.reshape(*shape, 2**bits), table_bits, weight.dtype)
+    form = Palette(np.zeros(weight.value.shape, np.uint8), table, bits, scale)
+    values = form.values().reshape(groups, -1).astype(np.float64)
+    if not weight.second_order(rounding):
+        pieces = np.split(weight.value, groups, axis)
+        indices = [nearest(p, t) for p, t in zip(pieces, values, strict=True)]
+        return replace(form, indices=np.concatenate(indices, axis))
+    rows = np.repeat(values, weight.value.shape[0] // groups, axis=0)
+
+    def quantizer(_: int, wanted: Array) -> tuple[Array, Array]:
+        codes = np.abs(wanted[:, None] - rows).argmin(axis=1)
+        return codes, np.take_along_axis(rows, codes[:, None], 1)[:, 0]
+
+    return replace(form, indices=_second_order(weight, quantizer)[0].astype(np.uint8))
+
+
+def pruned(weight: Weight, *, rounding: str) -> Array:
+    """The weight with zeros where its mask has them, the others making up for what went.
+
+    Frantar and Alistarh, "SparseGPT: massive language models can be accurately pruned in
+    one-shot", 2023, with the mask given.
+    """
+    if not weight.second_order(rounding):
+        return weight.value.astype(weight.dtype)
+    return _second_order(weight, lambda _, wanted: (wanted, wanted))[1].astype(weight.dtype)
+
+
+def _stored(tables: Array, table_bits: int, dtype: Any) -> tuple[Array, Array | None]:
+    """Tables as they are kept, sorted still; and their scale, if they are integers."""
+    if table_bits == 16:
+        return tables.astype(dtype), None
+    top = np.abs(tables).max(axis=-1, keepdims=True)
+    scale = _usable(top / 127, dtype)
+    return np.clip(np.rint(tables / scale.astype(np.float64)), -127, 127).astype(np.int8), scale
+
+
+def _second_order(weight: Weight, quantizer: Quantizer) -> tuple[Array, Array]:
+    """Codes and values column by column, each error made up for by the columns still free.
+
+    Frantar et al., "GPTQ: accurate post-training quantization for generative pre-trained
+    transformers", 2022. Columns go by falling second moment. All groups of a grouped
+    convolution go at once.
+    """
+    assert weight.statistics is not None
+    moments = weight.statistics.moments.astype(np.float64)
+    groups, inputs, _ = moments.shape
+    outputs = weight.value.shape[0]
+    diagonal = np.diagonal(moments, axis1=1, axis2=2)
+    order = np.argsort(-diagonal.mean(axis=0), kind="stable")
+    damping = np.maximum(_DAMPING * diagonal.mean(axis=1), 1e-12)
+    moments = moments[:, order][:, :, order] + damping[:, None, None] * np.eye(inputs)
+    factor = np.linalg.cholesky(np.linalg.inv(moments)).swapaxes(1, 2)  # upper
+    rest = weight.original.reshape(groups, outputs // groups, inputs).astype(np.float64)
+    rest = np.ascontiguousarray(rest[:, :, order])
+    mask = (
+        np.ones((outputs, inputs)) if weight.mask is None else weight.mask.reshape(outputs, -1)
+    )
+    codes, values = np.zeros((outputs, inputs)), np.zeros((outputs, inputs))
+    for i, column in enumerate(order):
+        wanted = rest[:, :, i].reshape(outputs)
+        codes[:, column], got = quantizer(int(column), wanted)
+        values[:, column] = got * mask[:, column]
+        error = (wanted - values[:, column]).reshape(groups, -1) / factor[:, i, i, None]
+        rest[:, :, i + 1 :] -= error[:, :, None] * factor[:, None, i, i + 1 :]
+    return codes.reshape(weight.value.shape), values.reshape(weight.value.shape)
+
+
+def _extremes(value: Array, blocks: Shape) -> tuple[Array, Array]:
+    """Least and greatest of each block, with the rank of the value."""
+    split = [n for size, b in zip(value.shape, blocks, strict=True) for n in (b, size // b)]
+    axes = tuple(range(1, 2 * value.ndim, 2))
+    parts = value.reshape(split)
+    return parts.min(axis=axes).reshape(blocks), parts.max(axis=axes).reshape(blocks)
+
+
+def _best_shrink(weight: Weight, top: Array, limit: int) -> Array:
+    """How far to lower each block's range so that rounding and clipping cost least together."""
+    count = weight.counted()
+    best, least = np.ones_like(top), np.full(top.shape, np.inf)
+    for share in _SHRINK:
+        step = spread(np.maximum(top * share / limit, 1e-12), weight.value.shape)
+        got = np.clip(np.rint(weight.value / step), -limit, limit) * step
+        error = _block_sum(count * np.square(weight.value - got), top.shape)
+        best, least = np.where(error < least, share, best), np.minimum(error, least)
+    return best
+
+
+def _block_sum(value: Array, blocks: Shape) -> Array:
+    split = [n for size, b in zip(value.shape, blocks, strict=True) for n in (b, size // b)]
+    return value.reshape(split).sum(axis=tuple(range(1, 2 * value.ndim, 2))).reshape(blocks)
+
+
+def _usable(scale: Array, dtype: Any) -> Array:
+    """The scale as stored: never zero, never below what the type holds precisely."""
+    least = float(np.finfo(dtype).smallest_normal)
+    return np.maximum(scale, least).astype(dtype)
