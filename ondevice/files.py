@@ -18,8 +18,9 @@ def expand(sources: Iterable[str]) -> Iterator[str]:
 
     A folder gives the pictures below it and a pattern the files that match, both sorted by
     the bytes of their paths, whatever the language of the machine; a ``.txt`` file and "-"
-    (standard input) give their lines as they come; anything else is a picture itself. Hidden
-    files and linked folders are passed over. Of a folder, one listing at a time is in memory.
+    (standard input) give their lines as they come; anything else is a picture itself. A
+    folder's hidden files and linked folders are passed over. One listing at a time is in
+    memory, and all matches of a pattern.
 
     Raises ConfigError, after the last path, that names every source that gave none.
     """

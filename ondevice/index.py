@@ -76,9 +76,9 @@ def open_index(path: str | Path) -> Index:
     return index
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, WeightsError) and error.__cause__:
-        return str(error.__cause__)
+        return _reason(error.__cause__)
     if isinstance(error, KeyError):
         return f"it lacks {error}"
     return (isinstance(error, OSError) and error.strerror) or str(error)
