@@ -86,7 +86,6 @@ _PRIMITIVES: dict[str, Fn] = {
     "Add": mx.add,
     "AddMM": lambda a, b, c, alpha, beta: alpha * (a @ b) + beta * c,
     "Affine": lambda x, scale, shift: x * scale + shift,
-    "Arange": mx.arange,
     "ArgReduce": lambda x, kind, axis: (mx.argmin, mx.argmax)[kind](
         x, axis=axis, keepdims=True
     ),
@@ -118,6 +117,8 @@ _PRIMITIVES: dict[str, Fn] = {
     "Linear": _linear,
     "Log": lambda x, base: (mx.log2, mx.log10, mx.log)[base](x),
     "Log1p": mx.log1p,
+    "LogAddExp": mx.logaddexp,
+    "LogSumExp": lambda x: mx.logsumexp(x, axis=-1, keepdims=True),
     "LogicalAnd": mx.logical_and,
     "LogicalNot": mx.logical_not,
     "LogicalOr": mx.logical_or,
@@ -136,6 +137,9 @@ _PRIMITIVES: dict[str, Fn] = {
     "Remainder": mx.remainder,
     "Resize": _resize,
     "Round": mx.round,
+    "Scan": lambda x, kind, axis, reverse, inclusive: mx.cumsum(
+        x, axis=axis, reverse=reverse, inclusive=inclusive
+    ),
     "Select": mx.where,
     "Sigmoid": mx.sigmoid,
     "Sign": mx.sign,
@@ -155,13 +159,15 @@ _BY_SHAPE = frozenset({"Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze
 
 
 def can_evaluate(node: Node) -> bool:
-    return node.op in _PRIMITIVES or node.op in _BY_SHAPE or node.op == "Broadcast"
+    return node.op in _PRIMITIVES or node.op in _BY_SHAPE | {"Arange", "Broadcast"}
 
 
 def evaluate_node(node: Node, *inputs: mx.array) -> list[mx.array]:
     """The node's outputs for these inputs."""
     if node.op in _BY_SHAPE:
         return [inputs[0].reshape(node.output.shape)]
+    if node.op == "Arange":  # its arguments are floats whatever its type
+        return [mx.arange(*node.args, dtype=getattr(mx, node.output.dtype))]
     if node.op == "Broadcast":
         return [mx.broadcast_to(inputs[0], node.output.shape)]
     result = _PRIMITIVES[node.op](*inputs, *node.args)
@@ -183,6 +189,25 @@ def evaluate(
             if last[name] == i and name not in wanted:
                 env.pop(name, None)
     return {name: env[name] for name in wanted}
+
+
+def peaks(graph: Graph, *inputs: mx.array | Array) -> dict[str, float]:
+    """The largest absolute value of every floating value, of one run."""
+    env: dict[str, mx.array] = {k: mx.array(v) for k, v in graph.constants.items()}
+    env |= {v.name: mx.array(x) for v, x in zip(graph.inputs, inputs, strict=True)}
+    last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
+    found: dict[str, mx.array] = {}
+    for i, node in enumerate(graph.nodes):
+        results = evaluate_node(node, *(env[name] for name in node.inputs))
+        for value, result in zip(node.outputs, results, strict=True):
+            env[value.name] = result
+            if mx.issubdtype(result.dtype, mx.floating):
+                found[value.name] = mx.abs(result).max()
+        for name in node.inputs:
+            if last[name] == i:
+                env.pop(name, None)
+    mx.eval(found)
+    return {name: float(peak.item()) for name, peak in found.items()}
 
 
 def fold(node: Node, constants: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,0 +1,219 @@
+"""Keep half precision inside its range: 65,504 at most, and no precision below 6e-5.
+
+Ranges are measured with MLX on calibration images. A residual stream that grows too large
+is stored divided by a power of two, which is exact and costs no operation: the convolutions
+around it take the factor into their weights, layer norms do not see it. What cannot be
+rescaled, because an activation or a softmax needs its true value, is computed in float32.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .evaluate import can_evaluate, peaks
+from .graph import Array, Graph, Node
+from .interface import Interface
+
+LARGEST = 65504.0
+MARGIN = 16.0  # other images may reach further than those measured
+TARGET = 2.0**10  # where the peak of a rescaled stream goes
+MAX_SAMPLES = 32  # calibration images that are looked at
+SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
+
+# What computes the same on x / 2ᵏ, its result divided by 2ᵏ as well.
+_HOMOGENEOUS = frozenset(
+    "Abs Add Subtract Negative Relu LeakyRelu Maximum Minimum Reshape Transpose Split Slice "
+    "Pad Concatenate Pool Resize Broadcast".split()
+)
+_WEIGHTED = frozenset({"Convolution", "Linear", "Affine"})  # constants take any factor
+_LINEAR_REDUCTIONS = frozenset({2, 4, 5, 6})  # sum, min, max, mean
+_GATES = frozenset({"Sigmoid", "Softmax"})
+
+
+@dataclass(frozen=True)
+class Safety:
+    """What was measured and done about it.
+
+    ``rescaled`` gives for every stored value the power of two it was divided by,
+    ``float32`` the values computed in full precision.
+    """
+
+    peak: float = 0.0
+    at: str = ""
+    rescaled: Mapping[str, int] = field(default_factory=dict)
+    float32: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """A summary for a package's metadata."""
+        return json.dumps(
+            {
+                "peak": float(f"{self.peak:.4g}"),
+                "at": self.at,
+                "rescaled_values": len(self.rescaled),
+                "largest_power": max(self.rescaled.values(), default=0),
+                "float32": list(self.float32),
+            }
+        )
+
+
+def make_safe(
+    graph: Graph, interface: Interface, calibration: Iterable[tuple[Array, ...]] = ()
+) -> tuple[Graph, Safety]:
+    """Rescale what would leave half precision's range, exactly.
+
+    Ranges come from ``calibration`` (inputs of ``interface``, as arrays); without any, from a
+    test pattern where a picture goes in, or else from the example inputs. The graph is in
+    MLX's layout, after all passes. ``set_precision`` is to keep what ``Safety.float32`` names.
+    """
+    if not all(map(can_evaluate, graph.nodes)):
+        return graph, Safety()  # nor can it be lowered, which the lowerer says better
+    ranges: dict[str, float] = {}
+    for inputs in itertools.islice(calibration, MAX_SAMPLES):
+        for name, peak in peaks(graph, *inputs).items():
+            ranges[name] = max(ranges.get(name, 0.0), peak)
+    if not ranges:
+        ranges = peaks(graph, *_examples(interface))
+    return rescale(graph, ranges)
+
+
+def _examples(interface: Interface) -> list[Array]:
+    """Levels with edges at several scales and noise, in place of pictures."""
+    arrays = [np.array(x) for x in interface.inputs]
+    if interface.image:
+        B, H, W, C = arrays[0].shape
+        y, x, c = np.meshgrid(np.arange(H), np.arange(W), np.arange(C), indexing="ij")
+        blocks = sum(((x >> s) ^ (y >> s) ^ c) & 1 for s in range(1, 8))
+        noise = np.random.default_rng(0).integers(0, 64, (H, W, C))
+        levels = (blocks * 27 + noise).astype(np.float32)
+        arrays[0] = np.broadcast_to(levels, (B, H, W, C))
+    return arrays
+
+
+def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:
+    """As ``make_safe``, with the largest absolute value of each value given."""
+    powers = _powers(graph, ranges)
+    safe = _apply(graph, powers) if powers else graph
+    hot = {n for n, peak in ranges.items() if peak * 2.0 ** -powers.get(n, 0) > LARGEST / 2}
+    hot |= {name for name, value in safe.constants.items() if _is_too_large(value)}
+    kept = [
+        node.outputs[0].name
+        for node in safe.nodes
+        if not hot.isdisjoint((*node.inputs, *(v.name for v in node.outputs)))
+    ]
+    at = max(ranges, key=lambda name: ranges[name], default="")
+    return safe, Safety(ranges.get(at, 0.0), at, powers, tuple(kept))
+
+
+def _is_too_large(value: Array) -> bool:
+    """Whether a constant has finite values that half precision has not."""
+    finite = value[np.isfinite(value)]
+    return finite.size > 0 and bool(np.abs(finite).max() > LARGEST)
+
+
+def _powers(graph: Graph, ranges: Mapping[str, float]) -> dict[str, int]:
+    """For each value to be divided, the exponent of its divisor."""
+    streams = _Streams(graph)
+    peak: dict[str, float] = {}
+    for name, value in ranges.items():
+        value = value if math.isfinite(value) else 1e38
+        root = streams.root(name)
+        peak[root] = max(peak.get(root, 0.0), value)
+    power = {
+        root: math.ceil(math.log2(value / (TARGET if value > 1 else 1.0)))
+        for root, value in peak.items()
+        if root not in streams.fixed and (value > LARGEST / MARGIN or 0 < value < SMALLEST)
+    }
+    return {name: power[root] for name in ranges if (root := streams.root(name)) in power}
+
+
+class _Streams:
+    """Values that must share a scale, joined; ``fixed`` are those that must keep theirs."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.parent: dict[str, str] = {}
+        pinned = {*graph.outputs, *(v.name for v in graph.inputs)}
+        for node in graph.nodes:
+            pinned |= self._visit(node)
+        self.fixed = {self.root(name) for name in pinned}
+
+    def root(self, name: str) -> str:
+        while (above := self.parent.get(name, name)) != name:
+            name = above
+        return name
+
+    def _join(self, names: Iterable[str]) -> None:
+        first, *others = (self.root(n) for n in names)
+        for other in others:
+            if other != first:
+                self.parent[other] = first
+
+    def _visit(self, node: Node) -> set[str]:
+        """Join what the node ties together, and say what it pins."""
+        moving = [i for i in node.inputs if i not in self.graph.constants]
+        outputs = [v.name for v in node.outputs]
+        if node.op in _HOMOGENEOUS or self._is_linear_reduction(node):
+            self._join([*moving, *outputs])
+            return set()
+        if node.op in _WEIGHTED and len(moving) == 1:
+            return set()
+        if node.op == "LayerNorm":
+            return set() if len(node.inputs) > 1 else set(outputs)
+        if node.op == "Multiply":
+            return self._product(moving, outputs)
+        return {*moving, *outputs}
+
+    def _is_linear_reduction(self, node: Node) -> bool:
+        return node.op == "Reduce" and node.args[0] in _LINEAR_REDUCTIONS
+
+    def _product(self, moving: list[str], outputs: list[str]) -> set[str]:
+        """A gate keeps its scale, the product follows the other factor."""
+        makers = {i: self.graph.producer.get(i) for i in moving}
+        gates = {i for i, maker in makers.items() if maker is not None and maker.op in _GATES}
+        free = [i for i in moving if i not in gates]
+        if len(free) != 1:
+            return {*moving, *outputs}
+        self._join([*free, *outputs])
+        return gates
+
+
+def _apply(graph: Graph, powers: Mapping[str, int]) -> Graph:
+    constants = dict(graph.constants)
+
+    def scaled(name: str, factor: float) -> str:
+        """The constant times ``factor``, under its own name while one node reads it."""
+        if factor == 1:
+            return name
+        made = name if graph.uses[name] == 1 else f"{name}.x{factor:g}"
+        constants[made] = (graph.constants[name] * np.float32(factor)).astype(np.float32)
+        return made
+
+    def visit(node: Node) -> Node:
+        before = powers.get(node.inputs[0], 0) if node.inputs else 0
+        after = powers.get(node.outputs[0].name, 0)
+        if node.op in _WEIGHTED:
+            x, weight, *bias = node.inputs
+            factors = (
+                scaled(weight, 2.0 ** (before - after)),
+                *(scaled(b, 2.0**-after) for b in bias),
+            )
+            return replace(node, inputs=(x, *factors))
+        if node.op == "LayerNorm":
+            x, *affine = node.inputs
+            axes, eps = node.args
+            inputs = (x, *(scaled(a, 2.0**-after) for a in affine))
+            return replace(node, inputs=inputs, args=(axes, eps * 4.0**-before))
+        if node.op in _HOMOGENEOUS and after:
+            inputs = tuple(
+                scaled(i, 2.0**-after) if i in graph.constants else i for i in node.inputs
+            )
+            return replace(node, inputs=inputs)
+        return node
+
+    return graph.with_nodes([visit(n) for n in graph.nodes], constants=constants)

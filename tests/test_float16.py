@@ -1,0 +1,109 @@
+"""Half precision's range: what would overflow is rescaled exactly, or computed in float32."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from converters import export, load_package
+from converters.evaluate import evaluate, peaks
+from converters.float16 import LARGEST, Safety, rescale
+from converters.passes import run_passes
+from converters.trace import trace
+
+from .lowered import as_module
+
+X = mx.random.normal((1, 8, 8, 4), key=mx.random.key(3))
+
+
+class Stream(nn.Module):
+    """A residual stream of convolutions that grows ``gain``-fold, as FastViTHD's does."""
+
+    def __init__(self, gain: float, norm: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(4, 8, 1)
+        self.up, self.down = nn.Conv2d(8, 16, 1), nn.Conv2d(16, 8, 1)
+        self.down.weight = self.down.weight * gain
+        self.stem.weight, self.stem.bias = (
+            p * min(gain, 1) for p in (self.stem.weight, self.stem.bias)
+        )
+        self.up.bias, self.down.bias = mx.zeros(16), mx.zeros(8)
+        self.norm = nn.LayerNorm(8) if norm else nn.Identity()
+        self.head = nn.Conv2d(8, 3, 1)
+        if not norm:
+            self.head.weight = self.head.weight / gain
+
+    def __call__(self, x):
+        x = self.stem(x)
+        x = x + self.down(nn.gelu(self.up(x)))
+        return self.head(self.norm(x))
+
+
+def raised(net):
+    return run_passes(trace(as_module(net), X))
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("gain", [1e6, 1e-7])
+def test_a_stream_out_of_range_is_rescaled_exactly(gain, norm):
+    graph = raised(Stream(gain, norm))
+    before = peaks(graph, X)
+    safe, safety = rescale(graph, before)
+    after = peaks(safe, X)
+    stream = next(n.output.name for n in graph.nodes if n.op == "Add")
+    assert stream in safety.rescaled
+    assert 2**-9 < after[stream] < LARGEST / 16
+    assert after[stream] == before[stream] * 2.0 ** -safety.rescaled[stream]
+    assert not safety.float32
+    a, b = (evaluate(g, X)[g.outputs[0]] for g in (graph, safe))
+    assert mx.abs(a - b).max() <= 1e-6 * mx.abs(a).max()
+    assert [n.op for n in safe.nodes] == [n.op for n in graph.nodes]  # it costs nothing
+
+
+def test_a_stream_in_range_is_left_alone():
+    graph = raised(Stream(10.0))
+    safe, safety = rescale(graph, peaks(graph, X))
+    assert safe is graph
+    assert not safety.rescaled
+
+
+def test_what_an_activation_needs_as_it_is_is_computed_in_float32(tmp_path):
+    class Hot(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 8, 1), nn.Conv2d(8, 3, 1)
+            self.a.weight = self.a.weight * 1e6
+            self.b.weight = self.b.weight * 1e-6
+
+        def __call__(self, x):
+            return self.b(nn.gelu(self.a(x)))
+
+    net = as_module(Hot())
+    package = load_package(export(net, X, tmp_path / "hot.mlpackage", input_names=["x"]))
+    got = package.predict({"x": np.array(X)})["output"]
+    want = np.array(net(X))
+    assert np.abs(got - want).max() < 5e-3 * np.abs(want).max()
+    said = json.loads(package.metadata["ondevice.float16"])
+    assert said["peak"] > LARGEST
+    assert len(said["float32"]) == 3
+    assert package.operations.count("cast") == 2
+
+
+def test_without_it_the_package_would_overflow(tmp_path, monkeypatch):
+    net = as_module(Stream(1e6))
+    safe = load_package(export(net, X, tmp_path / "safe.mlpackage", input_names=["x"]))
+    home = sys.modules["converters.export"]
+    monkeypatch.setattr(home, "make_safe", lambda graph, _: (graph, Safety()))
+    naive = load_package(export(net, X, tmp_path / "naive.mlpackage", input_names=["x"]))
+    want = np.array(net(X))
+
+    def error(package):
+        return np.abs(package.predict({"x": np.array(X)})["output"] - want).max()
+
+    assert error(safe) < 5e-3 * np.abs(want).max()
+    assert not error(naive) < np.abs(want).max() / 10
