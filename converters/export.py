@@ -22,6 +22,7 @@ from ondevice.output import replacing
 
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
+from .float16 import Safety, make_safe
 from .graph import Graph
 from .interface import Interface, array_interface, image_interface
 from .passes import channels_first, run_passes
@@ -117,6 +118,9 @@ def build(
     interface = named(interface, graph)
     orders = interface.orders
     graph = rename_inputs(graph, interface.input_names)
+    safety = Safety()
+    if precision == "float16":
+        graph, safety = make_safe(graph, interface)
     graph = channels_first(
         graph,
         {name: orders[name] for name in interface.input_names if name in orders},
@@ -126,12 +130,16 @@ def build(
             if name in orders
         },
     ).check()
-    compressed = compress(graph, interface, request, target=target, precision=precision)
-    graph = set_precision(compressed.graph, precision).check()
+    compressed = compress(
+        graph, interface, request, target=target, precision=precision, float32=safety.float32
+    )
+    graph = set_precision(compressed.graph, precision, keep=safety.float32).check()
     names, forms = interface.output_names, compressed.forms
     program = to_program(graph, target=target, names=names, forms=forms)
     package = to_package(program, interface, target=target, compact=bool(forms))
     package.user_defined_metadata.update(compressed.metadata)
+    if precision == "float16":
+        package.user_defined_metadata["ondevice.float16"] = safety.to_json()
     return package
 
 
