@@ -52,11 +52,25 @@ OUTPUTS: dict[str, tuple[Callable[[Any, mx.array], Any], str]] = {
         lambda model, x: _tokens(model.features(x)),
         "Last feature map, row by row, as (1, tokens, channels)",
     ),
+    "image_features": (
+        lambda model, x: _tokens(model.features(x)),
+        "Tokens of the image, (1, tokens, channels), called as in Apple's FastVLM app",
+    ),
+    "projected": (
+        lambda model, x: _projected(model, x),
+        "Tokens of the image as the language model reads them, (1, tokens, dim)",
+    ),
 }
 
 
 def _tokens(x: mx.array) -> mx.array:
     return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def _projected(model: Any, x: mx.array) -> mx.array:
+    if "projector" not in model:
+        raise ConfigError(f"{model.info.name} has no projector; take a whole FastVLM")
+    return model.projector(_tokens(model.features(x)))
 
 
 def image_interface(

@@ -20,6 +20,8 @@ COMMANDS = {  # name -> module:attribute
     "classify": "classify:classify_command",
     "encode": "encode:encode_command",
     "search": "search:search_command",
+    "describe": "describe:describe_command",
+    "bench-vlm": "bench_vlm:bench_command",
     "import": "import_:import_command",
     "export": "export:export_command",
     "verify": "verify:verify_command",

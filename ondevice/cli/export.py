@@ -12,7 +12,14 @@ from ._output import json_option, print_json, print_table
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 PRECISIONS = ("float16", "float32")
-OUTPUTS = {"embed": "embedding", "features": "features", "tokens": "tokens", "logits": "logits"}
+OUTPUTS = {
+    "embed": "embedding",
+    "features": "features",
+    "tokens": "tokens",
+    "image_features": "image_features",
+    "projected": "projected",
+    "logits": "logits",
+}
 
 
 @click.command("export")
@@ -27,6 +34,8 @@ OUTPUTS = {"embed": "embedding", "features": "features", "tokens": "tokens", "lo
 @click.option("--embed", is_flag=True, help="Give the pooled embedding.")
 @click.option("--features", is_flag=True, help="Give the map of every stage.")
 @click.option("--tokens", is_flag=True, help="Give the last map as tokens, for a VLM.")
+@click.option("--image-features", is_flag=True, help="As --tokens, called as Apple's app does.")
+@click.option("--projected", is_flag=True, help="Give a FastVLM's tokens after its projector.")
 @click.option("--force", is_flag=True, help="Replace an existing package.")
 @json_option
 def export_command(
@@ -41,14 +50,16 @@ def export_command(
 ) -> None:
     """Write MODEL (a name, name.tag or saved folder) to a Core ML package.
 
+    Of a FastVLM (a folder, or a repository such as apple/FastVLM-0.5B) it is the encoder.
     Normalization, labels and the preprocessing contract are inside. Several outputs may be
     asked for at once.
     """
     from converters.export import export
 
+    from ..vlm.load import is_vlm, load_encoder
     from ..weights import create_model
 
-    network = create_model(model, pretrained=True)
+    network = load_encoder(model) if is_vlm(model) else create_model(model, pretrained=True)
     outputs = tuple(name for flag, name in OUTPUTS.items() if wanted[flag])
     path = out or Path(f"{network.info.name}.mlpackage")
     start = time.perf_counter()

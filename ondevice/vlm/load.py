@@ -30,6 +30,7 @@ from .checkpoint import (
 from .model import VLM
 from .vision import Projector, Recent, Vision, VisionTower
 
+_REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 LICENSE = "apple-amlr"  # of all FastVLM's weights, converted or not
 
 
@@ -49,7 +50,6 @@ def load_vlm(
     Raises ConfigError, WeightsError, HubError.
     """
     _require_mlx_lm()
-    mention_license(str(name), LICENSE)
     folder = find_folder(name, revision)
     config, parts = read_config(folder), read_parts(folder)
     language = _language(config, parts, folder)
@@ -64,6 +64,13 @@ def load_vlm(
     )
 
 
+def load_encoder(name: str | Path, *, revision: str | None = None) -> nn.Module:
+    """FastViTHD with the projector out of a FastVLM, for export. Raises as ``load_vlm``."""
+    folder = find_folder(name, revision)
+    tower = load_tower(read_parts(folder), folder, name=str(name), dtype=mx.float32)
+    return tower.exportable()
+
+
 def _require_mlx_lm() -> None:
     try:
         import mlx_lm  # noqa: F401
@@ -74,15 +81,28 @@ def _require_mlx_lm() -> None:
 
 
 def find_folder(name: str | Path, revision: str | None = None) -> Path:
-    """The folder of a checkpoint, fetched if it has to be. Raises ConfigError, HubError."""
+    """The folder of a FastVLM, fetched if it has to be. Raises ConfigError, HubError."""
     folder = Path(name)
     if not folder.is_dir():
-        if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) or str(name).startswith("."):
+        if not _REPOSITORY.fullmatch(str(name)):
             raise ConfigError(f"{name} is no folder, and no repository: those are OWNER/NAME")
+        mention_license(str(name), LICENSE)  # before it comes
         folder = fetch_folder(str(name), FILES, missing_files, revision)
     if lacks := missing_files(folder):
         raise ConfigError(f"{folder} is no FastVLM: it lacks {', '.join(lacks)}")
+    read_config(folder)
+    mention_license(str(name), LICENSE)
     return folder
+
+
+def is_vlm(name: str) -> bool:
+    """Whether ``name`` means a FastVLM, or a repository of the hub, which has to be one."""
+    if not Path(name).is_dir():
+        return bool(_REPOSITORY.fullmatch(name))
+    try:
+        return bool(read_config(Path(name)))
+    except ConfigError:
+        return False
 
 
 def load_tower(

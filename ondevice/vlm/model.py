@@ -11,6 +11,7 @@ import mlx.nn as nn
 
 from .. import backend
 from ..errors import ConfigError
+from ..preprocess import each
 from .answer import Answer
 from .clock import Clock
 from .prompt import conversation
@@ -88,21 +89,22 @@ class VLM:
         """
         _check_sampling(max_tokens, temperature, top_p)
         backend.advise()
-        clock = Clock()
-        embedded = self.tower.embed(images, vision or self.vision, clock)
-        with clock("prefill"):
-            inputs = self.splice(self.tokenize(prompt, len(embedded)), embedded)
-        room = self.context - len(inputs)
-        image_tokens = sum(map(len, embedded))
-        if room < 1:
+        pictures, vision, clock = list(each(images)), vision or self.vision, Clock()
+        texts = self.tokenize(prompt, len(pictures))
+        image_tokens = vision.count * len(pictures)
+        prompt_tokens = sum(map(len, texts)) + image_tokens
+        if (room := self.context - prompt_tokens) < 1:
             raise ConfigError(
-                f"the prompt has {len(inputs):,} tokens, {image_tokens:,} of them of images; "
+                f"the prompt has {prompt_tokens:,} tokens, {image_tokens:,} of them of images; "
                 f"{self.name} takes at most {self.context - 1:,}"
             )
+        embedded = self.tower.embed(pictures, vision, clock)
         return Answer(
-            self._responses(inputs, min(max_tokens, room), temperature, top_p, seed),
+            self._responses(
+                self.splice(texts, embedded), min(max_tokens, room), temperature, top_p, seed
+            ),
             clock,
-            prompt_tokens=len(inputs),
+            prompt_tokens=prompt_tokens,
             image_tokens=image_tokens,
             stop=[stop] if isinstance(stop, str) else stop,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections import OrderedDict
@@ -123,6 +124,12 @@ class VisionTower:
         """The contract: the same as in the package that ``ondevice export`` makes."""
         spec: Preprocess = self.encoder.info.preprocess
         return replace(spec, size=vision.size, crop_mode=vision.crop)
+
+    def exportable(self) -> nn.Module:
+        """The encoder and projector as one model: a package may give tokens of either."""
+        model = copy.copy(self.encoder)
+        model.projector = self.projector
+        return model
 
     def levels(self, images: ImageLike | Iterable[ImageLike], vision: Vision) -> list[Levels]:
         """Each picture as the encoder takes it. Raises ImageError that lists all bad ones."""

@@ -1,0 +1,97 @@
+"""``ondevice bench-vlm``: what a picture's size and tokens cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._output import json_option, print_json, print_table, progress
+from ._vision import load, model_options
+
+if TYPE_CHECKING:
+    from ..vlm import Vision
+    from ..vlm.bench import Cost
+
+SIZES = (256, 512, 768, 1024)
+HEADER = (
+    ">px",
+    ">tokens",
+    "reduced",
+    ">preprocess",
+    ">encode",
+    ">project",
+    ">prefill",
+    ">first token",
+    ">tokens/s",
+    ">error",
+)
+
+
+@click.command("bench-vlm")
+@click.argument("image", required=False)
+@click.option("--size", "sizes", type=int, multiple=True, help="In pixels; may be repeated.")
+@click.option("--tokens", type=int, multiple=True, help="Reduce to so many; may be repeated.")
+@click.option("--method", "methods", multiple=True, help="dct or merge; both by default.")
+@click.option("--repeat", default=3, show_default=True, type=click.IntRange(min=1))
+@model_options
+@json_option
+def bench_command(
+    image: str | None,
+    sizes: tuple[int, ...],
+    tokens: tuple[int, ...],
+    methods: tuple[Any, ...],
+    repeat: int,
+    model: str,
+    revision: str | None,
+    dtype: str,
+    as_json: bool,
+) -> None:
+    """Print the time to the first token against the pixels and tokens of IMAGE.
+
+    Of each size also with its tokens reduced, to a quarter by default; the error is then how
+    far the projected tokens are from what they were. Without IMAGE, noise is looked at.
+    """
+    visions = plan(sizes or SIZES, tokens, methods or ("dct", "merge"))
+    vlm = load(model, revision, dtype)
+    from ..vlm.bench import bench
+
+    measured = bench(vlm, image or _noise(), visions, repeat=repeat)
+    costs = list(progress(measured, "measuring", len(visions)))
+    if as_json:
+        print_json({"model": vlm.name, "repeat": repeat, "costs": [asdict(c) for c in costs]})
+    else:
+        print_table(HEADER, map(_row, costs))
+
+
+def plan(sizes: Sequence[int], tokens: Sequence[int], methods: Sequence[Any]) -> list[Vision]:
+    """Each size as it is, then with fewer tokens, in every way."""
+    from ..vlm import Vision
+
+    visions = []
+    for size in sizes:
+        full = Vision(size=size)
+        fewer = [n for n in tokens or [full.grid // 4] if 0 < n < full.grid]
+        reduced = [Vision(size=size, tokens=n, method=m) for n in fewer for m in methods]
+        visions += [full, *reduced]
+    return visions
+
+
+def _noise() -> Any:
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (768, 1024, 3), dtype=np.uint8)
+
+
+def _row(cost: Cost) -> tuple[object, ...]:
+    steps = ("preprocess", "encode", "project", "prefill", "time_to_first_token")
+    return (
+        cost.vision.size,
+        cost.vision.count,
+        cost.vision.method if cost.vision.tokens else None,
+        *(f"{cost.seconds[step]:.3f} s" for step in steps),
+        f"{cost.tokens_per_second:.1f}",
+        None if cost.error is None else f"{cost.error:.1%}",
+    )
