@@ -28,6 +28,7 @@ class Ranks:
             return np.stack([values] * self.size)
         try:
             found = mx.distributed.all_gather(mx.array(values[None]), group=self.group)
+            mx.eval(found)  # np.array alone gives noise when a rank is lost, and no error
             return np.array(found)
         except RuntimeError as error:
             raise OnDeviceError(

@@ -1,0 +1,152 @@
+"""Ranks of MLX's ring backend on loopback, started as mlx.launch would."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ondevice
+from ondevice.encode import encode
+from ondevice.index import open_index
+from ondevice.ranks import Ranks
+
+COUNT = 20
+
+# What rank 1 does instead when it has kept one batch: it dies.
+DYING = """
+import os, signal, sys
+from ondevice import journal
+from ondevice.cli import run
+
+append = journal.Journal.append
+
+def once(self, record):
+    append(self, record)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ["MLX_RANK"] == "1":
+    journal.Journal.append = once
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks") / "pictures"
+    folder.mkdir()
+    levels = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8)
+    for n, picture in enumerate(levels):
+        Image.fromarray(picture).save(folder / f"{n:02}.png")
+    (folder / "07.png").write_bytes(b"x")
+    return folder
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def ranks(folders, args, code=None, options=()):
+    """One process for each working folder: their exit statuses and what they said."""
+    hosts = folders[0] / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(len(folders))]))
+    started = []
+    for rank, folder in enumerate(folders):
+        variables = {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}
+        start = ["-c", code] if code else ["-m", "ondevice"]
+        extra = options[rank] if options else []
+        started.append(
+            subprocess.Popen(
+                [sys.executable, *start, "encode", *map(str, args), *extra],
+                cwd=folder,
+                env=os.environ | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    said = [process.communicate(timeout=120) for process in started]
+    return [process.returncode for process in started], said
+
+
+def alone(folder, args):
+    command = [sys.executable, "-m", "ondevice", "encode", *map(str, args)]
+    return subprocess.run(command, cwd=folder, capture_output=True).returncode
+
+
+def rows_of(path):
+    return np.concatenate([np.array(rows) for rows in open_index(path).chunks()])
+
+
+def test_a_killed_rank_is_noticed_and_the_job_goes_on(pictures, tmp_path):
+    args = [pictures, "--batch-size", "2", "--out"]
+    assert alone(tmp_path, [*args, "whole.npz"]) == 1
+    status, said = ranks([tmp_path] * 2, [*args, "e.npz"], DYING)
+    assert status == [2, -signal.SIGKILL]
+    assert "error: rank 0 lost another one" in said[0][1]
+    kept = {path.name: path.stat().st_size // 1294 for path in tmp_path.glob("*/?.rows")}
+    assert kept == {"0.rows": 5, "1.rows": 1}
+    assert not (tmp_path / "e.npz").exists()
+    status, said = ranks([tmp_path] * 2, [*args, "e.npz"])
+    assert status == [1, 0]
+    assert said[0][0] == "e.npz: 19 x 160, shvit_nano.cifar10\n"
+    assert f"error: {pictures}/07.png is not an image" in said[0][1]
+    assert said[1][0] == ""
+    assert (tmp_path / "e.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert not (tmp_path / "e.npz.partial").exists()
+
+
+def test_ranks_that_share_no_disk_send_their_rows_to_the_first(pictures, tmp_path):
+    folders = [tmp_path / str(n) for n in range(4)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "pictures").symlink_to(pictures)
+    args = ["pictures/", "--batch-size", "2", "--out"]
+    assert alone(folders[0], [*args, "whole.npz"]) == 1
+    status, _ = ranks(folders, [*args, "e.npz"])
+    assert status == [1, 0, 0, 0]
+    assert (folders[0] / "e.npz").read_bytes() == (folders[0] / "whole.npz").read_bytes()
+    assert [sorted(os.listdir(f)) for f in folders[1:]] == [["pictures"]] * 3
+
+
+def test_ranks_that_differ_all_say_so(pictures, tmp_path):
+    status, said = ranks(
+        [tmp_path] * 2, [pictures, "--out", "e.npz"], options=([], ["--batch-size", "2"])
+    )
+    assert status == [2, 2]
+    for rank, (_, err) in enumerate(said):
+        assert f"rank {rank} and rank {1 - rank} were given different models, files" in err
+    assert os.listdir(tmp_path) == ["hosts.json"]
+
+
+class Pair(Ranks):
+    """Rank 0 of two, the other of which says what it is told to."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.size, self.answers = 2, iter(answers)
+
+    def gather(self, values):
+        return np.stack([values, next(self.answers)])
+
+
+def test_records_arrive_in_blocks_padded_to_the_longest():
+    answers = [3, np.frombuffer(b"aabbcc", np.uint8), 1, np.frombuffer(b"dd", np.uint8), 0]
+    received = Pair(answers).send_to_first([b"zz"], 2)
+    assert list(received) == [b"zz", b"aa", b"bb", b"cc", b"dd"]
+
+
+def test_one_process_needs_no_group(pictures, tmp_path):
+    model = ondevice.create_model("shvit_nano.cifar10")
+    paths = [pictures / f"{n:02}.png" for n in range(5)]
+    encode(model, paths, tmp_path / "e.npz")
+    assert rows_of(tmp_path / "e.npz").shape == (5, 160)
