@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,89 +16,34 @@ import mlx.nn as nn
 import numpy as np
 
 from ondevice.config import Preprocess
-from ondevice.errors import ConfigError, GateError
+from ondevice.errors import ConfigError, ImageError, PackageError
+from ondevice.labels import with_labels
 from ondevice.layers import ImageModel
 from ondevice.preprocess import resize_and_crop
 
+from .figures import MEASURES, Meter
 from .graph import Array
-from .interface import Interface, array_interface, image_interface
+from .interface import OUTPUTS, Interface, array_interface, image_interface
+from .ladder import declared, example_inputs, fresh_packages, output_kinds
 from .passes.layout import NCHW
+from .report import AS_SAVED, Report as Report, Step
+from .trail import Deviation, deviations
 
 if TYPE_CHECKING:
+    from ondevice.preprocess import OnError
+
     from .coreml.loaded import Backend, Package
 
 # Least figures by the package's precision. A float32 package only reorders sums; half
 # precision rounds every stored value to 11 bits, which deep nets add up to some -60 dB.
+# Of a compressed one only the decisions are held to the model's.
 GATES: dict[str, dict[str, float]] = {
     "float32": {"relative_error": 1e-5},
-    "float16": {"psnr_db": 55.0, "top1_agreement": 0.998},
+    "float16": {"psnr_db": 55.0},
+    "compressed classes": {"top1_agreement": 0.9},
+    "compressed": {"cosine": 0.9},
 }
-_UPPER = frozenset({"relative_error", "max_error"})  # limits from above; the others from below
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One output of a package against the model's, over all images.
-
-    ``relative_error`` is the largest difference over the largest value, ``psnr_db`` the same
-    value over the root mean square difference. Agreement is a share, for class scores only.
-    """
-
-    output: str
-    cosine: float
-    psnr_db: float
-    max_error: float
-    relative_error: float
-    finite: bool
-    worst_image: str
-    top1_agreement: float | None = None
-    top5_agreement: float | None = None
-
-    def failures(self, gates: Mapping[str, float]) -> list[str]:
-        """The gates that these figures miss, in words."""
-        missed = [] if self.finite else [f"{self.output} has NaN or infinite values"]
-        for name, limit in gates.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            inside = value <= limit if name in _UPPER else value >= limit
-            if not inside:
-                sign = ">" if name in _UPPER else "<"
-                missed.append(f"{self.output} {name} {value:.4g} {sign} {limit:g}")
-        return missed
-
-
-@dataclass(frozen=True)
-class Report:
-    """What ``verify`` found: numbers first, then a verdict."""
-
-    model: str
-    package: str
-    backend: str
-    precision: str
-    images: int
-    package_bytes: int
-    comparisons: tuple[Comparison, ...]
-    gates: Mapping[str, float]
-    versions: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def failures(self) -> list[str]:
-        return [line for c in self.comparisons for line in c.failures(self.gates)]
-
-    @property
-    def passed(self) -> bool:
-        return not self.failures
-
-    def require(self) -> Report:
-        """Itself; raises GateError that lists every gate missed."""
-        if self.failures:
-            raise GateError(f"{self.package}: {'; '.join(self.failures)}")
-        return self
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"passed": self.passed, "failures": self.failures}
+AGREEMENT = 0.998
 
 
 def verify(
@@ -105,47 +53,128 @@ def verify(
     *,
     backend: Backend = "reference",
     gates: Mapping[str, float] | None = None,
+    ladder: bool = False,
+    on_error: OnError | None = None,
 ) -> Report:
     """Run ``package`` and ``model`` on the same ``images`` and compare every output.
 
     For a model of ``ondevice.create_model`` an image is a path, a PIL image or uint8 levels;
     the package's own preprocessing contract applies to both sides. For any other module it
     is an array, or a tuple of them, as the module takes it. The model runs in float32 as it
-    is, unfused; ``gates`` replace the default ones of the package's precision.
+    is, unfused. ``ladder`` also exports the model afresh, in float32 and in the package's
+    precision, so that what fails first says why. ``gates`` replace limits of the same name in
+    every step, or are added to the last.
+
+    A picture that cannot be used is left out and given to ``on_error``, by its position and
+    the ImageError; without ``on_error``, all of them are listed by an ImageError.
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
     from .coreml.loaded import Package, load_package
 
     package = package if isinstance(package, Package) else load_package(package)
-    samples = list(_samples(model, package, images))
-    if not samples:
-        raise ConfigError("verify needs at least one image")
+    if backend == "coreml" and sys.platform != "darwin":
+        raise PackageError("backend='coreml' needs macOS; use backend='reference' here")
+    check_gates(gates or {})
     reference = _reference(model, package)
-    meters = {n: _Meter(n) for n in reference.output_names if n != "probabilities"}
-    for name, given in samples:
-        wanted = compute(reference, given)
-        got = package.predict(dict(zip(package.inputs, given, strict=True)), backend=backend)
-        for output, meter in meters.items():
-            meter.add(name, wanted[output], np.asarray(got[output]))
-    precision = package.metadata.get("ondevice.precision", "float16")
+    with _fresh(model, package, ladder) as fresh:
+        rungs = [_Rung(f"package {p}", p, fresh[p]) for p in fresh]
+        rungs.append(_Rung(AS_SAVED, _precision(package), package, backend))
+        count = 0
+        for name, given in _samples(model, package, images, on_error):
+            wanted, count = compute(reference, given), count + 1
+            for rung in rungs:
+                rung.add(name, given, wanted)
+        if not count:
+            raise ConfigError("verify needs at least one image")
+        steps = [rung.step() for rung in rungs]
+        if fresh:
+            pairs = zip(steps, rungs, strict=True)
+            steps = [replace(s, trail=r.trail(s, fresh["float32"])) for s, r in pairs]
     return Report(
         model=_model_name(model),
         package=package.path.name,
-        backend=backend,
-        precision=precision,
-        images=len(samples),
-        package_bytes=folder_bytes(package.path),
-        comparisons=tuple(m.result() for m in meters.values()),
-        gates=GATES[precision] if gates is None else gates,
-        versions={"python": platform.python_version(), "platform": platform.system()},
+        images=count,
+        steps=tuple(_with_gates(steps, gates or {})),
+        problems=tuple(_problems(model, package)),
         notes=tuple(_notes(model, package)),
+        versions=versions(),
     )
+
+
+def _fresh(
+    model: nn.Module, package: Package, ladder: bool
+) -> AbstractContextManager[dict[str, Package]]:
+    return fresh_packages(model, package) if ladder else nullcontext({})
+
+
+class _Rung:
+    """A package on its way to a step."""
+
+    def __init__(
+        self, name: str, precision: str, package: Package, backend: Backend = "reference"
+    ) -> None:
+        self.name, self.precision = name, precision
+        self.package, self.backend = package, backend
+        self.meters: dict[str, Meter] = {}
+
+    def add(self, name: str, given: Sequence[Array], wanted: Mapping[str, Array]) -> None:
+        got = self.package.predict(self._named(given), backend=self.backend)
+        for output, array in wanted.items():
+            meter = self.meters.setdefault(output, Meter(output))
+            meter.add(name, given, array, np.asarray(got[output]))
+
+    def _named(self, given: Sequence[Array]) -> dict[str, Array]:
+        return dict(zip(self.package.inputs, given, strict=True))
+
+    def step(self) -> Step:
+        return Step(
+            name=self.name,
+            precision=self.precision,
+            backend=self.backend,
+            package_bytes=folder_bytes(self.package.path),
+            comparisons=tuple(meter.result() for meter in self.meters.values()),
+            gates=default_gates(self.package, self.precision, saved=self.name == AS_SAVED),
+        )
+
+    def trail(self, step: Step, reference: Package) -> tuple[Deviation, ...]:
+        if reference is self.package:
+            return ()
+        meters = self.meters.values()
+        given = next(m.worst[2] for m in meters if m.worst[1] == step.worst_image)
+        return deviations(self.package, reference, self._named(given))
+
+
+def default_gates(package: Package, precision: str, *, saved: bool) -> dict[str, float]:
+    if "ondevice.recipe" in package.metadata:
+        return GATES["compressed classes" if "logits" in package.outputs else "compressed"]
+    gates = GATES.get(precision, GATES["float16"])
+    return gates | {"top1_agreement": AGREEMENT} if saved else gates
+
+
+def check_gates(gates: Mapping[str, float]) -> None:
+    """Raises ConfigError for a figure that does not exist."""
+    if unknown := [name for name in gates if name not in MEASURES]:
+        raise ConfigError(f"no gate {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+
+
+def _with_gates(steps: Sequence[Step], gates: Mapping[str, float]) -> Iterator[Step]:
+    """Limits of the same name replaced in every step; new ones put to the last."""
+    for step in steps:
+        mine = {k: v for k, v in gates.items() if k in step.gates or step is steps[-1]}
+        yield replace(step, gates={**step.gates, **mine})
 
 
 def folder_bytes(path: Path) -> int:
     """The size of a package: all files in it."""
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+
+
+def versions() -> dict[str, str]:
+    names = ("ondevice", "mlx", "coremltools", "numpy")
+    system = f"{platform.system()} {platform.machine()}"
+    found = {name: version(name) for name in names}
+    return found | {"python": platform.python_version(), "platform": system}
 
 
 def compute(reference: Interface, given: Sequence[Array]) -> dict[str, Array]:
@@ -166,32 +195,47 @@ def _laid(value: Array, order: Any) -> Array:
 
 def _reference(model: nn.Module, package: Package) -> Interface:
     """What to compare with: the outputs that the package declares, from the unfused model."""
-    declared = [name for name in package.outputs if not name.startswith("classLabel")]
     if not isinstance(model, ImageModel):
-        zeros = [mx.zeros(f.shape) for f in package.inputs.values()]
-        return array_interface(model, zeros, output_names=declared)
-    kinds = list(dict.fromkeys(name.split("_")[0] for name in declared))
-    if kinds == ["probabilities"]:
-        kinds = ["logits"]
+        return array_interface(model, example_inputs(package), output_names=declared(package))
+    kinds = output_kinds(package)
+    if foreign := set(kinds) - OUTPUTS.keys():
+        raise ConfigError(
+            f"{package.path} gives {', '.join(sorted(foreign))}, which no model here gives; "
+            f"there are {', '.join(OUTPUTS)}"
+        )
+    if [feature.kind for feature in package.inputs.values()] != ["image"]:
+        given = ", ".join(f"{f.name} ({f.kind})" for f in package.inputs.values())
+        raise ConfigError(f"{package.path} takes {given}; {model.info.name} takes one picture")
     size = package.preprocess.size if package.preprocess else None
     whole = image_interface(model, outputs=kinds, size=size, fused=False)
-    if missing := set(declared) - set(whole.output_names):
-        raise ConfigError(f"{package.path} has outputs no model of ours has: {sorted(missing)}")
+    if missing := set(declared(package)) - set(whole.output_names):
+        listed = ", ".join(sorted(missing))
+        raise ConfigError(f"{package.path} gives {listed}, which {model.info.name} does not")
     return whole
 
 
 def _samples(
-    model: nn.Module, package: Package, images: Iterable[Any]
-) -> Iterable[tuple[str, tuple[Array, ...]]]:
+    model: nn.Module, package: Package, images: Iterable[Any], on_error: OnError | None
+) -> Iterator[tuple[str, tuple[Array, ...]]]:
     """Every image with a name, as what goes in on both sides."""
-    for i, image in enumerate(images):
-        if isinstance(model, ImageModel):
-            name = Path(image).name if isinstance(image, str | Path) else f"image {i}"
-            spec = package.preprocess or model.info.preprocess
-            yield name, (_levels(image, spec),)
-        else:
+    if not isinstance(model, ImageModel):
+        for i, image in enumerate(images):
             arrays = image if isinstance(image, tuple | list) else (image,)
             yield f"input {i}", tuple(np.array(a) for a in arrays)
+        return
+    spec, unusable = package.preprocess or model.info.preprocess, []
+    for i, image in enumerate(images):
+        name = Path(image).name if isinstance(image, str | Path) else f"image {i}"
+        try:
+            levels = _levels(image, spec)
+        except ImageError as error:
+            unusable.append(str(error))
+            if on_error:
+                on_error(i, error)
+        else:
+            yield name, (levels,)
+    if unusable and not on_error:
+        raise ImageError("; ".join(unusable))
 
 
 def _levels(image: Any, spec: Preprocess) -> Array:
@@ -199,66 +243,28 @@ def _levels(image: Any, spec: Preprocess) -> Array:
     return image if ready else resize_and_crop(image, spec)
 
 
+def _precision(package: Package) -> str:
+    return package.metadata.get("ondevice.precision", "float16")
+
+
 def _model_name(model: nn.Module) -> str:
     return model.info.name if isinstance(model, ImageModel) else type(model).__name__
 
 
-def _notes(model: nn.Module, package: Package) -> Iterable[str]:
+def _problems(model: nn.Module, package: Package) -> Iterator[str]:
+    if not isinstance(model, ImageModel) or "logits" not in package.outputs:
+        return
+    wanted = with_labels(model.info).labels
+    found = package.labels
+    for i, (ours, theirs) in enumerate(zip(wanted, found, strict=False)):
+        if ours != theirs:
+            yield f"class {i} is {theirs!r} in the package and {ours!r} in the model"
+            return
+
+
+def _notes(model: nn.Module, package: Package) -> Iterator[str]:
     from .export import weights_hash
 
     said = package.metadata.get("ondevice.weights_sha256")
     if said and isinstance(model, ImageModel) and said != weights_hash(model):
         yield "the package was made from other weights than this model has"
-
-
-class _Meter:
-    """Adds up the figures of one output over images."""
-
-    def __init__(self, output: str) -> None:
-        self.output = output
-        self.count = 0
-        self.squares = self.peak = self.error = 0.0
-        self.dot = self.own = self.other = 0.0
-        self.worst = ("", -1.0)
-        self.top1: list[bool] = []
-        self.top5: list[float] = []
-        self.finite = True
-
-    def add(self, image: str, wanted: Array, got: Array) -> None:
-        if wanted.shape != got.shape:
-            raise ConfigError(
-                f"{self.output} is {list(got.shape)}; the model gives {list(wanted.shape)}"
-            )
-        a, b = wanted.astype(np.float64).ravel(), got.astype(np.float64).ravel()
-        if not np.isfinite(b).all():
-            self.finite = False
-            b = np.nan_to_num(b)
-        difference = np.abs(a - b)
-        self.count += a.size
-        self.squares += float(difference @ difference)
-        self.peak = max(self.peak, float(np.abs(a).max()))
-        self.error = max(self.error, float(difference.max()))
-        self.dot += float(a @ b)
-        self.own += float(a @ a)
-        self.other += float(b @ b)
-        self.worst = max(self.worst, (image, float(difference.max())), key=lambda pair: pair[1])
-        if self.output == "logits":
-            k = min(5, a.size)
-            best, found = np.argsort(-a)[:k], np.argsort(-b)[:k]
-            self.top1.append(bool(best[0] == found[0]))
-            self.top5.append(len(set(best) & set(found)) / k)
-
-    def result(self) -> Comparison:
-        rms = (self.squares / self.count) ** 0.5
-        peak = self.peak or 1.0
-        return Comparison(
-            output=self.output,
-            cosine=self.dot / ((self.own * self.other) ** 0.5 or 1.0),
-            psnr_db=float(20 * np.log10(peak / rms)) if rms else float("inf"),
-            max_error=self.error,
-            relative_error=self.error / peak,
-            finite=self.finite,
-            worst_image=self.worst[0],
-            top1_agreement=float(np.mean(self.top1)) if self.top1 else None,
-            top5_agreement=float(np.mean(self.top5)) if self.top5 else None,
-        )

@@ -42,7 +42,7 @@ def test_export_then_verify(capsys):
     assert made["package"] == "shvit_nano.flowers.mlpackage"
     assert run(["verify", made["package"], "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["comparisons"][0]["psnr_db"] > 55
+    assert report["steps"][-1]["comparisons"][0]["psnr_db"] > 55
     assert run(["verify", made["package"], "--model", "shvit_nano.cifar10"]) == 2
     assert "5" in capsys.readouterr().err  # five classes against ten
 

@@ -106,6 +106,13 @@ class Package:
             raise PackageError(f"{self.path}: bad {PREPROCESS_KEY}: {error}") from error
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """A classifier's classes in order."""
+        operations = self.program.functions[self.default_function].operations
+        found = [op.classes.val for op in operations if op.op_type == "classify"]
+        return tuple(map(str, found[0])) if found else ()
+
+    @property
     def operations(self) -> list[str]:
         """The default function's operation types in order, constants aside."""
         return [op.type for op in self.stored().operations]

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ImageError
+from ..output import check_free
 from ._output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from converters.verify import Report
+    from converters.coreml.loaded import Package
+    from converters.report import Report, Step
 
 BACKENDS = ("reference", "coreml", "auto")
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .heic".split())
+
+
+def _gate(text: str) -> tuple[str, float]:
+    """``psnr_db=50`` as a name and a limit."""
+    name, _, limit = text.partition("=")
+    try:
+        return name.strip(), float(limit)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not like psnr_db=50") from None
 
 
 @click.command("verify")
@@ -23,6 +35,17 @@ IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .heic".sp
 @click.option("--images", type=click.Path(path_type=Path), help="A folder of pictures.")
 @click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--backend", type=click.Choice(BACKENDS), default="reference", show_default=True)
+@click.option(
+    "--ladder/--no-ladder",
+    default=True,
+    show_default=True,
+    help="Also export the model afresh, to see at which step precision is lost.",
+)
+@click.option(
+    "gates", "--gate", multiple=True, type=_gate, metavar="NAME=VALUE", help="As psnr_db=50."
+)
+@click.option("--html", type=click.Path(path_type=Path), help="Write a report to this file.")
+@click.option("--force", is_flag=True, help="Replace an existing report.")
 @json_option
 @click.pass_context
 def verify_command(
@@ -32,31 +55,59 @@ def verify_command(
     images: Path | None,
     limit: int,
     backend: Any,
+    ladder: bool,
+    gates: tuple[tuple[str, float], ...],
+    html: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Compare PACKAGE with the model it came from, on the same images.
 
-    Without --images on four test patterns. Exit status 1 if a gate is missed.
+    Without --images on four test patterns. Exit status 1 if a gate is missed, 2 if pictures
+    had to be left out.
     """
     from converters.coreml.loaded import load_package
-    from converters.verify import verify
+    from converters.verify import check_gates, verify
 
-    from ..weights import create_model
-
+    check_gates(dict(gates))
+    if html:
+        check_free(html.absolute(), force=force)
     opened = load_package(package)
-    name = model or opened.metadata.get("ondevice.model")
-    if not name:
-        raise ConfigError(f"{package} does not say what model it is; give it with --model")
-    network = create_model(name, pretrained=True)
+    network = _model(opened, model)
     size = opened.preprocess.size if opened.preprocess else network.info.preprocess.size
     chosen = pictures(images)[:limit] if images else patterns(size)
     shown = progress(chosen, "verifying", len(chosen))
-    report = verify(network, opened, shown, backend=backend)
+    bad: dict[int, ImageError] = {}
+    report = verify(
+        network,
+        opened,
+        shown,
+        backend=backend,
+        gates=dict(gates),
+        ladder=ladder,
+        on_error=bad.__setitem__,
+    )
+    if html:
+        from converters.html import write_html
+
+        write_html(report, opened, html, force=force)
     if as_json:
         print_json(report.to_dict())
     else:
         print_report(report)
-    ctx.exit(0 if report.passed else 1)
+    for problem in bad.values():
+        click.echo(f"error: {problem}", err=True)
+    ctx.exit(1 if not report.passed else 2 if bad else 0)
+
+
+def _model(package: Package, name: str | None) -> Any:
+    """The model called ``name``, or else the one the package says it came from."""
+    from ..weights import create_model
+
+    name = name or package.metadata.get("ondevice.model")
+    if not name:
+        raise ConfigError(f"{package.path} does not say what model it is; give it with --model")
+    return create_model(name, pretrained=True)
 
 
 def pictures(folder: Path) -> list[Path]:
@@ -85,34 +136,48 @@ def patterns(size: int) -> list[Any]:
 
 
 def print_report(report: Report) -> None:
-    """The report as a table and a verdict."""
-    print_table(
-        ("output", ">PSNR dB", ">max error", ">relative", ">cosine", ">top-1", ">top-5"),
-        (
-            (
+    """Each step's figures and a verdict."""
+    click.echo(
+        f"{report.package} ({report.package_bytes / 1e6:.2f} MB) against {report.model} in "
+        f"MLX float32, {report.images} images"
+    )
+    header = ("step", "output", ">PSNR dB", ">relative", ">cosine", ">top-1", ">top-5")
+    print_table((*header, "worst image", "verdict"), _rows(report))
+    for note in report.notes:
+        click.echo(f"warning: {note}", err=True)
+    for problem in report.problems:
+        click.echo(f"FAILED: {problem}")
+    for step in report.steps:
+        _print_failure(step)
+    if report.passed:
+        click.echo(f"passed: {gate_text(report.steps[-1])}")
+
+
+def _rows(report: Report) -> Iterator[tuple[object, ...]]:
+    for step in report.steps:
+        for c in step.comparisons:
+            yield (
+                step.name,
                 c.output,
                 f"{c.psnr_db:.1f}",
-                f"{c.max_error:.2e}",
                 f"{c.relative_error:.1e}",
                 f"{c.cosine:.7f}",
                 percent(c.top1_agreement),
                 percent(c.top5_agreement),
+                c.worst_image,
+                "FAILED" if c.failures(step.gates) else "ok",
             )
-            for c in report.comparisons
-        ),
-    )
-    megabytes = report.package_bytes / 1e6
-    click.echo(
-        f"{report.package} ({report.precision}, {megabytes:.2f} MB) against {report.model}, "
-        f"{report.images} images, {report.backend} backend"
-    )
-    for note in report.notes:
-        click.echo(f"warning: {note}", err=True)
-    for failure in report.failures:
-        click.echo(f"FAILED: {failure}")
-    if report.passed:
-        gates = ", ".join(f"{k} {v:g}" for k, v in report.gates.items())
-        click.echo(f"passed: {gates}")
+
+
+def _print_failure(step: Step) -> None:
+    for line in step.failures:
+        click.echo(f"FAILED: {step.name}: {line} (worst: {step.worst_image})")
+    if step.jump:
+        click.echo(f"        the error first jumps at {step.jump}")
+
+
+def gate_text(step: Step) -> str:
+    return ", ".join(f"{name} {limit:g}" for name, limit in step.gates.items())
 
 
 def percent(share: float | None) -> str:

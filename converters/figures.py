@@ -1,0 +1,144 @@
+"""How far apart two arrays are: over all images, and for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ondevice.errors import ConfigError
+
+from .graph import Array
+
+EXACT = 200.0  # dB: what equal arrays are given, beyond any float32 rounding
+UPPER = frozenset({"relative_error", "max_error"})  # limits from above; others from below
+
+
+@dataclass(frozen=True)
+class ImageFigures:
+    """One output of one image."""
+
+    image: str
+    psnr_db: float
+    max_error: float
+    top1_agrees: bool | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output of a package against the model's, over all images.
+
+    ``relative_error`` is the largest difference over the largest value, ``psnr_db`` the same
+    value over the root mean square difference (at most 200). Agreement is a share, for class
+    scores only.
+    """
+
+    output: str
+    cosine: float
+    psnr_db: float
+    max_error: float
+    relative_error: float
+    finite: bool
+    worst_image: str
+    top1_agreement: float | None = None
+    top5_agreement: float | None = None
+    per_image: tuple[ImageFigures, ...] = ()
+
+    def failures(self, gates: Mapping[str, float]) -> list[str]:
+        """The gates that these figures miss, in words."""
+        missed = [] if self.finite else [f"{self.output} has NaN or infinite values"]
+        for name, limit in gates.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            inside = value <= limit if name in UPPER else value >= limit
+            if not inside:
+                sign = ">" if name in UPPER else "<"
+                missed.append(f"{self.output} {name} {value:.4g} {sign} {limit:g}")
+        return missed
+
+
+# What a gate may limit.
+MEASURES = tuple(
+    "psnr_db relative_error max_error cosine top1_agreement top5_agreement".split()
+)
+
+
+def psnr(peak: float, rms: float) -> float:
+    """Peak over root mean square error in dB, from 0 to ``EXACT``."""
+    if not rms:
+        return EXACT
+    return float(np.clip(20 * np.log10((peak or 1.0) / rms), 0, EXACT))
+
+
+def compare(wanted: Array, got: Array) -> float:
+    """The PSNR of one array in dB; 0 if values are NaN or infinite that should not be."""
+    a, b = wanted.astype(np.float64).ravel(), got.astype(np.float64).ravel()
+    known = np.isfinite(a)
+    a, b = a[known], b[known]
+    if not a.size:
+        return EXACT
+    if not np.isfinite(b).all():
+        return 0.0
+    return psnr(float(np.abs(a).max()), float(np.sqrt(np.mean((a - b) ** 2))))
+
+
+class Meter:
+    """Adds up the figures of one output over images, and remembers the worst."""
+
+    def __init__(self, output: str) -> None:
+        self.output = output
+        self.count = 0
+        self.squares = self.peak = self.error = 0.0
+        self.dot = self.own = self.other = 0.0
+        self.worst: tuple[float, str, Any] = (np.inf, "", None)  # PSNR, name, what went in
+        self.finite = True
+        self.top5: list[float] = []
+        self.rows: list[ImageFigures] = []
+
+    def add(self, image: str, given: Any, wanted: Array, got: Array) -> None:
+        if wanted.shape != got.shape:
+            raise ConfigError(
+                f"{self.output} is {list(got.shape)}; the model gives {list(wanted.shape)}"
+            )
+        a, b = wanted.astype(np.float64).ravel(), got.astype(np.float64).ravel()
+        finite = bool(np.isfinite(b).all())
+        self.finite &= finite
+        b = b if finite else np.nan_to_num(b, posinf=0, neginf=0)
+        difference = np.abs(a - b)
+        squares, peak = float(difference @ difference), float(np.abs(a).max())
+        largest = float(difference.max())
+        self.count += a.size
+        self.squares += squares
+        self.peak, self.error = max(self.peak, peak), max(self.error, largest)
+        self.dot += float(a @ b)
+        self.own += float(a @ a)
+        self.other += float(b @ b)
+        agrees = self._agreement(a, b) if self.output == "logits" else None
+        level = psnr(peak, (squares / a.size) ** 0.5) if finite else 0.0
+        if level < self.worst[0]:
+            self.worst = (level, image, given)
+        self.rows.append(ImageFigures(image, level, largest, agrees))
+
+    def _agreement(self, a: Array, b: Array) -> bool:
+        k = min(5, a.size)
+        best, found = np.argsort(-a)[:k], np.argsort(-b)[:k]
+        self.top5.append(len(set(best) & set(found)) / k)
+        return bool(best[0] == found[0])
+
+    def result(self) -> Comparison:
+        agreed = [row.top1_agrees for row in self.rows if row.top1_agrees is not None]
+        return Comparison(
+            output=self.output,
+            cosine=float(self.dot / ((self.own * self.other) ** 0.5 or 1.0)),
+            psnr_db=psnr(self.peak, (self.squares / self.count) ** 0.5),
+            max_error=self.error,
+            relative_error=self.error / (self.peak or 1.0),
+            finite=self.finite,
+            worst_image=self.worst[1],
+            top1_agreement=float(np.mean(agreed)) if agreed else None,
+            top5_agreement=float(np.mean(self.top5)) if self.top5 else None,
+            per_image=tuple(self.rows),
+        )

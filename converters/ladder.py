@@ -1,0 +1,79 @@
+"""The packages between a model and a saved one: the same export, one thing less at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ondevice.layers import ImageModel
+
+from .interface import OUTPUTS
+
+if TYPE_CHECKING:
+    from .coreml.loaded import Package
+
+KNOWN = ("float32", "float16")
+RECORDED = ("target", "attention", "gelu")  # what a package's metadata say it was made with
+
+
+@contextmanager
+def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Package]]:
+    """``model`` exported as ``package`` was, uncompressed, by precision.
+
+    A float32 package needs no float16 rung. The packages are gone after the block.
+    """
+    from .coreml.loaded import load_package
+    from .export import export
+
+    saved = package.metadata.get("ondevice.precision", "float16")
+    precisions = KNOWN[: KNOWN.index(saved) + 1] if saved in KNOWN else KNOWN
+    with tempfile.TemporaryDirectory(prefix="ondevice-") as room:
+        rungs = {}
+        for precision in precisions:
+            path = Path(room) / f"{precision}.mlpackage"
+            export(model, *_what(model, package, path), precision=precision, **_how(package))
+            rungs[precision] = load_package(path)
+        yield rungs
+
+
+def _what(model: nn.Module, package: Package, path: Path) -> tuple[Any, ...]:
+    return (path,) if isinstance(model, ImageModel) else (example_inputs(package), path)
+
+
+def _how(package: Package) -> dict[str, Any]:
+    """The options of ``export`` that the package was made with."""
+    options: dict[str, Any] = {
+        name: package.metadata[f"ondevice.{name}"]
+        for name in RECORDED
+        if f"ondevice.{name}" in package.metadata
+    }
+    if package.preprocess is None:
+        options |= {"input_names": tuple(package.inputs), "output_names": declared(package)}
+    else:
+        options |= {"size": package.preprocess.size, "outputs": output_kinds(package)}
+    return options
+
+
+def example_inputs(package: Package) -> list[mx.array]:
+    """Zeros as the package takes them."""
+    kinds = {"int32": mx.int32}
+    return [mx.zeros(f.shape, kinds.get(f.dtype, mx.float32)) for f in package.inputs.values()]
+
+
+def declared(package: Package) -> tuple[str, ...]:
+    """The outputs that are arrays of numbers: not a class label or its scores by label."""
+    return tuple(name for name, f in package.outputs.items() if f.kind == "array")
+
+
+def output_kinds(package: Package) -> tuple[str, ...]:
+    """What ``export`` was asked for: features_0 and features_1 are both features."""
+    names = declared(package)
+    kinds = dict.fromkeys(n if n in OUTPUTS else n.split("_")[0] for n in names)
+    kinds.pop("probabilities", None)
+    return tuple(kinds) or ("logits",)

@@ -1,0 +1,113 @@
+"""What ``verify`` found: numbers first, then a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ondevice.errors import GateError
+
+from .figures import Comparison
+from .trail import Deviation, first_jump
+
+AS_SAVED = "as saved"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rung of the ladder: a package against the model in MLX float32.
+
+    ``trail`` has every value against the float32 package's, on the worst image; ``jump`` is
+    where the error first jumps, told only of a step that failed.
+    """
+
+    name: str
+    precision: str
+    backend: str
+    package_bytes: int
+    comparisons: tuple[Comparison, ...]
+    gates: Mapping[str, float]
+    trail: tuple[Deviation, ...] = ()
+
+    @property
+    def failures(self) -> list[str]:
+        return [line for c in self.comparisons for line in c.failures(self.gates)]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    @property
+    def jump(self) -> Deviation | None:
+        return None if self.passed else first_jump(self.trail, self.precision)
+
+    @property
+    def worst_image(self) -> str:
+        """Of the output that fails, or else of the first."""
+        failing = (c for c in self.comparisons if c.failures(self.gates))
+        return next(failing, self.comparisons[0]).worst_image
+
+    def to_dict(self) -> dict[str, Any]:
+        jump = asdict(self.jump) if self.jump else None
+        return asdict(self) | {
+            "passed": self.passed,
+            "failures": self.failures,
+            "worst_image": self.worst_image,
+            "jump": jump,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``verify`` found: numbers first, then a verdict. The last step is the package's.
+
+    ``problems`` fail the check whatever the figures, ``notes`` only explain it.
+    """
+
+    model: str
+    package: str
+    images: int
+    steps: tuple[Step, ...]
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def as_saved(self) -> Step:
+        return next(step for step in self.steps if step.name == AS_SAVED)
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        return self.as_saved.comparisons
+
+    @property
+    def gates(self) -> Mapping[str, float]:
+        return self.as_saved.gates
+
+    @property
+    def package_bytes(self) -> int:
+        return self.as_saved.package_bytes
+
+    @property
+    def failures(self) -> list[str]:
+        missed = [f"{step.name}: {line}" for step in self.steps for line in step.failures]
+        return [*self.problems, *missed]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+    def require(self) -> Report:
+        """Itself; raises GateError that lists every gate missed."""
+        if self.failures:
+            raise GateError(f"{self.package}: {'; '.join(self.failures)}")
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {
+            "steps": [step.to_dict() for step in self.steps],
+            "passed": self.passed,
+            "failures": self.failures,
+        }

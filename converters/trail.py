@@ -1,0 +1,109 @@
+"""Where two packages of one model part: every value by its MIL name, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .figures import EXACT, compare
+from .graph import Array
+
+if TYPE_CHECKING:
+    from .coreml.loaded import Package
+    from .coreml.stored import StoredOp
+
+# What rounding alone may leave of a value, in dB: an error above it needs no other cause.
+ROUNDING = {"float32": 120.0, "float16": 70.0}
+JUMP = 20.0  # dB, a factor of ten
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """One operation's result against the other package's: the PSNR of what it reads
+    (the worst of it) and of what it gives."""
+
+    name: str
+    op: str
+    before_db: float
+    after_db: float
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name}: {self.before_db:.1f} -> {self.after_db:.1f} dB"
+
+
+def deviations(
+    package: Package, reference: Package, inputs: Mapping[str, Any]
+) -> tuple[Deviation, ...]:
+    """Every value that both compute, in ``package``'s order."""
+    makers = package.stored().producers
+    known = dict.fromkeys(package.inputs, EXACT)
+    found = []
+    for name, value, wanted in _pairs(package, reference, inputs):
+        op = makers.get(name)
+        before = _before(op, known)
+        known[name] = before if wanted is None else compare(wanted, _rescaled(value, wanted))
+        if op is not None and wanted is not None:
+            found.append(Deviation(name, op.type, before, known[name]))
+    return tuple(found)
+
+
+def _before(op: StoredOp | None, known: Mapping[str, float]) -> float:
+    read = op.reads() if op else ()
+    return min((known[n] for n in read if n in known), default=EXACT)
+
+
+def _pairs(
+    package: Package, reference: Package, inputs: Mapping[str, Any]
+) -> Iterator[tuple[str, Array, Array | None]]:
+    """Each value with the reference's of that name, None if it has none.
+
+    Both are run side by side, so that only values waiting for their partner are kept.
+    """
+    shared = _shapes(package) & _shapes(reference)
+    names = {name for name, _ in shared}
+    theirs = reference.walk(inputs)
+    waiting: dict[str, Array] = {}
+    for name, value in package.walk(inputs):
+        if name not in names:
+            yield name, value, None
+            continue
+        while name not in waiting:
+            other, wanted = next(theirs)
+            if other in names:
+                waiting[other] = wanted
+        yield name, value, waiting.pop(name)
+
+
+def _shapes(package: Package) -> set[tuple[str, tuple[int, ...]]]:
+    """What is computed as numbers, with its shape."""
+    stored = package.stored()
+    names = (name for op in stored.operations for name in op.outputs if op.type != "classify")
+    return {(name, stored.types[name].shape) for name in names if name in stored.types}
+
+
+def _rescaled(value: Array, wanted: Array) -> Array:
+    """``value`` times the power of two that it was divided by to stay in range, if any."""
+    largest, stored = np.abs(wanted).max(initial=0), np.abs(value).max(initial=0)
+    if not (np.isfinite(largest) and np.isfinite(stored) and largest and stored):
+        return value
+    power = np.log2(float(largest) / float(stored))
+    whole = round(power)
+    return value * 2.0**whole if whole and abs(power - whole) < 0.01 else value
+
+
+def first_jump(trail: Sequence[Deviation], precision: str) -> Deviation | None:
+    """The first operation that adds a tenfold error, or else the one that adds most.
+
+    Error within what rounding explains does not count, or the first rounding of exact
+    input would be the culprit of everything.
+    """
+    ceiling = ROUNDING[precision]
+
+    def drop(d: Deviation) -> float:
+        return min(d.before_db, ceiling) - d.after_db
+
+    jumps = (d for d in trail if drop(d) >= JUMP)
+    return next(jumps, max(trail, key=drop, default=None))
