@@ -86,6 +86,10 @@ _PRIMITIVES: dict[str, Fn] = {
     "Add": mx.add,
     "AddMM": lambda a, b, c, alpha, beta: alpha * (a @ b) + beta * c,
     "Affine": lambda x, scale, shift: x * scale + shift,
+    "Attention": lambda q, k, v: mx.softmax(
+        q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5, axis=-1
+    )
+    @ v,
     "ArgReduce": lambda x, kind, axis: (mx.argmin, mx.argmax)[kind](
         x, axis=axis, keepdims=True
     ),

@@ -27,9 +27,8 @@ from .graph import Graph
 from .interface import Interface, array_interface, image_interface
 from .passes import channels_first, run_passes
 from .passes.precision import set_precision
+from .settings import Settings
 from .trace import trace
-
-PRECISIONS = ("float16", "float32")
 
 
 def export(
@@ -37,7 +36,9 @@ def export(
     *where: Any,
     target: str = "iOS17",
     precision: str = "float16",
-    size: int | None = None,
+    attention: str = "matmul",
+    gelu: str = "exact",
+    size: int | Sequence[int] | None = None,
     outputs: Sequence[str] = ("logits",),
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
@@ -53,50 +54,53 @@ def export(
     ``export(model, path)`` takes a model of ``ondevice.create_model``: a picture goes in
     (with the checkpoint's normalization inside), ``outputs`` come out: any of ``logits`` (with
     labels), ``embedding``, ``features`` (one map a stage, channels-first) and ``tokens``;
-    ``size`` replaces the native input size.
+    ``size`` replaces the native input size. Several sizes become one package with a function
+    each (``size_256``) that share their weights, from iOS18 on.
 
     ``export(module, example_inputs, path)`` takes any ``mlx.nn`` module in eval mode; arrays
     go in and come out in the shapes that MLX has.
 
-    ``recipe`` (a preset's name, a file, a CompressionRecipe) compresses it, the better for a
-    few dozen ``calibration`` samples, given as ``verify`` takes them. ``budget`` (the
-    package's bytes) or ``min_agreement`` (a share of the samples' classes) instead search a
-    format for each layer. ``account`` is called with the result: a row a weight.
+    ``target``, ``precision``, ``attention`` and ``gelu`` are explained in ``Settings``.
+    ``recipe`` (a preset's name, a file, a CompressionRecipe) compresses it, better so with a
+    few dozen ``calibration`` samples, given as ``verify`` takes them. ``budget`` (the package's
+    bytes) or ``min_agreement`` (a share of the samples' classes) instead search a format for
+    each layer. ``account`` is called with the result: a row a weight.
 
     Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
     ``force`` is not given; nothing half-made is left.
     """
     *example, path = where
-    path = check_options(path, target=target, precision=precision)
+    settings = Settings(target=target, precision=precision, attention=attention, gelu=gelu)
+    path = _check(path, settings, sizes := _sizes(size))
     if example:
-        interface = array_interface(
-            model, example[0], input_names=input_names, output_names=output_names
-        )
+        named_io = {"input_names": input_names, "output_names": output_names}
+        interfaces = [array_interface(model, example[0], **named_io)]
         metadata = {"description": f"{type(model).__name__}, exported from MLX"}
     else:
         if not isinstance(model, ImageModel):
             raise ConfigError("export(module, example_inputs, path) needs example inputs here")
-        interface = image_interface(model, outputs=outputs, size=size)
-        metadata = describe_model(model, size=size)
+        interfaces = [image_interface(model, outputs=outputs, size=n) for n in sizes]
+        metadata = describe_model(model, size=sizes[0])
     request = Request(recipe, calibration, budget, min_agreement, account)
+    metadata |= versions(settings)
     with replacing(path, force=force, marker="Manifest.json") as partial:
-        package = build(interface, target=target, precision=precision, request=request)
-        write(package, interface, partial, metadata | versions(target, precision))
+        write(interfaces, settings, request, partial, metadata)
     return path
 
 
-def check_options(path: str | Path, *, target: str, precision: str) -> Path:
-    """The path of the package to write. Raises ConfigError that lists what is impossible."""
-    from .coreml.target import TARGETS
+def _sizes(size: int | Sequence[int] | None) -> list[int | None]:
+    """The wanted input sizes, None for the native one."""
+    return [size] if size is None or isinstance(size, int) else list(dict.fromkeys(size))
 
+
+def _check(path: str | Path, settings: Settings, sizes: Sequence[int | None]) -> Path:
+    """The path of the package to write. Raises ConfigError that lists what is impossible."""
     path = Path(path)
-    problems = []
+    problems = settings.problems()
     if path.suffix != ".mlpackage":
         problems.append(f"{path} does not end in .mlpackage")
-    if target not in TARGETS:
-        problems.append(f"no target {target!r}; there are {', '.join(TARGETS)}")
-    if precision not in PRECISIONS:
-        problems.append(f"no precision {precision!r}; there are {', '.join(PRECISIONS)}")
+    if len(sizes) > 1 and settings.target < "iOS18":
+        problems.append("several sizes in one package need target iOS18; export one by one")
     if problems:
         raise ConfigError("; ".join(problems))
     return path
@@ -107,40 +111,41 @@ def to_graph(interface: Interface) -> Graph:
     return run_passes(trace(interface.model, *interface.inputs, fn=interface.fn))
 
 
-def build(
-    interface: Interface, *, target: str, precision: str, request: Request | None = None
-) -> Any:
+def build(interface: Interface, settings: Settings, request: Request | None = None) -> Any:
     """The package in memory, as coremltools' ``MLModel``."""
     from .coreml.package import to_package
     from .coreml.program import to_program
 
     graph = to_graph(interface)
     interface = named(interface, graph)
-    orders = interface.orders
-    graph = rename_inputs(graph, interface.input_names)
+    graph = run_passes(rename_inputs(graph, interface.input_names), settings.before)
     safety = Safety()
-    if precision == "float16":
+    if settings.precision == "float16":
         graph, safety = make_safe(graph, interface)
-    graph = channels_first(
-        graph,
-        {name: orders[name] for name in interface.input_names if name in orders},
-        {
-            inside: orders[name]
-            for inside, name in zip(graph.outputs, interface.output_names, strict=True)
-            if name in orders
-        },
-    ).check()
-    compressed = compress(
-        graph, interface, request, target=target, precision=precision, float32=safety.float32
+    graph = run_passes(lay_out(graph, interface), settings.after)
+    chosen = {"target": settings.target, "precision": settings.precision}
+    compressed = compress(graph, interface, request, **chosen, float32=safety.float32)
+    graph = set_precision(compressed.graph, settings.precision, keep=safety.float32).check()
+    program = to_program(
+        graph, target=settings.target, names=interface.output_names, forms=compressed.forms
     )
-    graph = set_precision(compressed.graph, precision, keep=safety.float32).check()
-    names, forms = interface.output_names, compressed.forms
-    program = to_program(graph, target=target, names=names, forms=forms)
-    package = to_package(program, interface, target=target, compact=bool(forms))
+    compact = bool(compressed.forms)
+    package = to_package(program, interface, target=settings.target, compact=compact)
     package.user_defined_metadata.update(compressed.metadata)
-    if precision == "float16":
+    if settings.precision == "float16":
         package.user_defined_metadata["ondevice.float16"] = safety.to_json()
     return package
+
+
+def lay_out(graph: Graph, interface: Interface) -> Graph:
+    """The physical graph, its inputs and outputs as the interface has them."""
+    orders = interface.orders
+    inside = dict(zip(interface.output_names, graph.outputs, strict=True))
+    return channels_first(
+        graph,
+        {name: orders[name] for name in interface.input_names if name in orders},
+        {inside[name]: orders[name] for name in inside if name in orders},
+    ).check()
 
 
 def named(interface: Interface, graph: Graph) -> Interface:
@@ -161,11 +166,30 @@ def rename_inputs(graph: Graph, names: Sequence[str]) -> Graph:
     return replace(graph.rename(renames), inputs=inputs).check()
 
 
-def write(package: Any, interface: Interface, path: Path, metadata: dict[str, str]) -> None:
-    from .coreml.package import describe, save
+def write(
+    interfaces: Sequence[Interface],
+    settings: Settings,
+    request: Request,
+    path: Path,
+    metadata: dict[str, str],
+) -> None:
+    """Save one interface as a package, several as the functions of one package."""
+    from .coreml.package import describe, join, save
 
-    describe(package, interface, metadata)
-    save(package, path)
+    if len(interfaces) == 1:
+        package = build(interfaces[0], settings, request)
+        describe(package, interfaces[0], metadata)
+        save(package, path)
+        return
+    parts = {}
+    for interface in interfaces:
+        name = f"size_{interface.inputs[0].shape[1]}"
+        parts[name] = path.parent / f"{name}.mlpackage"
+        package = build(replace(interface, labels=()), settings, request)
+        describe(package, interface, metadata)
+        save(package, parts[name])
+    labels = interfaces[0].labels  # several functions cannot be a classifier
+    join(parts, path, metadata | ({"ondevice.labels": json.dumps(labels)} if labels else {}))
 
 
 def describe_model(model: ImageModel, *, size: int | None = None) -> dict[str, str]:
@@ -192,12 +216,11 @@ def _task(model: ImageModel) -> str:
     return f"classifier of {classes} classes" if classes else "image encoder"
 
 
-def versions(target: str, precision: str) -> dict[str, str]:
-    """With what a package was made."""
+def versions(settings: Settings) -> dict[str, str]:
+    """With what and how a package was made."""
     return {
         "version": version("ondevice"),
-        "ondevice.target": target,
-        "ondevice.precision": precision,
+        **{f"ondevice.{name}": value for name, value in asdict(settings).items()},
         "ondevice.versions": json.dumps(
             {name: version(name) for name in ("ondevice", "mlx", "coremltools", "numpy")}
             | {"python": platform.python_version()}

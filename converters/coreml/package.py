@@ -7,10 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from coremltools.converters.mil.mil import Program
 
-from ..graph import Graph
 from ..interface import Interface
 from .reader import quiet
 from .sharing import share_constants, short_vectors_inline
@@ -59,21 +57,29 @@ def to_package(
 
 
 def describe(package: Any, interface: Interface, metadata: Mapping[str, str]) -> None:
-    """Write who made it and from what into the package, a line for each input and output.
-
-    ``metadata`` keys that Core ML has a field for go there, the others are user-defined.
-    """
-    fields = {"author": "author", "license": "license", "description": "short_description"}
-    fields["version"] = "version"
-    for key, value in metadata.items():
-        if key in fields:
-            setattr(package, fields[key], value)
-        else:
-            package.user_defined_metadata[key] = value
+    """Write who made it and from what into the package, a line for each input and output."""
+    _tell(package, metadata)
     if interface.image:
         package.input_description[interface.image] = "RGB picture, resized and cropped"
     for name, line in interface.described.items():
         package.output_description[name] = line
+
+
+# What Core ML has a field for; all else is user-defined metadata.
+_FIELDS = {
+    "author": "author",
+    "license": "license",
+    "description": "short_description",
+    "version": "version",
+}
+
+
+def _tell(package: Any, metadata: Mapping[str, str]) -> None:
+    for key, value in metadata.items():
+        if key in _FIELDS:
+            setattr(package, _FIELDS[key], value)
+        else:
+            package.user_defined_metadata[key] = value
 
 
 def save(package: Any, path: Path) -> None:
@@ -81,6 +87,22 @@ def save(package: Any, path: Path) -> None:
         package.save(str(path))
 
 
-def weight_bytes(graph: Graph) -> int:
-    """Bytes of all constants as traced."""
-    return int(sum(np.asarray(v).nbytes for v in graph.constants.values()))
+def join(parts: Mapping[str, Path], path: Path, metadata: Mapping[str, str]) -> None:
+    """One package with a function for each of ``parts``, equal weights stored once.
+
+    The first is the default.
+    """
+    with quiet():
+        import coremltools as ct
+
+        functions = ct.utils.MultiFunctionDescriptor()
+        for name, part in parts.items():
+            functions.add_function(str(part), "main", name)
+        functions.default_function_name = next(iter(parts))
+        joined = path.parent / "joined.mlpackage"
+        ct.utils.save_multifunction(functions, str(joined))
+        package = ct.models.MLModel(
+            str(joined), skip_model_load=True, function_name=functions.default_function_name
+        )
+        _tell(package, metadata)
+        package.save(str(path))

@@ -1,4 +1,4 @@
-"""Deployment targets: the names users give, and what coremltools calls them."""
+"""Deployment targets as coremltools has them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from ondevice.errors import ConfigError
 
-TARGETS = ("iOS16", "iOS17", "iOS18")
+from ..targets import TARGETS as TARGETS
 
 
 def opset(target: str) -> Any:

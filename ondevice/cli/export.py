@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..errors import ConfigError
+from ..files import expand
 from ._output import json_option, print_json, print_table
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 PRECISIONS = ("float16", "float32")
+ATTENTION = ("matmul", "per-head", "fused")
+GELU = ("exact", "tanh")
 OUTPUTS = {
     "embed": "embedding",
     "features": "features",
@@ -29,13 +36,34 @@ OUTPUTS = {
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="float16", show_default=True
 )
-@click.option("--size", type=click.IntRange(min=1), help="Input size in pixels.")
+@click.option("--attention", type=click.Choice(ATTENTION), default="matmul", show_default=True)
+@click.option("--gelu", type=click.Choice(GELU), default="exact", show_default=True)
+@click.option(
+    "--size",
+    type=click.IntRange(min=1),
+    multiple=True,
+    help="Input size in pixels; give it again for several functions in one package (iOS18).",
+)
 @click.option("--logits", is_flag=True, help="Give class scores and labels: the default.")
 @click.option("--embed", is_flag=True, help="Give the pooled embedding.")
 @click.option("--features", is_flag=True, help="Give the map of every stage.")
 @click.option("--tokens", is_flag=True, help="Give the last map as tokens, for a VLM.")
 @click.option("--image-features", is_flag=True, help="As --tokens, called as Apple's app does.")
 @click.option("--projected", is_flag=True, help="Give a FastVLM's tokens after its projector.")
+@click.option("--recipe", help="Compress: a preset, or a YAML or JSON file of rules.")
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    help="A folder of pictures like those to come: makes every recipe better.",
+)
+@click.option("--budget", help="Size of the package, such as 2.5MB: a format for each layer.")
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="Percent of the --calibrate pictures that keep their class: a format for each layer.",
+)
+@click.option("--limit", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--table", is_flag=True, help="Say what became of every weight.")
 @click.option("--force", is_flag=True, help="Replace an existing package.")
 @json_option
 def export_command(
@@ -43,7 +71,15 @@ def export_command(
     out: Path | None,
     target: str,
     precision: str,
-    size: int | None,
+    attention: str,
+    gelu: str,
+    size: tuple[int, ...],
+    recipe: str | None,
+    calibrate: Path | None,
+    budget: str | None,
+    min_agreement: float | None,
+    limit: int,
+    table: bool,
     force: bool,
     as_json: bool,
     **wanted: bool,
@@ -52,7 +88,7 @@ def export_command(
 
     Of a FastVLM (a folder, or a repository such as apple/FastVLM-0.5B) it is the encoder.
     Normalization, labels and the preprocessing contract are inside. Several outputs may be
-    asked for at once.
+    asked for at once. Of --calibrate at most --limit pictures are used, spread evenly.
     """
     from converters.export import export
 
@@ -62,21 +98,59 @@ def export_command(
     network = load_encoder(model) if is_vlm(model) else create_model(model, pretrained=True)
     outputs = tuple(name for flag, name in OUTPUTS.items() if wanted[flag])
     path = out or Path(f"{network.info.name}.mlpackage")
+    accounts: list[Any] = []
     start = time.perf_counter()
     export(
         network,
         path,
         target=target,
         precision=precision,
-        size=size,
+        attention=attention,
+        gelu=gelu,
+        size=size or None,
         outputs=outputs or ("logits",),
+        recipe=recipe or "",
+        calibration=_spread(list(expand([str(calibrate)])), limit) if calibrate else (),
+        budget=_bytes(budget) if budget else 0,
+        min_agreement=(min_agreement or 0) / 100,
+        account=accounts.append,
         force=force,
     )
     report = _summary(path) | {"seconds": round(time.perf_counter() - start, 2)}
+    report |= {key: value for a in accounts for key, value in a.summary().items()}
     if as_json:
-        print_json(report)
-    else:
-        print_table(("package", report["package"]), list(report.items())[1:])
+        weights = [asdict(row) for a in accounts for row in a.rows]
+        print_json(report | ({"table": weights} if table else {}))
+        return
+    print_table(("package", report["package"]), list(report.items())[1:])
+    for account in accounts if table else ():
+        click.echo()
+        print_account(account.rows)
+
+
+def print_account(rows: Iterable[Any]) -> None:
+    """A line a weight."""
+    print_table(
+        ("weight", "shape", "format", ">bits", ">SNR dB", "note"),
+        (
+            (r.path, "x".join(map(str, r.shape)), r.format, f"{r.bits:.2f}", r.snr_db, r.note)
+            for r in rows
+        ),
+    )
+
+
+def _spread(items: Sequence[str], limit: int) -> list[str]:
+    """At most ``limit`` of the items, evenly."""
+    count = min(limit, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def _bytes(text: str) -> int:
+    """A size such as 2.5MB, 800kB or 900000. Raises ConfigError."""
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([kMG]?)B?", text.strip(), re.IGNORECASE)
+    if match is None or float(match[1]) == 0:
+        raise ConfigError(f"a budget is a size such as 2.5MB; given {text!r}")
+    return round(float(match[1]) * 1000 ** " KMG".index(match[2].upper() or " "))
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -34,3 +34,9 @@ def addmm(node: Node, a: Var, b: Var, c: Var, alpha: float, beta: float) -> Any:
     if alpha != 1:
         product = mb.mul(x=product, y=scalar(product, alpha))
     return mb.add(x=product, y=c if beta == 1 else mb.mul(x=c, y=scalar(c, beta)))
+
+
+@lower("Attention")
+def attention(node: Node, q: Var, k: Var, v: Var) -> Var:
+    """Core ML's fused op, which scales q by the root of its width itself."""
+    return mb.scaled_dot_product_attention(query=q, key=k, value=v)

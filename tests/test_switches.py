@@ -1,0 +1,115 @@
+"""Forms whose speed depends on the chip: other operations, the same numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from converters import export, load_package
+from ondevice import create_model
+from ondevice.cli.export import (
+    ATTENTION as CLI_ATTENTION,
+    GELU as CLI_GELU,
+    PRECISIONS,
+    TARGETS,
+)
+from ondevice.cli.verify import patterns
+from ondevice.errors import ConfigError
+
+from .lowered import as_module
+
+
+class Heads(nn.Module):
+    """An image, a convolution, attention of four heads, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 4, 4)
+        self.attn = nn.MultiHeadAttention(32, 4, bias=True)
+        self.head = nn.Linear(32, 5)
+
+    def __call__(self, x):
+        x = self.stem(x)
+        B, H, W, C = x.shape
+        x = nn.gelu(x.reshape(B, H * W, C))
+        return self.head(self.attn(x, x, x).mean(axis=1))
+
+
+X = mx.random.normal((1, 32, 32, 3), key=mx.random.key(5))
+
+
+@pytest.fixture(scope="module")
+def net():
+    return as_module(Heads())
+
+
+def exported(net, path, **settings):
+    package = load_package(
+        export(net, X, path, precision="float32", input_names=["x"], **settings)
+    )
+    error = np.abs(package.predict({"x": np.array(X)})["output"] - np.array(net(X))).max()
+    return Counter(package.operations), error
+
+
+def test_per_head_attention_is_a_product_for_each_head(net, tmp_path):
+    found, error = exported(net, tmp_path / "x.mlpackage", attention="per-head")
+    assert found["matmul"] == 8
+    assert found["softmax"] == 4
+    assert found["concat"] == 1
+    assert error < 1e-6
+
+
+def test_fused_attention_is_one_operation(net, tmp_path):
+    settings = {"attention": "fused", "target": "iOS18"}
+    found, error = exported(net, tmp_path / "x.mlpackage", **settings)
+    assert found["scaled_dot_product_attention"] == 1
+    assert found["matmul"] == found["softmax"] == 0
+    assert error < 1e-6
+
+
+def test_tanh_gelu_is_near_but_not_equal(net, tmp_path):
+    _, exact = exported(net, tmp_path / "a.mlpackage")
+    _, tanh = exported(net, tmp_path / "b.mlpackage", gelu="tanh")
+    assert exact < 1e-6 < tanh < 1e-3
+
+
+def test_fused_attention_needs_ios18(net, tmp_path):
+    with pytest.raises(ConfigError, match="needs target iOS18"):
+        export(net, X, tmp_path / "x.mlpackage", attention="fused")
+
+
+def test_several_sizes_share_their_weights(tmp_path):
+    model = create_model("shvit_nano.flowers")
+    one = load_package(export(model, tmp_path / "one.mlpackage", target="iOS18"))
+    path = export(model, tmp_path / "many.mlpackage", size=[128, 192], target="iOS18")
+    many = load_package(path)
+    assert many.functions == ["size_128", "size_192"]
+    weights = [p.path / "Data/com.apple.CoreML/weights/weight.bin" for p in (one, many)]
+    assert weights[1].stat().st_size < 1.05 * weights[0].stat().st_size
+    assert json.loads(many.metadata["ondevice.labels"]) == list(model.info.labels)
+    assert many.metadata["license"] == "mit"
+    image = patterns(192)[0]
+    got = many.predict({"image": image}, function="size_192")["logits"]
+    alone = export(model, tmp_path / "alone.mlpackage", size=192, target="iOS18")
+    assert np.array_equal(got, load_package(alone).predict({"image": image})["logits"])
+
+
+def test_several_sizes_need_ios18(tmp_path):
+    with pytest.raises(ConfigError, match="need target iOS18"):
+        export(create_model("shvit_nano.flowers"), tmp_path / "x.mlpackage", size=[128, 192])
+
+
+def test_the_command_line_knows_every_choice():
+    from converters.passes.switches import ATTENTION, GELU
+    from converters.settings import PRECISIONS as ALL_PRECISIONS
+    from converters.targets import TARGETS as ALL_TARGETS
+
+    assert tuple(ATTENTION) == CLI_ATTENTION
+    assert tuple(GELU) == CLI_GELU
+    assert ALL_PRECISIONS == PRECISIONS
+    assert ALL_TARGETS == TARGETS
