@@ -103,7 +103,10 @@ class Room:
 
     def list_paths(self, paths: Iterable[str | os.PathLike[str]]) -> tuple[int, str]:
         """Store ``paths``, aside as yet: how many they are, and their SHA-256."""
-        return Paths(self.folder, f"new{self.rank}.").write(paths)
+        try:
+            return Paths(self.folder, f"new{self.rank}.").write(paths)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder}: {error.strerror}") from error
 
     def begin(self, job: Job) -> None:
         """Start ``job``, or go on with it. Raises OutputError if another is unfinished."""

@@ -104,11 +104,15 @@ class Journal:
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def append(self, record: Record) -> None:
+        """Raises OutputError if there is no room."""
         data = record.tobytes()
-        while data:
-            data = data[os.write(self._fd, data) :]
-        if time.monotonic() - self._synced > SYNC_SECONDS:
-            self.sync()
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                self.sync()
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
 
     def sync(self) -> None:
         os.fsync(self._fd)

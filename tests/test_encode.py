@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from io import BytesIO, TextIOWrapper
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -339,6 +340,16 @@ def test_a_journal_keeps_reasons_as_rows(tmp_path):
     assert found["status"].tolist() == [[1, 2, 0]]
     assert found["rows"][0, 0].tolist() == [1] * 8
     assert reason_of(found["rows"][0, 1]) == ("is épais " * 9).encode()[:32].decode()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_one_line():
+    record = make_record(record_type(1, 8), 0, np.ones((1, 8)), [None])
+    with (
+        Journal(Path("/dev/full")) as journal,
+        pytest.raises(OutputError, match="cannot write /dev/full: No space left on device"),
+    ):
+        journal.append(record)
 
 
 def test_files_are_in_the_order_of_their_bytes(tmp_path, monkeypatch):
