@@ -169,13 +169,13 @@ def kills(sets: dict[str, list[str]], room: Path, runs: int) -> None:
     out, survived, rng = room / "killed.npz", 0, random.Random(0)
     while survived < 10:
         process = subprocess.Popen([*command, out], stdout=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0, whole / 5))
+        time.sleep(rng.uniform(0, whole / 2))
         process.send_signal(signal.SIGKILL)
         if process.wait() == -signal.SIGKILL:
             survived += 1
             rows = out.with_name("killed.npz.partial") / "0.rows"
             print(f"  kill {survived}: {rows.stat().st_size if rows.exists() else 0:,} bytes")
-        else:  # it had come to its end
+        if out.exists():  # it had come to its end
             out.unlink()
     subprocess.run([*command, out], check=True, stdout=subprocess.DEVNULL)
     same = out.read_bytes() == (room / "whole.npz").read_bytes()
