@@ -37,6 +37,8 @@ def lowering(op: str) -> Lowering:
 
 def check_supported(graph: Graph) -> None:
     """Raise UnsupportedOpError that lists every operation without a lowering and its place."""
+    from . import lowerings as lowerings  # they register themselves, and import this module
+
     missing: dict[str, list[Node]] = {}
     for node in graph.nodes:
         if node.op not in _LOWERINGS:

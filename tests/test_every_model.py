@@ -1,0 +1,38 @@
+"""Every registered variant reaches Core ML's operations with no transpose and no surprise."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from converters.coreml.registry import check_supported
+from converters.export import lay_out, rename_inputs, to_graph
+from converters.interface import image_interface
+from ondevice import create_model, list_models
+
+LARGE = {"fastvit_mci4"}  # 322 M parameters, and the same blocks as mci3
+MOVING = {"Reshape", "Transpose", "Split", "Slice", "Concatenate", "Pad", "Gather", "Broadcast"}
+# Operations and those of them that move data, as few as the architecture needs by hand count.
+COUNTS = {
+    "shvit_s4": (310, 66),
+    "efficientvit_m5": (490, 130),
+    "fastvit_sa12": (122, 10),
+    "fastvit_mci3": (360, 22),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(list_models()) - LARGE))
+def test_a_variant_needs_no_transpose(name):
+    model = create_model(name)
+    outputs = ("logits",) if model.info.config.num_classes else ("embedding",)
+    interface = image_interface(model, outputs=outputs)
+    graph = lay_out(rename_inputs(to_graph(interface), interface.input_names), interface)
+    check_supported(graph)
+    found = Counter(node.op for node in graph.nodes)
+    assert found["Transpose"] == 0
+    if name in COUNTS:
+        most, moving = COUNTS[name]
+        assert len(graph.nodes) + 3 <= most  # a classifier adds softmax, cast and classify
+        assert sum(found[op] for op in MOVING) <= moving
