@@ -1,0 +1,127 @@
+"""Every variant beside a live timm. Needs the extra ``parity``, and timm and torchvision."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from ondevice import create_model, fuse, list_models, model_spec
+
+from .parity import weightgen
+from .parity.cases import outputs
+
+torch = pytest.importorskip("torch")
+
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # timm's and torch's own
+]
+
+TOLERANCE = 1e-4  # of the spread of an output ...
+TIMES_TORCH = 4  # ... or this often the error of torch's float32, where attention amplifies it
+SIZES = {"fastvit": 128, "efficientvit_msra": 224, "shvit": 224}
+VARIANTS = [n for n in list_models() if n not in {"shvit_nano", "fastvithd"}]
+OTHER_SIZES = [
+    ("shvit_s2", 160, {}),
+    ("efficientvit_m1", 256, {}),  # 16 x 16 cells in windows of 7
+    ("efficientvit_m4", 320, {"img_size": 320}),  # a 5 x 5 window last
+    ("efficientvit_m2", 512, {"img_size": 512}),
+    ("fastvit_sa12", 192, {}),
+    ("fastvit_mci1", 320, {}),
+]
+
+
+@pytest.fixture(scope="module")
+def timm():
+    # torchvision's own operators, which timm only imports, are missing from its CPU builds.
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    timm = pytest.importorskip("timm")
+    timm.layers.set_fused_attn(False)
+    return timm
+
+
+def reference(timm, name: str, size: int, **options):
+    """timm's model with hard weights: norms fit what arrives, no scale or shift is neutral."""
+    model = timm.create_model(name, **options)
+    shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
+    weights = weightgen.state_dict(1, shapes, {})
+    model.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in weights.items()})
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.from_numpy(weightgen.image_batch(2, 2, size)))
+    return model.eval()
+
+
+def run(model, x: np.ndarray) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        last, maps = model.forward_intermediates(torch.from_numpy(x))
+        found = {f"stage_{i}": y.numpy() for i, y in enumerate(maps)}
+        found["pooled"] = model.forward_head(last, pre_logits=True).numpy()
+        found["logits"] = model.forward_head(last).numpy()
+    return found
+
+
+def weights_of(model, prefix: str = "") -> dict[str, mx.array]:
+    return {prefix + k: mx.array(v.numpy()) for k, v in model.state_dict().items()}
+
+
+def assert_same(ours, theirs, size: int) -> None:
+    """Both forms of our model are as near to torch's float64 as its float32 is."""
+    x = weightgen.image_batch(3, 1, size)
+    single, double = run(theirs, x), run(theirs.double(), x.astype(np.float64))
+    for form in (ours, fuse(ours)):
+        found = outputs(form, mx.array(x.transpose(0, 2, 3, 1)))
+        for name in single.keys() & found.keys():
+            spread = double[name].std()
+            noise = np.abs(single[name] - double[name]).max() / spread
+            error = np.abs(found[name] - double[name]).max() / spread
+            assert error < max(TOLERANCE, TIMES_TORCH * noise), name
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [*((n, SIZES[model_spec(n).family], {}) for n in VARIANTS), *OTHER_SIZES],
+)
+def test_every_variant_gives_the_outputs_of_timm(timm, name, size, options):
+    options = {"num_classes": 10, **options}
+    theirs = reference(timm, name, size, **options)
+    assert_same(create_model(name, weights=weights_of(theirs), **options), theirs, size)
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "fastvit_sa12", "fastvit_mci2"])
+def test_weights_merged_by_timm_are_recognised(timm, name):
+    theirs = reference(timm, name, 128, num_classes=10)
+    merged = weights_of(timm.utils.reparameterize_model(theirs))
+    ours = create_model(name, weights=merged, num_classes=10)
+    assert ours.config.inference_mode
+    assert_same(ours, theirs, 128)
+
+
+def test_the_encoder_of_fastvlm_is_mci3_without_its_projection(timm):
+    theirs = reference(timm, "fastvit_mci3", 128, num_classes=0, inference_mode=True)
+    prefix = "model.vision_tower.timm_model."  # as transformers writes it
+    assert_same(create_model("fastvithd", weights=weights_of(theirs, prefix)), theirs, 128)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_timm_lists_the_same_checkpoints(timm, name):
+    theirs = {
+        tag: cfg
+        for tag in timm.list_pretrained(f"{name}.*")
+        if (cfg := timm.get_pretrained_cfg(tag)) and tag.partition(".")[0] == name
+    }
+    ours = {f"{name}.{c.tag}": c for c in model_spec(name).checkpoints}
+    assert ours.keys() == theirs.keys()
+    for tag, cfg in theirs.items():
+        mine = ours[tag].preprocess or model_spec(name).preprocess
+        assert (mine.size, mine.mean, mine.std) == (cfg.input_size[1], cfg.mean, cfg.std)
+        assert ours[tag].license == cfg.license
+        assert ours[tag].repo == cfg.hf_hub_id
+        if not ours[tag].note:
+            assert (mine.crop_pct, mine.interpolation) == (cfg.crop_pct, cfg.interpolation)
