@@ -43,7 +43,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { text-align: left; padding: 6px 10px; border-bottom: 1px solid var(--rule);
   vertical-align: top }
 th { color: var(--dim); font-weight: 500; white-space: nowrap }
-.n { text-align: right; white-space: nowrap } td.k { color: var(--dim); white-space: nowrap }
+.n { text-align: right } .n, .name, td.k { white-space: nowrap } td.k { color: var(--dim) }
 td.v { overflow-wrap: anywhere }
 code { font: 13px ui-monospace, SFMono-Regular, Menlo, monospace; overflow-wrap: anywhere }
 figure { margin: 0; padding: 12px; background: var(--panel); border: 1px solid var(--rule);
@@ -117,9 +117,7 @@ def _verdict(report: Report, package: Inspection) -> str:
 
 
 def _steps(report: Report) -> str:
-    header = (
-        "step|output|>PSNR dB|>max error|>relative|>cosine|>top-1|>top-5|gates|worst image|"
-    )
+    header = "step|output||>PSNR dB|>relative|>cosine|>top-1|>top-5|worst image|gates"
     return "<h2>Steps</h2>" + _table(header.split("|"), _step_rows(report.steps))
 
 
@@ -130,7 +128,7 @@ def _step_rows(steps: Sequence[Step]) -> Iterator[list[str]]:
             failed = c.failures(step.gates)
             verdict = '<b class="bad">failed</b>' if failed else '<span class="ok">ok</span>'
             yield [
-                f"<nobr>{escape(step.name)}</nobr>",
+                f'<span class="name">{escape(step.name)}</span>',
                 escape(c.output),
                 verdict,
                 f"{c.psnr_db:.1f}",
@@ -209,11 +207,10 @@ def _device(device: Any) -> str:
         ]
         for unit in device["units"]
     )
-    off = "".join(f"<p><code>{escape(line)}</code></p>" for line in device["fallen_off"])
-    title = escape(f"On {device['name']}")
-    return f"<h2>{title}</h2>{_table(header, rows)}" + (
-        f"<p>Not on the Neural Engine:</p>{off}" if off else ""
-    )
+    off = [name for unit in device["units"] for name in unit["fallen_off"]]
+    listed = ", ".join(f"<code>{escape(name)}</code>" for name in off[:ROWS])
+    below = f"<p>{len(off)} not on the Neural Engine: {listed}</p>" if off else ""
+    return f"<h2>On {escape(device['name'])}</h2>{_table(header, rows)}{below}"
 
 
 def _operations(package: Inspection) -> str:

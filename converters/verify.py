@@ -16,7 +16,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ondevice.config import Preprocess
-from ondevice.errors import ConfigError, ImageError, PackageError
+from ondevice.errors import ConfigError, ImageError
 from ondevice.labels import with_labels
 from ondevice.layers import ImageModel
 from ondevice.preprocess import resize_and_crop
@@ -63,23 +63,25 @@ def verify(
     is an array, or a tuple of them, as the module takes it. The model runs in float32 as it
     is, unfused. ``ladder`` also exports the model afresh, in float32 and in the package's
     precision, so that what fails first says why. ``gates`` replace limits of the same name in
-    every step, or are added to the last.
+    every step, or are added to those of the package. With ``backend`` "coreml" (or "auto" on
+    macOS) Core ML runs it too, on each choice of compute units, with latency and placement.
 
     A picture that cannot be used is left out and given to ``on_error``, by its position and
-    the ImageError; without ``on_error``, all of them are listed by an ImageError.
+    the ImageError; without ``on_error``, or if none can be used, an ImageError lists them.
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
     from .coreml.loaded import Package, load_package
 
     package = package if isinstance(package, Package) else load_package(package)
-    if backend == "coreml" and sys.platform != "darwin":
-        raise PackageError("backend='coreml' needs macOS; use backend='reference' here")
-    check_gates(gates or {})
+    gates = check_gates(gates or {})
+    devices = _devices(package, backend)
     reference = _reference(model, package)
+    package.plan()  # a broken one is refused before any work
     with _fresh(model, package, ladder) as fresh:
         rungs = [_Rung(f"package {p}", p, fresh[p]) for p in fresh]
-        rungs.append(_Rung(AS_SAVED, _precision(package), package, backend))
+        rungs.append(_Rung(AS_SAVED, _precision(package), package, saved=True))
+        rungs += devices
         count = 0
         for name, given in _samples(model, package, images, on_error):
             wanted, count = compute(reference, given), count + 1
@@ -87,19 +89,43 @@ def verify(
                 rung.add(name, given, wanted)
         if not count:
             raise ConfigError("verify needs at least one image")
-        steps = [rung.step() for rung in rungs]
+        steps = [rung.step(gates) for rung in rungs]
         if fresh:
             pairs = zip(steps, rungs, strict=True)
             steps = [replace(s, trail=r.trail(s, fresh["float32"])) for s, r in pairs]
+        figures = _measured(package, rungs[0]) if devices else {}
     return Report(
         model=_model_name(model),
         package=package.path.name,
         images=count,
-        steps=tuple(_with_gates(steps, gates or {})),
+        steps=tuple(steps),
         problems=tuple(_problems(model, package)),
         notes=tuple(_notes(model, package)),
         versions=versions(),
+        device=figures,
     )
+
+
+def _devices(package: Package, backend: Backend) -> list[_Rung]:
+    """The package on each compute unit, where Core ML is wanted. Raises PackageError."""
+    if backend == "reference" or (backend == "auto" and sys.platform != "darwin"):
+        return []
+    from .coreml.device import UNITS, on_unit, require_macos
+
+    require_macos()
+    precision = _precision(package)
+    return [
+        _Rung(f"Core ML {u}", precision, on_unit(package, u), "coreml", saved=True)
+        for u in UNITS
+    ]
+
+
+def _measured(package: Package, rung: _Rung) -> dict[str, Any]:
+    """Latency and placement, on the worst image."""
+    from .coreml.device import measure
+
+    meter = next(iter(rung.meters.values()))
+    return measure(package, rung.named(meter.worst[2])).to_dict()
 
 
 def _fresh(
@@ -112,37 +138,46 @@ class _Rung:
     """A package on its way to a step."""
 
     def __init__(
-        self, name: str, precision: str, package: Package, backend: Backend = "reference"
+        self,
+        name: str,
+        precision: str,
+        package: Package,
+        backend: Backend = "reference",
+        *,
+        saved: bool = False,
     ) -> None:
-        self.name, self.precision = name, precision
+        self.name, self.precision, self.saved = name, precision, saved
         self.package, self.backend = package, backend
         self.meters: dict[str, Meter] = {}
 
     def add(self, name: str, given: Sequence[Array], wanted: Mapping[str, Array]) -> None:
-        got = self.package.predict(self._named(given), backend=self.backend)
+        got = self.package.predict(self.named(given), backend=self.backend)
         for output, array in wanted.items():
             meter = self.meters.setdefault(output, Meter(output))
             meter.add(name, given, array, np.asarray(got[output]))
 
-    def _named(self, given: Sequence[Array]) -> dict[str, Array]:
+    def named(self, given: Sequence[Array]) -> dict[str, Array]:
         return dict(zip(self.package.inputs, given, strict=True))
 
-    def step(self) -> Step:
+    def step(self, gates: Mapping[str, float]) -> Step:
+        """``gates`` replace limits of the same name; new ones are for the saved package."""
+        own = default_gates(self.package, self.precision, saved=self.saved)
+        given = {k: v for k, v in gates.items() if k in own or self.saved}
         return Step(
             name=self.name,
             precision=self.precision,
             backend=self.backend,
             package_bytes=folder_bytes(self.package.path),
             comparisons=tuple(meter.result() for meter in self.meters.values()),
-            gates=default_gates(self.package, self.precision, saved=self.name == AS_SAVED),
+            gates=own | given,
         )
 
     def trail(self, step: Step, reference: Package) -> tuple[Deviation, ...]:
-        if reference is self.package:
+        if reference is self.package or self.backend == "coreml":
             return ()
         meters = self.meters.values()
         given = next(m.worst[2] for m in meters if m.worst[1] == step.worst_image)
-        return deviations(self.package, reference, self._named(given))
+        return deviations(self.package, reference, self.named(given))
 
 
 def default_gates(package: Package, precision: str, *, saved: bool) -> dict[str, float]:
@@ -152,17 +187,11 @@ def default_gates(package: Package, precision: str, *, saved: bool) -> dict[str,
     return gates | {"top1_agreement": AGREEMENT} if saved else gates
 
 
-def check_gates(gates: Mapping[str, float]) -> None:
-    """Raises ConfigError for a figure that does not exist."""
+def check_gates(gates: Mapping[str, float]) -> Mapping[str, float]:
+    """Themselves; raises ConfigError for a figure that does not exist."""
     if unknown := [name for name in gates if name not in MEASURES]:
         raise ConfigError(f"no gate {', '.join(unknown)}; there are {', '.join(MEASURES)}")
-
-
-def _with_gates(steps: Sequence[Step], gates: Mapping[str, float]) -> Iterator[Step]:
-    """Limits of the same name replaced in every step; new ones put to the last."""
-    for step in steps:
-        mine = {k: v for k, v in gates.items() if k in step.gates or step is steps[-1]}
-        yield replace(step, gates={**step.gates, **mine})
+    return gates
 
 
 def folder_bytes(path: Path) -> int:
@@ -234,7 +263,7 @@ def _samples(
                 on_error(i, error)
         else:
             yield name, (levels,)
-    if unusable and not on_error:
+    if unusable and (not on_error or len(unusable) == i + 1):
         raise ImageError("; ".join(unusable))
 
 

@@ -48,8 +48,9 @@ def load_package(path: str | Path) -> Package:
 class Package:
     """A saved ``.mlpackage``: what it says of itself, and the same ``predict`` everywhere."""
 
-    def __init__(self, saved: SavedPackage) -> None:
-        self.saved = saved
+    def __init__(self, saved: SavedPackage, *, compute_units: str = "ALL") -> None:
+        """``compute_units``, as coremltools calls them, are for the Core ML backend."""
+        self.saved, self.compute_units = saved, compute_units
         self.path = saved.path
         self._plans: dict[str, Plan] = {}
         self._models: dict[str, Any] = {}
@@ -203,7 +204,7 @@ class Package:
     def walk(
         self, inputs: Mapping[str, Any], *, function: str | None = None
     ) -> Iterator[tuple[str, Any]]:
-        """Every value that the reference computes, with its MIL name, in order; none is kept."""
+        """Every value that the reference computes, with its MIL name, in order."""
         yield from self.plan(function).walk(self._arrays(inputs, function))
 
     def _run(
@@ -276,19 +277,23 @@ class Package:
             else self._array(features[name], value)
             for name, value in inputs.items()
         }
-        if function not in self._models:
-            self._models[function] = self._core_ml_model(function)
-        results: dict[str, Any] = self._models[function].predict(given)
+        results: dict[str, Any] = self.core_ml_model(function).predict(given)
         return {name: _plain(value) for name, value in results.items()}
 
-    def _core_ml_model(self, function: str) -> Any:
+    def core_ml_model(self, function: str | None = None) -> Any:
+        """coremltools' ``MLModel``, loaded by Core ML: on macOS only."""
+        name = self._function_name(function)
+        if name not in self._models:
+            self._models[name] = self._loaded_by_core_ml(name)
+        return self._models[name]
+
+    def _loaded_by_core_ml(self, function: str) -> Any:
         with quiet():
             import coremltools as ct
 
-            several = len(self.functions) > 1
-            return ct.models.MLModel(
-                str(self.path), **({"function_name": function} if several else {})
-            )
+            several = {"function_name": function} if len(self.functions) > 1 else {}
+            units = ct.ComputeUnit[self.compute_units]
+            return ct.models.MLModel(str(self.path), compute_units=units, **several)
 
 
 def _feature(declared: Any) -> Feature:
