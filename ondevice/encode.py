@@ -226,7 +226,7 @@ def _records(
 
 def _record(room: Room, batch: int, reasons: list[str | None], rows: mx.array) -> Record:
     mx.eval(rows)  # without the GIL, which np.asarray would keep
-    return make_record(room.kind, batch, np.asarray(rows), reasons)
+    return make_record(room.kind, batch, np.asarray(rows), reasons, seed=room.seed)
 
 
 def _collect(room: Room, ranks: Ranks) -> None:

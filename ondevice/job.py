@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,7 +122,11 @@ class Room:
             _write_synced(self._job, job.to_json(), f".{self.rank}")
         self.kind = record_type(job.batch_size, job.dim)
         self.batches = -(-job.images // job.batch_size)
-        self.journal.cut(sum(r.nbytes for r in whole_records(self.journal.path, self.kind)))
+        self.seed = zlib.crc32(job.to_json().encode())
+        self.journal.cut(sum(r.nbytes for r in self._whole(self.journal.path)))
+
+    def _whole(self, path: Path) -> Iterator[Record]:
+        return whole_records(path, self.kind, seed=self.seed)
 
     def _read_job(self) -> dict[str, Any]:
         try:
@@ -137,7 +142,7 @@ class Room:
         self._journals = sorted(self.folder.glob("*.rows"))
         self._places = np.full((self.batches, 2), -1, np.int32)  # journal, record
         for j, path in enumerate(self._journals):
-            for i, record in enumerate(whole_records(path, self.kind)):
+            for i, record in enumerate(self._whole(path)):
                 if (batch := int(record["batch"][0])) < self.batches:
                     self._places[batch] = j, i
         return (self._places[:, 0] >= 0).astype(np.uint8)

@@ -1,7 +1,8 @@
 """Batches of embeddings that survive a kill: records of one size, appended to a file.
 
-A record says by its checksum whether it is whole, so nothing has to be written in any
-particular order: what the last writer left torn is cut off, and everything before it counts.
+A record says by its checksum whether it is whole and of this job, so nothing has to be
+written or removed in any particular order: what was left torn, or by an earlier job, is cut
+off, and everything before it counts.
 """
 
 from __future__ import annotations
@@ -38,15 +39,18 @@ def record_type(batch_size: int, dim: int) -> np.dtype[np.void]:
 
 
 def make_record(
-    kind: np.dtype[np.void], batch: int, rows: Any, reasons: list[str | None]
+    kind: np.dtype[np.void], batch: int, rows: Any, reasons: list[str | None], *, seed: int = 0
 ) -> Record:
-    """A record of ``rows``, those with a reason skipped; fewer reasons than rows: padding."""
+    """A record of ``rows``, those with a reason skipped; fewer reasons than rows: padding.
+
+    ``seed`` is the job's: its checksums are no other's.
+    """
     record = np.zeros(1, kind)
     record["batch"] = batch
     for place, reason in enumerate(reasons):
         record["status"][0, place] = ROW if reason is None else SKIPPED
         record["rows"][0, place] = rows[place] if reason is None else _as_row(reason, kind)
-    record["crc"] = _checksum(record)
+    record["crc"] = _checksum(record, seed)
     return record
 
 
@@ -60,16 +64,16 @@ def reason_of(row: Any) -> str:
     return bytes(np.ascontiguousarray(row).tobytes()).rstrip(b"\0").decode(errors="ignore")
 
 
-def _checksum(record: Record) -> int:
-    return zlib.crc32(record.tobytes()[:-4])
+def _checksum(record: Record, seed: int) -> int:
+    return zlib.crc32(record.tobytes()[:-4], seed)
 
 
-def whole_records(path: Path, kind: np.dtype[np.void]) -> Iterator[Record]:
-    """The records of a file up to the first that is not whole."""
+def whole_records(path: Path, kind: np.dtype[np.void], *, seed: int = 0) -> Iterator[Record]:
+    """The records of a file up to the first that is not whole, or not of this job."""
     with path.open("rb") as file:
         while len(data := file.read(kind.itemsize)) == kind.itemsize:
             record = np.frombuffer(data, kind)
-            if record["crc"][0] != _checksum(record):
+            if record["crc"][0] != _checksum(record, seed):
                 return
             yield record
 

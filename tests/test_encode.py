@@ -317,6 +317,14 @@ def test_a_damaged_job_is_one_line(model, photos, tmp_path):
         encode(model, photos, tmp_path / "e.npz", batch_size=2)
 
 
+def test_rows_of_an_earlier_job_do_not_count(model, photos, tmp_path):
+    whole = encode(model, photos, tmp_path / "whole.npz", batch_size=2).out.read_bytes()
+    start(model, photos[::-1], tmp_path / "e.npz", batches=3)
+    (tmp_path / "e.npz.partial" / "job.json").unlink()  # its removal was interrupted
+    encode(model, photos, tmp_path / "e.npz", batch_size=2)
+    assert (tmp_path / "e.npz").read_bytes() == whole
+
+
 def test_two_processes_do_not_write_one_journal(model, photos, tmp_path):
     with (
         Room(tmp_path / "e.npz", 0),
