@@ -86,10 +86,9 @@ _PRIMITIVES: dict[str, Fn] = {
     "Add": mx.add,
     "AddMM": lambda a, b, c, alpha, beta: alpha * (a @ b) + beta * c,
     "Affine": lambda x, scale, shift: x * scale + shift,
-    "Attention": lambda q, k, v: mx.softmax(
-        q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5, axis=-1
-    )
-    @ v,
+    "Attention": lambda q, k, v: (
+        mx.softmax(q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5, axis=-1) @ v
+    ),
     "ArgReduce": lambda x, kind, axis: (mx.argmin, mx.argmax)[kind](
         x, axis=axis, keepdims=True
     ),
@@ -171,7 +170,8 @@ def evaluate_node(node: Node, *inputs: mx.array) -> list[mx.array]:
     if node.op in _BY_SHAPE:
         return [inputs[0].reshape(node.output.shape)]
     if node.op == "Arange":  # its arguments are floats whatever its type
-        return [mx.arange(*node.args, dtype=getattr(mx, node.output.dtype))]
+        start, stop, step = node.args
+        return [mx.arange(start, stop, step, dtype=getattr(mx, node.output.dtype))]
     if node.op == "Broadcast":
         return [mx.broadcast_to(inputs[0], node.output.shape)]
     result = _PRIMITIVES[node.op](*inputs, *node.args)
@@ -211,7 +211,7 @@ def peaks(graph: Graph, *inputs: mx.array | Array) -> dict[str, float]:
             if last[name] == i:
                 env.pop(name, None)
     mx.eval(found)
-    return {name: float(peak.item()) for name, peak in found.items()}
+    return {name: float(np.array(peak)) for name, peak in found.items()}
 
 
 def fold(node: Node, constants: Mapping[str, Array]) -> dict[str, Array]:

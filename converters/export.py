@@ -73,8 +73,10 @@ def export(
     settings = Settings(target=target, precision=precision, attention=attention, gelu=gelu)
     path = _check(path, settings, sizes := _sizes(size))
     if example:
-        named_io = {"input_names": input_names, "output_names": output_names}
-        interfaces = [array_interface(model, example[0], **named_io)]
+        interface = array_interface(
+            model, example[0], input_names=input_names, output_names=output_names
+        )
+        interfaces = [interface]
         metadata = {"description": f"{type(model).__name__}, exported from MLX"}
     else:
         if not isinstance(model, ImageModel):

@@ -63,8 +63,8 @@ class CNN(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(3, 12, 3, padding=1), nn.BatchNorm(12), nn.ReLU(), nn.MaxPool2d(2, 2),
-            nn.Conv2d(12, 12, 3, padding=1), nn.GroupNorm(3, 12), nn.SiLU(), nn.MaxPool2d(3, 2, 1),
-            nn.Conv2d(12, 8, 1), nn.Hardswish(), nn.Upsample(2),
+            nn.Conv2d(12, 12, 3, padding=1), nn.GroupNorm(3, 12), nn.SiLU(),
+            nn.MaxPool2d(3, 2, 1), nn.Conv2d(12, 8, 1), nn.Hardswish(), nn.Upsample(2),
         )  # fmt: skip
         self.head = nn.Linear(8 * 8 * 8, 3)
         norm = self.body.layers[1]
