@@ -57,7 +57,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, s
         size = path.stat().st_size
         with path.open("rb") as file:
             header, room = _header(file, size)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None)
+        metadata = {} if metadata is None else metadata  # MLX writes a null for none
         if not isinstance(metadata, dict) or not all(
             isinstance(v, str) for v in metadata.values()
         ):

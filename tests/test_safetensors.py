@@ -163,6 +163,12 @@ ARRAYS = {
 }
 
 
+def test_a_file_that_mlx_wrote_without_metadata_is_read(tmp_path):
+    mx.save_safetensors(str(tmp_path / "x.safetensors"), {"w": mx.arange(3)})
+    arrays, metadata = read_safetensors(tmp_path / "x.safetensors")
+    assert (arrays["w"].tolist(), metadata) == ([0, 1, 2], {})
+
+
 def test_what_is_written_is_read(tmp_path):
     path = tmp_path / "x.safetensors"
     write_safetensors(path, ARRAYS, {"format": "mlx"})

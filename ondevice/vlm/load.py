@@ -196,10 +196,13 @@ def _language(config: Mapping[str, Any], parts: Parts, folder: Path) -> nn.Modul
 
 def _tokenizer(folder: Path, ends: list[int]) -> Any:
     from mlx_lm.tokenizer_utils import load
+    from transformers import Qwen2Config
 
+    # Given a config, transformers does not look for the folder's, which may ask for timm.
+    options = {"config": Qwen2Config()}
     try:
         with quiet("transformers"):
-            return load(folder, eos_token_ids=ends)
+            return load(folder, options, eos_token_ids=ends)
     except Exception as error:  # transformers and tokenizers raise nearly anything
         reason = printable(" ".join(str(error).split()))
         raise ConfigError(f"{folder} has no usable tokenizer: {reason}") from error

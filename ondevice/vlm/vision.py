@@ -105,6 +105,7 @@ class Recent:
 
     def put(self, key: Key, tokens: mx.array) -> None:
         self._found[key] = tokens
+        self._found.move_to_end(key)
         while len(self._found) > self.capacity:
             self._found.popitem(last=False)
 
