@@ -150,7 +150,7 @@ def _plot(steps: Sequence[Step]) -> str:
     plot = line_plot(
         [_line(step) for step in drawn],
         y_label="PSNR in dB: higher is closer",
-        x_label="operation, in order",
+        x_label="computed value, in order",
         limit=min(gates, default=None),
     )
     keys = ", ".join(

@@ -66,8 +66,7 @@ def damaged(package, folder, weight):
     opened = load_package(copy)
     blob = next(op.blobs[0] for op in opened.stored().everything if op.name == weight)
     with blob.file.open("r+b") as stream:
-        stream.seek(blob.offset + 16)  # of the record: where its values begin
-        stream.seek(int.from_bytes(stream.read(8), "little"))
+        stream.seek(blob.offset)
         stream.write(bytes(blob.bytes))
     return load_package(copy)
 
