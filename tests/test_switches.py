@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from PIL import Image
 
 from converters import export, load_package
 from ondevice import create_model
@@ -95,6 +96,8 @@ def test_several_sizes_share_their_weights(tmp_path):
     assert many.metadata["license"] == "mit"
     image = patterns(192)[0]
     got = many.predict({"image": image}, function="size_192")["logits"]
+    photo = Image.fromarray(patterns(300)[3])
+    assert "logits" in many.predict({"image": photo}, function="size_192")
     alone = export(model, tmp_path / "alone.mlpackage", size=192, target="iOS18")
     assert np.array_equal(got, load_package(alone).predict({"image": image})["logits"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -250,7 +250,7 @@ class Package:
     def _pixels(self, feature: Feature, value: Any) -> Array:
         """The image of exactly the declared size, as uint8 (height, width, channels)."""
         mode = _PIL_MODES[feature.dtype]
-        pixels = value if isinstance(value, np.ndarray) else self._decoded(value, mode)
+        pixels = value if isinstance(value, np.ndarray) else self._decoded(value, feature)
         if pixels.dtype != np.uint8 and mode != "F":
             raise PackageError(f"{self.path}: image pixels are uint8; given {pixels.dtype}")
         wanted = feature.shape + ((3,) if mode == "RGB" else ())
@@ -261,13 +261,14 @@ class Package:
             )
         return pixels
 
-    def _decoded(self, image: Any, mode: str) -> Array:
+    def _decoded(self, image: Any, feature: Feature) -> Array:
+        """A photo by the contract, at the size of the function that is called."""
         from ondevice.images import as_rgb
         from ondevice.preprocess import resize_and_crop
 
         if self.preprocess is None:
-            return np.asarray(as_rgb(image).convert(mode))
-        return resize_and_crop(image, self.preprocess)
+            return np.asarray(as_rgb(image).convert(_PIL_MODES[feature.dtype]))
+        return resize_and_crop(image, replace(self.preprocess, size=feature.shape[0]))
 
     def _predict_with_coreml(self, inputs: Mapping[str, Any], function: str) -> dict[str, Any]:
         features = self._checked(inputs, function)
