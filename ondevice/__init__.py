@@ -17,6 +17,7 @@ from .preprocess import preprocess as preprocess
 from .registry import list_models as list_models, model_spec as model_spec
 
 if TYPE_CHECKING:
+    from .clip import load_clip as load_clip
     from .images import open_image as open_image
     from .tasks import Prediction as Prediction, classify as classify
     from .vlm import load_vlm as load_vlm
@@ -32,6 +33,7 @@ _MODULES = {
     "Prediction": "tasks",
     "classify": "tasks",
     "create_model": "weights",
+    "load_clip": "clip",
     "load_model": "weights",
     "load_vlm": "vlm",
     "load_weights": "weights",

@@ -10,6 +10,20 @@ import mlx.nn as nn
 
 from .errors import ConfigError
 
+Kernel = int | tuple[int, int]  # height and width
+
+
+def half(kernel: Kernel) -> Kernel:
+    """The padding with which a convolution of stride 1 keeps the size."""
+    return kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
+
+
+def unit(x: mx.array) -> mx.array:
+    """Rows of length 1, computed in float32."""
+    y = x.astype(mx.float32)
+    y = y * mx.rsqrt(mx.maximum((y * y).sum(axis=-1, keepdims=True), 1e-12))
+    return y.astype(x.dtype)
+
 
 def norm_affine(norm: nn.BatchNorm) -> tuple[mx.array, mx.array]:
     """(C,) scale and shift that a batch norm applies with its running statistics."""
@@ -69,14 +83,24 @@ def add_identity(conv: nn.Module) -> nn.Module:
 
 
 class ConvNorm(nn.Module):
-    """A bias-free convolution and its batch norm: one convolution once fused."""
+    """A bias-free convolution and its batch norm: one convolution once fused.
+
+    Without ``padding``, as much as keeps the size at stride 1.
+    """
 
     def __init__(
-        self, in_chs: int, out_chs: int, kernel: int = 1, stride: int = 1, groups: int = 1
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel: Kernel = 1,
+        stride: int = 1,
+        groups: int = 1,
+        padding: Kernel | None = None,
     ) -> None:
         super().__init__()
+        padding = half(kernel) if padding is None else padding
         self.conv = nn.Conv2d(
-            in_chs, out_chs, kernel, stride, kernel // 2, groups=groups, bias=False
+            in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False
         )
         self.bn = nn.BatchNorm(out_chs)
 
@@ -281,10 +305,14 @@ class ImageModel(nn.Module):
 
     def checked_maps(self, x: mx.array) -> list[mx.array]:
         """``maps`` of an image that fits. Raises ConfigError."""
+        self.check_input(x)
+        return self.maps(x)
+
+    def check_input(self, x: mx.array) -> None:
+        """Raises ConfigError if ``x`` is no image that fits."""
         step = self.config.stride
         if x.ndim != 4 or x.shape[3] != 3 or any(n % step or not n for n in x.shape[1:3]):
             raise ConfigError(
                 f"an input of shape {x.shape}: it has to be (batch, height, width, 3), "
                 f"height and width multiples of {step}"
             )
-        return self.maps(x)

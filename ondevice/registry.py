@@ -51,6 +51,8 @@ class ModelSpec:
     adapt: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # a file's keys -> config
     params: int | None = None  # parameters as published
     macs: int | None = None  # multiply-adds at the native size as published
+    text: str = ""  # of an image encoder: the text encoder that shares its space
+    listed: bool = True  # False: a part of another model, which `list_models` leaves out
 
     @property
     def stride(self) -> int:
@@ -105,4 +107,5 @@ def model_spec(name: str) -> ModelSpec:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Registered variants whose name matches a shell pattern, sorted."""
-    return sorted(fnmatch.filter(_SPECS, pattern))
+    listed = (name for name, spec in _SPECS.items() if spec.listed)
+    return sorted(fnmatch.filter(listed, pattern))

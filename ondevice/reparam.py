@@ -13,9 +13,11 @@ import mlx.nn as nn
 
 from .layers import (
     ConvNorm,
+    Kernel,
     SqueezeExcite,
     add_identity,
     fold_norm,
+    half,
     identity_kernel,
     scale_output,
 )
@@ -32,7 +34,7 @@ class MobileOne(nn.Module):
         self,
         in_chs: int,
         out_chs: int,
-        kernel: int,
+        kernel: Kernel,
         stride: int = 1,
         groups: int = 1,
         *,
@@ -45,11 +47,11 @@ class MobileOne(nn.Module):
         super().__init__()
         if fused:
             self.reparam_conv: nn.Module = nn.Conv2d(
-                in_chs, out_chs, kernel, stride, kernel // 2, groups=groups
+                in_chs, out_chs, kernel, stride, half(kernel), groups=groups
             )
         else:
             self.conv_kxk: list[nn.Module] = [ConvNorm(in_chs, out_chs, kernel, stride, groups)]
-            if 0 < scale < kernel:
+            if scale not in (0, kernel):
                 self.conv_scale = ConvNorm(in_chs, out_chs, scale, stride, groups)
             if identity:
                 self.identity = nn.BatchNorm(in_chs)
@@ -80,10 +82,12 @@ class MobileOne(nn.Module):
 class RepMixer(nn.Module):
     """Mixes neighbouring places: ``x + layer_scale * (mixer(x) - norm(x))``."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, kernel: Kernel = 3, *, scale: int = 1) -> None:
         super().__init__()
         self.norm = nn.BatchNorm(dim)
-        self.mixer = MobileOne(dim, dim, 3, groups=dim, identity=True, act=False)
+        self.mixer = MobileOne(
+            dim, dim, kernel, groups=dim, scale=scale, identity=True, act=False
+        )
         self.layer_scale = mx.ones(dim)
 
     def __call__(self, x: mx.array) -> mx.array:

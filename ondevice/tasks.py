@@ -13,6 +13,7 @@ from . import backend
 from .errors import ConfigError
 from .labels import with_labels
 from .preprocess import batches
+from .registry import model_spec
 
 if TYPE_CHECKING:
     from .images import ImageLike
@@ -47,6 +48,8 @@ def classify(
     lists every picture that cannot be used.
     """
     info = with_labels(model.info)
+    if model_spec(info.model).text:
+        raise ConfigError(f"{info.name} has no classes but those you name: ondevice zeroshot")
     if not info.config.num_classes:
         raise ConfigError(f"{info.name} has no classes: it was built with num_classes=0")
     backend.advise()
@@ -54,11 +57,14 @@ def classify(
     for x in batches(
         images, info.preprocess, size=size, batch_size=batch_size, on_error=on_error
     ):
-        found += _top(model(x), info.labels, top_k)
+        found += top_predictions(model(x), info.labels, top_k)
     return found
 
 
-def _top(logits: mx.array, labels: tuple[str, ...], top_k: int) -> list[list[Prediction]]:
+def top_predictions(
+    logits: mx.array, labels: tuple[str, ...], top_k: int
+) -> list[list[Prediction]]:
+    """The ``top_k`` likeliest classes of each row of scores, the likeliest first."""
     scores = mx.softmax(logits.astype(mx.float32), axis=-1)
     order = mx.argsort(-scores, axis=-1)[:, :top_k]
     best = mx.take_along_axis(scores, order, axis=-1)

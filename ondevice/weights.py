@@ -66,9 +66,18 @@ def create_model(
     if weights is None and (tag or pretrained):
         checkpoint = spec.checkpoint(tag)
         mention_license(f"{spec.name}.{checkpoint.tag}", checkpoint.license)  # before it comes
-        weights, tag = fetch(checkpoint, revision=revision), checkpoint.tag
+        weights, tag = _read_published(fetch(checkpoint, revision=revision)), checkpoint.tag
     info = spec.info(tag, **overrides)
     return _build(spec, info, dtype) if weights is None else _load(spec, info, weights, dtype)
+
+
+def _read_published(path: Path) -> Weights:
+    """What to load from a fetched file; one that torch wrote is read without running it."""
+    if path.suffix != ".pt":
+        return path
+    from converters.checkpoint import read_checkpoint
+
+    return read_checkpoint(path)
 
 
 def load_model(folder: str | Path, *, dtype: mx.Dtype = mx.float32) -> nn.Module:

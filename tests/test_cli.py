@@ -100,7 +100,7 @@ def test_list_as_json_has_what_the_checkpoint_says(ondevice):
     ("args", "said"),
     [
         (["list", "shvid_s1"], "no model matches 'shvid_s1'; the nearest are shvit_s1"),
-        (["list", "--family", "vit"], "No family 'vit'; there are: "),
+        (["list", "--family", "resnet"], "No family 'resnet'; there are: "),
         (["list", "--license", "gpl"], "No licence 'gpl'; there are: "),
         (["show", "shvit_s9"], "no model 'shvit_s9'; did you mean shvit_s"),
         (["show", "shvit_s1.in22k"], "shvit_s1.in1k"),

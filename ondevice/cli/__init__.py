@@ -18,6 +18,7 @@ COMMANDS = {  # name -> module:attribute
     "list": "list_:list_command",
     "show": "show:show",
     "classify": "classify:classify_command",
+    "zeroshot": "zeroshot:zeroshot_command",
     "encode": "encode:encode_command",
     "search": "search:search_command",
     "describe": "describe:describe_command",

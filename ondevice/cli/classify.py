@@ -46,13 +46,14 @@ def classify_command(
     if as_json:
         print_json({"model": network.info.name, "results": found})
     elif found:
-        print_table(("image", ">score", "label"), _rows(found))
+        print_table(("image", ">score", "label"), rows(found))
     for problem in problems.values():
         click.echo(f"error: {problem}", err=True)
     ctx.exit(2 if problems else 0)
 
 
-def _rows(found: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
+def rows(found: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
+    """The table of what was found in each picture, whose name is in its first row."""
     for result in found:
         name = click.format_filename(result["image"])
         for prediction in result["predictions"]:

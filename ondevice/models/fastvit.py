@@ -18,6 +18,7 @@ from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..layers import (
     ConvNorm,
     ImageModel,
+    Kernel,
     Residual,
     affine_input,
     make_divisible,
@@ -52,11 +53,11 @@ class FastViTConfig(ModelConfig):
 
 
 class ConvMlp(nn.Module):
-    """A 7x7 depthwise convolution, then two 1x1 with a GELU between."""
+    """A large depthwise convolution, then two 1x1 with a GELU between."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, kernel: Kernel = 7) -> None:
         super().__init__()
-        self.conv = ConvNorm(dim, dim, 7, groups=dim)
+        self.conv = ConvNorm(dim, dim, kernel, groups=dim)
         self.fc1 = nn.Conv2d(dim, hidden, 1)
         self.fc2: nn.Module = nn.Conv2d(hidden, dim, 1)
 
@@ -110,10 +111,12 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Mixes places, then channels: ``x = token_mixer(x)``, ``x + layer_scale * mlp(x)``."""
 
-    def __init__(self, dim: int, hidden: int, token_mixer: nn.Module) -> None:
+    def __init__(
+        self, dim: int, hidden: int, token_mixer: nn.Module, kernel: Kernel = 7
+    ) -> None:
         super().__init__()
         self.token_mixer = token_mixer
-        self.mlp = ConvMlp(dim, hidden)
+        self.mlp = ConvMlp(dim, hidden, kernel)
         self.layer_scale = mx.ones(dim)
 
     def __call__(self, x: mx.array) -> mx.array:

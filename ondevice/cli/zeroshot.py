@@ -1,0 +1,96 @@
+"""``ondevice zeroshot``: which of your own labels fits a picture."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import ConfigError, ImageError
+from ._output import json_option, print_json, print_table, progress
+from .classify import rows
+
+DEFAULT_MODEL = "mobileclip_s0"
+TEMPLATE = "a photo of a {}."
+
+
+@click.command("zeroshot")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--labels", help="With commas between them: cat,dog.")
+@click.option("--labels-file", type=click.Path(path_type=Path), help="A label on each line.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    help=f"The text for a label, {{}} in its place, {TEMPLATE!r} if not given; of several, the "
+    "mean.",
+)
+@click.option(
+    "--model", default=DEFAULT_MODEL, show_default=True, help="Name, name.tag or saved folder."
+)
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Keep vectors of labels here.")
+@click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1))
+@json_option
+@click.pass_context
+def zeroshot_command(
+    ctx: click.Context,
+    images: tuple[str, ...],
+    labels: str | None,
+    labels_file: Path | None,
+    templates: tuple[str, ...],
+    model: str,
+    tokenizer: Path | None,
+    cache: Path | None,
+    top_k: int,
+    as_json: bool,
+) -> None:
+    """Print which of the labels fit each IMAGE best.
+
+    Of several images those that can be used are classified, the others named on stderr; the
+    exit status is then 2.
+    """
+    from ..clip import load_clip
+    from ..clip.model import check_labels, check_templates
+
+    names = check_labels(_labels(labels, labels_file))
+    texts = check_templates(templates or (TEMPLATE,))
+    clip = load_clip(model, tokenizer=tokenizer, cache=cache)
+    problems: dict[int, ImageError] = {}
+    pictures = progress(images, "classifying", len(images))
+    results = clip.zero_shot(pictures, names, texts, top_k=top_k, on_error=problems.__setitem__)
+    good = [image for i, image in enumerate(images) if i not in problems]
+    found: list[dict[str, Any]] = [
+        {"image": path, "predictions": [asdict(p) for p in predictions]}
+        for path, predictions in zip(good, results, strict=True)
+    ]
+    if as_json:
+        print_json({"model": clip.info.name, "templates": texts, "results": found})
+    elif found:
+        print_table(("image", ">score", "label"), rows(found))
+    for problem in problems.values():
+        click.echo(f"error: {problem}", err=True)
+    ctx.exit(2 if problems else 0)
+
+
+def _labels(text: str | None, path: Path | None) -> list[str]:
+    """The labels given in one way or the other."""
+    if (text is None) == (path is None):
+        raise click.UsageError("Give the labels with --labels or with --labels-file.")
+    return text.split(",") if text is not None else read_labels(Path(path or ""))
+
+
+def read_labels(path: Path) -> list[str]:
+    """A label on each line; empty lines are no labels. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no UTF-8 text: byte {error.start}") from error
+    found = [line for line in text.splitlines() if line.strip()]
+    if not found:
+        raise ConfigError(f"{path} has no labels")
+    return found

@@ -1,0 +1,206 @@
+"""Both encoders of a CLIP, and what they do together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlx.core as mx
+
+from .. import backend
+from ..encode import weights_digest
+from ..errors import ConfigError, ImageError, OnDeviceError, printable
+from ..fuse import fuse
+from ..layers import unit
+from ..preprocess import batches
+from ..safetensors import read_safetensors, write_safetensors
+from ..tasks import Prediction, top_predictions
+
+if TYPE_CHECKING:
+    from ..config import ModelInfo
+    from ..images import ImageLike
+    from ..models.clip import ImageTower
+    from ..models.clip_text import TextTower
+    from ..preprocess import OnError
+    from .tokenizer import Tokenizer
+
+TEMPLATES = ("a photo of a {}.",)
+MAX_SCALE = 100.0  # as in training
+REMEMBERED = 16  # sets of labels
+BATCH = 64  # texts
+
+
+class CLIP:
+    """Pictures and texts as unit vectors of one space: their product is a cosine.
+
+    ``image`` and ``text`` are the encoders as loaded. Vectors of labels are remembered, and
+    kept on the disk in the folder ``cache`` if there is one.
+    """
+
+    def __init__(
+        self,
+        image: ImageTower,
+        text: TextTower,
+        tokenizer: Tokenizer,
+        *,
+        cache: str | Path | None = None,
+    ) -> None:
+        self.image, self.text, self.tokenizer = image, text, tokenizer
+        self.cache = Path(cache) if cache is not None else None
+        self._fused_image, self._fused_text = fuse(image), fuse(text)
+        self._classifiers: OrderedDict[str, mx.array] = OrderedDict()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the image encoder is."""
+        info: ModelInfo = self.image.info
+        return info
+
+    @property
+    def scale(self) -> float:
+        """What cosines are multiplied by before the softmax."""
+        return min(float(mx.exp(self.text.logit_scale.astype(mx.float32))), MAX_SCALE)
+
+    def encode_image(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        batch_size: int = 16,
+        on_error: OnError | None = None,
+    ) -> mx.array:
+        """(B, D) unit vectors of pictures, given as ``ondevice.preprocess`` takes them.
+
+        A picture that cannot be used is left out and given to ``on_error``, by its position
+        and the ImageError; without ``on_error``, an ImageError lists all of them.
+        """
+        backend.advise()
+        found = []
+        for x in batches(
+            images, self.info.preprocess, batch_size=batch_size, on_error=on_error
+        ):
+            found.append(self._fused_image(x))
+            mx.eval(found[-1])
+        if not found and on_error is None:
+            raise ImageError("no images were given")
+        return mx.concatenate(found) if found else mx.zeros((0, self.text.config.embed_dim))
+
+    def encode_text(self, texts: str | Sequence[str]) -> mx.array:
+        """(B, D) unit vectors of texts; what a text has beyond 77 tokens is cut off."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        if not texts:
+            raise ConfigError("no texts were given")
+        backend.advise()
+        found = []
+        for i in range(0, len(texts), BATCH):
+            found.append(self._fused_text(self.tokenizer(texts[i : i + BATCH])))
+            mx.eval(found[-1])
+        return mx.concatenate(found)
+
+    def zero_shot(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        labels: Sequence[str],
+        templates: str | Sequence[str] = TEMPLATES,
+        *,
+        top_k: int = 5,
+        batch_size: int = 16,
+        on_error: OnError | None = None,
+    ) -> list[list[Prediction]]:
+        """The ``top_k`` likeliest labels of each picture, the likeliest first.
+
+        Each label is put in the place of ``{}`` of every template, and the vectors averaged.
+        Raises ConfigError for labels or templates that cannot be; else as ``encode_image``.
+        """
+        classifier = self.classifier(labels, templates)
+        places = self.encode_image(images, batch_size=batch_size, on_error=on_error)
+        names = tuple(label.strip() for label in labels)
+        return top_predictions(self.scale * places @ classifier.T, names, top_k)
+
+    def classifier(
+        self, labels: Sequence[str], templates: str | Sequence[str] = TEMPLATES
+    ) -> mx.array:
+        """(labels, D) unit vectors, the mean over templates. Raises ConfigError."""
+        labels, templates = check_labels(labels), check_templates(templates)
+        key = self._key(labels, templates)
+        if key not in self._classifiers:
+            self._classifiers[key] = self._stored(key, labels, templates)
+            while len(self._classifiers) > REMEMBERED:
+                self._classifiers.popitem(last=False)
+        self._classifiers.move_to_end(key)
+        return self._classifiers[key]
+
+    def _key(self, labels: list[str], templates: list[str]) -> str:
+        """What tells a set of labels from others, with this model's weights."""
+        text = json.dumps([self._digest, labels, templates])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def _digest(self) -> str:
+        return weights_digest(self.text)
+
+    def _stored(self, key: str, labels: list[str], templates: list[str]) -> mx.array:
+        if self.cache is None:
+            return self._compute(labels, templates)
+        path = self.cache / f"{key}.safetensors"
+        shape = (len(labels), self.text.config.embed_dim)
+        if path.is_file() and (found := _read(path, shape)) is not None:
+            return found
+        rows = self._compute(labels, templates)
+        _write(path, rows)
+        return rows
+
+    def _compute(self, labels: list[str], templates: list[str]) -> mx.array:
+        texts = [template.replace("{}", label) for template in templates for label in labels]
+        rows = self.encode_text(texts).astype(mx.float32)
+        rows = unit(rows.reshape(len(templates), len(labels), -1).mean(axis=0))
+        mx.eval(rows)
+        return rows
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """The labels without space around them. Raises ConfigError."""
+    if isinstance(labels, str):
+        raise ConfigError("labels are a list of texts, not one text")
+    names = [label.strip() for label in labels]
+    if not names:
+        raise ConfigError("no labels were given")
+    if empty := [i + 1 for i, name in enumerate(names) if not name]:
+        raise ConfigError(f"label {', '.join(map(str, empty[:12]))} is empty")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        shown = ", ".join(printable(name, 40) for name in twice[:12])
+        raise ConfigError(f"labels that are given twice: {shown}")
+    return names
+
+
+def check_templates(templates: str | Sequence[str]) -> list[str]:
+    """The templates as a list. Raises ConfigError."""
+    found = [templates] if isinstance(templates, str) else list(templates)
+    if not found:
+        raise ConfigError("no templates were given")
+    if wrong := [t for t in found if "{}" not in t]:
+        raise ConfigError(f"template {printable(wrong[0])!r} has no {{}} for the label")
+    return found
+
+
+def _read(path: Path, shape: tuple[int, int]) -> mx.array | None:
+    """What was kept; nothing if the file is damaged, so that it is computed and written."""
+    try:
+        rows = read_safetensors(path)[0].get("classifier")
+    except OnDeviceError:
+        return None
+    return rows if rows is not None and rows.shape == shape else None
+
+
+def _write(path: Path, rows: mx.array) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(partial, {"classifier": rows}, {"format": "mlx"})
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"cannot keep vectors in {path.parent}: {error.strerror}") from error

@@ -1,0 +1,110 @@
+"""MobileCLIP's text encoders: token numbers in, a unit vector of the images' space out.
+
+Papers: https://arxiv.org/abs/2103.00020 (CLIP), https://arxiv.org/abs/2311.17049 (MobileCLIP)
+Code: https://github.com/apple/ml-mobileclip
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from ..config import FeatureInfo, ModelConfig
+from ..layers import unit
+from ..reparam import RepMixer
+from ..transformer import Block, causal_mask
+from .fastvit import Block as ConvBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(ModelConfig):
+    num_classes: int = 0
+    embed_dim: int = 512  # of the space shared with images
+    width: int = 512
+    depth: int = 12
+    heads: int = 8
+    causal: bool = False
+    conv_blocks: bool = False  # one before the transformer blocks, one after
+    context: int = 77
+    vocab: int = 49408
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        return ()
+
+
+class MixerBlock(nn.Module):
+    """FastViT's block over a sequence: convolutions of eleven places."""
+
+    KERNEL = (1, 11)
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        mixer = RepMixer(dim, self.KERNEL, scale=0)
+        self.block = ConvBlock(dim, 4 * dim, mixer, self.KERNEL)
+
+    def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        return self.block(x[:, None])[:, 0]
+
+
+class TextTower(nn.Module):
+    """(B, context) token numbers, the last of a text the largest, to (B, embed_dim)."""
+
+    def __init__(self, config: TextConfig) -> None:
+        super().__init__()
+        c = self.config = config
+        self.token_embedding = nn.Embedding(c.vocab, c.width)
+        self.positional_embedding = mx.zeros((c.context, c.width))
+        self.blocks: list[nn.Module] = [
+            Block(c.width, c.heads, eps=1e-5) for _ in range(c.depth)
+        ]
+        if c.conv_blocks:
+            self.blocks = [MixerBlock(c.width), *self.blocks, MixerBlock(c.width)]
+        self.norm = nn.LayerNorm(c.width, eps=1e-5)
+        self.projection = nn.Linear(c.width, c.embed_dim, bias=False)
+        self.logit_scale = mx.zeros(())  # the logarithm of what cosines are multiplied by
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        """Tokens beyond the end of a text are zeros, as in training."""
+        x = self.token_embedding(tokens) + self.positional_embedding
+        mask = causal_mask(self.config.context) if self.config.causal else None
+        for block in self.blocks:
+            x = block(x, mask)
+        return unit(self.projection(self.norm(at_end(x, tokens))))
+
+
+def at_end(x: mx.array, tokens: mx.array) -> mx.array:
+    """The (B, C) rows of (B, N, C) where the texts end: at their largest number, the first.
+
+    As a product with zeros and a one, which every Apple processor does, unlike a gather.
+    """
+    end = mx.argmax(tokens, axis=-1, keepdims=True)
+    places = (mx.arange(tokens.shape[1]) == end).astype(x.dtype)
+    return (places[:, None] @ x)[:, 0]
+
+
+# Apple's names and open_clip's become ours.
+RENAMES = (
+    (r"^embedding_layer\.", "token_embedding."),
+    (r"^positional_embedding\.pos_embed\.pos_embed$", "positional_embedding"),
+    (r"^transformer\.(resblocks\.)?", "blocks."),
+    (r"^(final_layer_norm|ln_final)\.", "norm."),
+    (r"^(projection_layer|text_projection)$", "projection.weight"),
+    (r"\.pre_norm_mha\.0\.|\.ln_1\.", ".norm1."),
+    (r"\.pre_norm_mha\.1\.qkv_proj\.|\.attn\.in_proj_(?=weight|bias)", ".attn.qkv."),
+    (r"\.pre_norm_mha\.1\.out_proj\.|\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.pre_norm_ffn\.0\.|\.ln_2\.", ".norm2."),
+    (r"\.pre_norm_ffn\.1\.|\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.pre_norm_ffn\.4\.|\.mlp\.c_proj\.", ".mlp.fc2."),
+    (r"^(blocks\.\d+)\.(?=token_mixer\.|convffn\.|layer_scale$)", r"\1.block."),
+    (r"\.convffn\.", ".mlp."),
+    (r"\.token_mixer\.norm\.rbr_skip\.", ".token_mixer.norm."),
+    (r"\.rbr_conv\.", ".conv_kxk."),
+    (r"\.rbr_skip\.", ".identity."),
+)
+TRANSPOSES = r"(^|\.)(projection_layer|text_projection)$"
+
+# Of a file with both towers, all but the images'; of a text tower's own, everything.
+TOWER = r"(?:(?:module|model)\.)?+(?:text_encoder\.|text\.|(?!image_encoder\.|visual\.))"

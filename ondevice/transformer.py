@@ -1,0 +1,76 @@
+"""The transformer block of vision transformers and CLIP's text encoders."""
+
+from __future__ import annotations
+
+import copy
+
+import mlx.core as mx
+import mlx.nn as nn
+
+FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence to itself."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.head_dim = dim // heads
+        self.scale = self.head_dim**-0.5
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        B, N, C = x.shape
+        heads = self.qkv(x).reshape(B, N, -1, self.head_dim).swapaxes(1, 2)
+        q, k, v = mx.split(heads, 3, axis=1)
+        q = q if self.scale == 1 else q * self.scale
+        scores = q @ k.swapaxes(2, 3)
+        scores = scores if mask is None else scores + mask.astype(scores.dtype)
+        attn = mx.softmax(scores, axis=-1, precise=True)
+        return self.proj((attn @ v).swapaxes(1, 2).reshape(B, N, C))
+
+    def fuse(self) -> SelfAttention:
+        """The scale of q goes into qkv."""
+        if self.scale == 1:
+            return self
+        fused, dim = copy.copy(self), self.qkv.weight.shape[1]
+        scale = mx.where(mx.arange(3 * dim) < dim, self.scale, 1.0)
+        scale = scale.astype(self.qkv.weight.dtype)
+        fused.qkv, fused.scale = copy.copy(self.qkv), 1.0
+        fused.qkv.weight = self.qkv.weight * scale[:, None]
+        fused.qkv.bias = self.qkv.bias * scale
+        return fused
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.fc2(nn.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each with a norm before and a residual around it."""
+
+    def __init__(self, dim: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.attn = SelfAttention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = Mlp(dim, 4 * dim)
+
+    def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        x = x + self.attn(self.norm1(x), mask)
+        return x + self.mlp(self.norm2(x))
+
+
+def causal_mask(length: int) -> mx.array:
+    """(length, length), added to scores: a place attends to itself and those before it."""
+    place = mx.arange(length)
+    return mx.where(place[:, None] < place, FORBIDDEN, 0.0)
