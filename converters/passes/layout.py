@@ -18,17 +18,21 @@ import numpy as np
 
 from ..graph import Array, Graph, Node, Shape, Value
 from .broadcasts import ELEMENTWISE
-
-# order[i] is the logical axis that lies at physical axis i; None is an axis of length one
-# that only exists physically. Logical axes of length one may be missing.
-Order = tuple[int | None, ...]
-
-NCHW: Order = (0, 3, 1, 2)
-NCL: Order = (0, 2, 1)
-TOKENS: Order = (0, 2, None, 1)  # (B, N, C) as a (B, C, 1, N) image
-MAX_RANK = 5  # Core ML's
-
-_PREFERRED: dict[int, tuple[Order, ...]] = {4: (NCHW,), 3: ((0, 1, 2), NCL)}
+from .orders import (
+    MAX_RANK as MAX_RANK,
+    NCHW as NCHW,
+    NCL as NCL,
+    TOKENS as TOKENS,
+    Order as Order,
+    groups_of,
+    identity as identity,
+    longer,
+    permutation,
+    physical as physical,
+    place,
+    with_nones,
+    without,
+)
 
 
 def channels_first(
@@ -42,15 +46,6 @@ def channels_first(
     MLX's own. ``Convolution`` becomes ``Conv`` or ``ConvTranspose``, which are channels-first.
     """
     return _Layout(graph, dict(inputs or {})).run(dict(outputs or {}))
-
-
-def identity(rank: int) -> Order:
-    return tuple(range(rank))
-
-
-def physical(shape: Shape, order: Order) -> Shape:
-    """The shape in memory of a value of logical ``shape``."""
-    return tuple(1 if axis is None else shape[axis] for axis in order)
 
 
 class _Layout:
@@ -133,12 +128,12 @@ class _Layout:
         if key in self.laid:
             return self.laid[key]
         shape = self.shape(name)
-        before, after = _long(have, shape), _long(want, shape)
+        before, after = longer(have, shape), longer(want, shape)
         source, kept = self.names[name], have
         if before != after:
             kept = tuple(a for a in want if a in have) + tuple(a for a in have if a not in want)
-            kept = _with_nones(kept, have)
-            axes = _permutation(have, kept)
+            kept = with_nones(kept, have)
+            axes = permutation(have, kept)
             source = self._step("Transpose", name, source, physical(shape, kept), axes)
         if physical(shape, kept) != physical(shape, want):
             source = self._step("Reshape", name, source, physical(shape, want), None)
@@ -240,7 +235,7 @@ class _Layout:
 
     def _reshaped(self, order: Order, before: Shape, after: Shape) -> Order | None:
         """The order after a reshape that only cuts or joins what lies together, or None."""
-        groups = _groups(before, after)
+        groups = groups_of(before, after)
         lying = [axis for axis in order if axis is not None and before[axis] != 1]
         result: list[int] = []
         while lying:
@@ -249,7 +244,7 @@ class _Layout:
                 return None
             lying = lying[len(joined) :]
             result += cut
-        return _place(result, after)
+        return place(result, after)
 
     def _reaches_linear(self, name: str) -> bool:
         """Whether tokens meet a linear layer before they meet a matrix product."""
@@ -305,7 +300,7 @@ class _Layout:
         (x,), (kind, axes, keep) = node.inputs, node.args
         order = self.full(x, axes)
         at = tuple(sorted(order.index(axis) for axis in axes))
-        after = order if keep else _without(order, axes)
+        after = order if keep else without(order, axes)
         self.emit(node, node.op, [self.at(x, order)], after, kind, at, keep)
 
     def layer_norm(self, node: Node) -> None:
@@ -419,62 +414,3 @@ _RULES: dict[str, Rule] = {
     "Split": _Layout.split,
     "Transpose": _Layout.transpose,
 }
-
-
-def _long(order: Order, shape: Shape) -> list[int]:
-    """The axes longer than one, as they lie."""
-    return [axis for axis in order if axis is not None and shape[axis] != 1]
-
-
-def _with_nones(kept: Order, have: Order) -> Order:
-    return (*(a for a in kept if a is not None), *(a for a in have if a is None))
-
-
-def _permutation(have: Order, want: Order) -> tuple[int, ...]:
-    """Physical axes of ``have`` in the order of ``want``, which has the same members."""
-    left = list(enumerate(have))
-    axes = []
-    for axis in want:
-        found = next(pair for pair in left if pair[1] == axis)
-        left.remove(found)
-        axes.append(found[0])
-    return tuple(axes)
-
-
-def _without(order: Order, axes: Sequence[int]) -> Order:
-    """The order after the logical ``axes`` are gone and the others renumbered."""
-    left = [a for a in order if a is None or a not in axes]
-    return tuple(None if a is None else a - sum(gone < a for gone in axes) for a in left)
-
-
-def _groups(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
-    """The smallest groups of axes, ones left out, that a reshape maps to each other."""
-    left = [(i, n) for i, n in enumerate(before) if n != 1]
-    right = [(i, n) for i, n in enumerate(after) if n != 1]
-    groups = []
-    while left:
-        (i, size), (j, total) = left.pop(0), right.pop(0)
-        joined, cut = [i], [j]
-        while size != total:
-            if size < total:
-                i, n = left.pop(0)
-                joined.append(i)
-                size *= n
-            else:
-                j, n = right.pop(0)
-                cut.append(j)
-                total *= n
-        groups.append((joined, cut))
-    return groups
-
-
-def _place(lying: list[int], shape: Shape) -> Order:
-    """An order for all axes of ``shape`` whose longer ones lie as given."""
-    for order in (*_PREFERRED.get(len(shape), ()), identity(len(shape))):
-        if _long(order, shape) == lying:
-            return order
-    placed = list(lying)
-    for axis in (i for i, n in enumerate(shape) if n == 1):
-        at = next((k for k, other in enumerate(placed) if other > axis), len(placed))
-        placed.insert(at, axis)
-    return tuple(placed)
