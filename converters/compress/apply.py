@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from .methods import compress
 from .recipe import CompressionRecipe
 from .rounding import Statistics, Weight
 
+_RULES = 16  # as many are written into a package
 LEAST = 256  # elements: below, a table or a scale costs more than it saves
 LAYERS = frozenset({"Conv", "ConvTranspose", "Linear"})
 _FIXED = frozenset({"Affine", "LayerNorm", "Pad"})  # their lowerings look at the values
@@ -58,7 +60,10 @@ class Compression:
         """What a package says of it."""
         if self.recipe is None:
             return {}
-        return {"ondevice.recipe": json.dumps(self.recipe.to_dict() | self.summary())}
+        said: dict[str, Any] = self.recipe.to_dict()
+        if len(said["rules"]) > _RULES:  # found by a search: a line a format says enough
+            said["rules"] = dict(Counter(row.format for row in self.rows))
+        return {"ondevice.recipe": json.dumps(said | self.summary())}
 
 
 def weights(
@@ -96,20 +101,19 @@ def compress_graph(
     dtype: Any = np.float16,
     float32: Collection[str] = (),
     statistics: Mapping[str, Statistics] | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    known: dict[Any, Form | None] | None = None,
 ) -> Compression:
     """Forms for the constants of a channels-first graph. Raises ConfigError.
 
     With ``statistics`` of the layers' inputs, rounding is second-order and the biases take
-    up the mean of what rounding changes.
+    up the mean of what rounding changes. ``known`` keeps forms between calls.
     """
     found = list(weights(graph, dtype, float32))
     recipe.check([w.path for w in found], target)
     constants, forms, rows = dict(graph.constants), {}, []
     for weight in found:
-        progress(weight.path)
         weight = replace(weight, statistics=(statistics or {}).get(weight.path))
-        form, row = _one(weight, recipe)
+        form, row = _one(weight, recipe, {} if known is None else known)
         rows.append(row)
         if form is not None:
             forms[weight.path] = form
@@ -119,13 +123,15 @@ def compress_graph(
     return Compression(replace(graph, constants=constants), forms, tuple(rows), recipe)
 
 
-def _one(weight: Weight, recipe: CompressionRecipe) -> tuple[Form | None, Row]:
+def _one(
+    weight: Weight, recipe: CompressionRecipe, known: dict[Any, Form | None]
+) -> tuple[Form | None, Row]:
     width = 8.0 * np.dtype(weight.dtype).itemsize
     plain = Row(weight.path, weight.value.shape, f"float{width:g}", width)
     if weight.value.size < LEAST:
         return None, replace(plain, note=f"fewer than {LEAST} elements")
     rule = recipe.rule(weight.path)
-    form = compress(weight, rule.method, rule.options)
+    form = remembered(known, weight, rule.method, rule.options)
     if form is None:
         return None, replace(plain, note=f"rule {rule.pattern}")
     row = Row(
@@ -136,6 +142,16 @@ def _one(weight: Weight, recipe: CompressionRecipe) -> tuple[Form | None, Row]:
         round(snr_db(weight.value, form.dense()), 2),
     )
     return form, row
+
+
+def remembered(
+    known: dict[Any, Form | None], weight: Weight, method: str, options: Mapping[str, Any]
+) -> Form | None:
+    """The weight's form, worked out once."""
+    key = (weight.path, method, *sorted(options.items()))
+    if key not in known:
+        known[key] = compress(weight, method, options)
+    return known[key]
 
 
 def correct_biases(

@@ -160,9 +160,9 @@ def prune(
     left = weight.masked(mask)
     if not then:
         return Sparse(mask, pruned(left, rounding=rounding))
-    if then == "quantize":
-        return Sparse(mask, quantize(left, bits, rounding=rounding))
-    return Sparse(mask, palettize(left, bits, rounding=rounding))
+    kept = compress(left, then, {"bits": bits, "rounding": rounding})
+    assert isinstance(kept, Affine | Palette)
+    return Sparse(mask, kept)
 
 
 def divisor_near(number: int, wanted: float) -> int:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from ondevice.errors import ConfigError
 
-from ..graph import Graph
+from ..graph import Array, Graph
 from ..interface import Interface
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph
-from .calibrate import calibrate, measure
+from .calibrate import Calibration, calibrate, layers, measure
+from .forms import Form
+from .mixed import Point, agreeing, candidates, front, within
 from .recipe import CompressionRecipe, load_recipe
+from .rounding import Statistics
+
+_METADATA = 4096  # bytes of a package that are written after its size is estimated
 
 
 @dataclass(frozen=True)
@@ -29,13 +36,30 @@ class Request:
 
     recipe: str | Path | CompressionRecipe = ""
     calibration: Iterable[Any] = ()
-    budget: int = 0
+    budget: float = 0
     min_agreement: float = 0.0
     account: Callable[[Compression], None] = lambda _: None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "calibration", tuple(self.calibration))  # read once a size
+
     @property
     def wanted(self) -> bool:
-        return bool(self.recipe or self.budget or self.min_agreement)
+        return bool(self.recipe or self.searched)
+
+    @property
+    def searched(self) -> bool:
+        return bool(self.budget or self.min_agreement)
+
+    def check(self) -> Request:
+        """Itself; raises ConfigError for what contradicts itself."""
+        if self.searched and self.recipe:
+            raise ConfigError("give a recipe, or a budget or agreement to search one: not both")
+        if self.budget and self.min_agreement:
+            raise ConfigError("give a budget or a least agreement, not both")
+        if not 0 <= self.min_agreement <= 1:
+            raise ConfigError(f"agreement is a share of 1, not {self.min_agreement:g}")
+        return self
 
 
 def compress(
@@ -51,27 +75,123 @@ def compress(
 
     Raises ConfigError and ImageError.
     """
-    if request is None or not request.wanted:
+    if request is None or not request.check().wanted:
         return Compression(graph)
-    recipe = load_recipe(request.recipe or "mixed", target)
     samples = list(request.calibration)
-    if recipe.activations and not samples:
-        raise ConfigError(f"recipe {recipe.name} needs calibration images: --calibrate FOLDER")
-    statistics = measure(calibrate(interface, samples)) if samples else {}
-    result = compress_graph(
-        graph,
-        recipe,
-        target=target,
-        dtype=np.dtype(precision),
-        float32=float32,
-        statistics=statistics,
-    )
-    if recipe.activations:
-        result = _with_activations(result, statistics, recipe)
+    job = _Job(graph, interface, target, precision, frozenset(float32), samples)
+    if request.searched:
+        job.need_samples("a search")
+        result = job.searched(request)
+    else:
+        recipe = load_recipe(request.recipe, target)
+        if recipe.activations:
+            job.need_samples(f"recipe {recipe.name}")
+        result = job.compressed(recipe)
     request.account(result)
     return result
 
 
-def _with_activations(result: Compression, statistics: Any, recipe: Any) -> Compression:
-    ranges = input_ranges(result.graph, statistics, result.forms, recipe.activations)
-    return replace(result, graph=quantize_inputs(result.graph, ranges, result.forms))
+@dataclass(frozen=True)
+class _Job:
+    graph: Graph
+    interface: Interface
+    target: str
+    precision: str
+    float32: frozenset[str]
+    samples: list[Any] = field(repr=False)
+    known: dict[Any, Form | None] = field(default_factory=dict, repr=False)
+
+    def need_samples(self, who: str) -> None:
+        if not self.samples:
+            raise ConfigError(f"{who} needs calibration images: --calibrate FOLDER")
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        return calibrate(self.interface, self.samples)
+
+    @cached_property
+    def statistics(self) -> Mapping[str, Statistics]:
+        return measure(self.calibration) if self.samples else {}
+
+    def compressed(self, recipe: CompressionRecipe) -> Compression:
+        result = compress_graph(
+            self.graph,
+            recipe,
+            target=self.target,
+            dtype=np.dtype(self.precision),
+            float32=self.float32,
+            statistics=self.statistics,
+            known=self.known,
+        )
+        if not recipe.activations:
+            return result
+        ranges = input_ranges(result.graph, self.statistics, result.forms, recipe.activations)
+        return replace(result, graph=quantize_inputs(result.graph, ranges, result.forms))
+
+    def searched(self, request: Request) -> Compression:
+        options = candidates(
+            self.graph,
+            self.calibration,
+            self.statistics,
+            target=self.target,
+            dtype=np.dtype(self.precision),
+            known=self.known,
+        )
+        points = front(options)
+        if request.budget:
+            return self._within(points, request.budget)
+        reference = np.concatenate(self.calibration.outputs())
+        if reference.ndim != 2:
+            raise ConfigError("agreement is of class scores: export logits, or give a budget")
+
+        def measured(point: Point) -> float:
+            constants = in_mlx(self.calibration.graph, self.compressed(point.recipe))
+            got = np.concatenate(self.calibration.outputs(constants))
+            return float((got.argmax(axis=1) == reference.argmax(axis=1)).mean())
+
+        return self.compressed(agreeing(points, request.min_agreement, measured).recipe)
+
+    def _within(self, points: list[Point], budget: float) -> Compression:
+        """What a package weighs beside its weights is known once it is made: so make it."""
+        overhead = self._overhead(self.compressed(points[0].recipe))
+        while True:
+            result = self.compressed(within(points, budget, overhead).recipe)
+            excess = self._overhead(result) + _weight_bytes(result) - budget
+            if excess <= 0:
+                return result
+            overhead += excess
+
+    def _overhead(self, result: Compression) -> float:
+        from ..coreml.package import save, to_package
+        from ..coreml.program import to_program
+        from ..passes.precision import set_precision
+
+        graph = set_precision(result.graph, self.precision, keep=self.float32)
+        names = self.interface.output_names
+        program = to_program(graph, target=self.target, names=names, forms=result.forms)
+        package = to_package(program, self.interface, target=self.target, compact=True)
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "sized.mlpackage"
+            save(package, path)
+            size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+        return size + _METADATA - _weight_bytes(result)
+
+
+def _weight_bytes(result: Compression) -> float:
+    return sum(form.stored_bits for form in result.forms.values()) / 8
+
+
+def in_mlx(graph: Graph, result: Compression) -> dict[str, Array]:
+    """The layers' compressed weights and biases in MLX's layout, to be evaluated there."""
+    constants: dict[str, Array] = {}
+    for path, node in layers(graph):
+        for name in node.inputs[1:]:
+            laid = result.graph.constants.get(name)
+            if laid is None:
+                continue
+            wanted = graph.constants[name].shape
+            value = np.asarray(laid, np.float32)
+            moved = np.moveaxis(value, 1, -1) if name == path and value.ndim > 2 else value
+            if moved.size == np.prod(wanted):
+                constants[name] = moved.reshape(wanted)
+    return constants

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..graph import Array, Shape
 from .forms import Affine, Palette, spread
 from .kmeans import kmeans, nearest
 
+_BLOCK = 32  # columns
 _DAMPING = 0.01  # of H's mean diagonal, added to it
 _SHRINK = np.linspace(1, 0.6, 17)  # scales tried, as shares of the one that clips nothing
 
@@ -29,6 +31,19 @@ class Statistics:
     means: Array  # (groups, inputs)
     values: Array
 
+    @cached_property
+    def order(self) -> Array:
+        """Inputs by falling second moment: the order in which they are rounded."""
+        return np.argsort(-np.diagonal(self.moments.mean(axis=0)), kind="stable")
+
+    @cached_property
+    def factor(self) -> Array:
+        """The upper Cholesky factor of the inverse of the damped moments, in that order."""
+        moments = self.moments[:, self.order][:, :, self.order]
+        damping = _DAMPING * np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)
+        damped = moments + np.maximum(damping, 1e-12)[:, None, None] * np.eye(len(self.order))
+        return np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(1, 2)
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -39,7 +54,6 @@ class Weight:
     dtype: Any = np.float16
     axis: int = 0
     statistics: Statistics | None = None
-    fisher: Array | None = None  # mean squared gradient of the loss, shaped as the value
     mask: Array | None = None  # zero where the value is not stored
     before: Array | None = None  # the value before it was masked
 
@@ -53,8 +67,6 @@ class Weight:
 
     def importance(self) -> Array:
         """How much a squared error in each element matters: all the same if unknown."""
-        if self.fisher is not None:
-            return self.fisher
         if self.statistics is None:
             return np.ones_like(self.value)
         groups = len(self.statistics.means)
@@ -130,12 +142,7 @@ def palette(
         pieces = np.split(weight.value, groups, axis)
         indices = [nearest(p, t) for p, t in zip(pieces, values, strict=True)]
         return replace(form, indices=np.concatenate(indices, axis))
-    rows = np.repeat(values, weight.value.shape[0] // groups, axis=0)
-
-    def quantizer(_: int, wanted: Array) -> tuple[Array, Array]:
-        codes = np.abs(wanted[:, None] - rows).argmin(axis=1)
-        return codes, np.take_along_axis(rows, codes[:, None], 1)[:, 0]
-
+    quantizer = _look_up(values, weight.value.shape[0] // groups)
     return replace(form, indices=_second_order(weight, quantizer)[0].astype(np.uint8))
 
 
@@ -148,6 +155,27 @@ def pruned(weight: Weight, *, rounding: str) -> Array:
     if not weight.second_order(rounding):
         return weight.value.astype(weight.dtype)
     return _second_order(weight, lambda _, wanted: (wanted, wanted))[1].astype(weight.dtype)
+
+
+def _look_up(tables: Array, channels: int) -> Quantizer:
+    """The nearest entry, each run of ``channels`` in its own table: one search in all of them.
+
+    The tables lie end to end, each moved beyond the one before; so are the values.
+    """
+    apart = 4 * (np.abs(tables).max() + 1)
+    shift = np.arange(len(tables)) * apart
+    middles = (tables[:, 1:] + tables[:, :-1]) / 2
+    ends = np.full((len(tables), 1), 0.5 * apart)
+    marks = (np.hstack([middles, ends]) + shift[:, None]).ravel()[:-1]
+    own = np.repeat(shift, channels)
+    entries, flat = tables.shape[1], tables.ravel()
+
+    def quantizer(_: int, wanted: Array) -> tuple[Array, Array]:
+        limited = np.clip(wanted, -0.4 * apart, 0.4 * apart)
+        place = np.searchsorted(marks, limited + own)
+        return place % entries, flat[place]
+
+    return quantizer
 
 
 def _stored(tables: Array, table_bits: int, dtype: Any) -> tuple[Array, Array | None]:
@@ -167,26 +195,27 @@ def _second_order(weight: Weight, quantizer: Quantizer) -> tuple[Array, Array]:
     convolution go at once.
     """
     assert weight.statistics is not None
-    moments = weight.statistics.moments.astype(np.float64)
-    groups, inputs, _ = moments.shape
+    order, factor = weight.statistics.order, weight.statistics.factor
+    groups, inputs, _ = factor.shape
     outputs = weight.value.shape[0]
-    diagonal = np.diagonal(moments, axis1=1, axis2=2)
-    order = np.argsort(-diagonal.mean(axis=0), kind="stable")
-    damping = np.maximum(_DAMPING * diagonal.mean(axis=1), 1e-12)
-    moments = moments[:, order][:, :, order] + damping[:, None, None] * np.eye(inputs)
-    factor = np.linalg.cholesky(np.linalg.inv(moments)).swapaxes(1, 2)  # upper
     rest = weight.original.reshape(groups, outputs // groups, inputs).astype(np.float64)
     rest = np.ascontiguousarray(rest[:, :, order])
     mask = (
         np.ones((outputs, inputs)) if weight.mask is None else weight.mask.reshape(outputs, -1)
     )
     codes, values = np.zeros((outputs, inputs)), np.zeros((outputs, inputs))
+    errors = np.zeros((groups, outputs // groups, _BLOCK))
     for i, column in enumerate(order):
+        start = i - i % _BLOCK
+        end = min(start + _BLOCK, inputs)
         wanted = rest[:, :, i].reshape(outputs)
         codes[:, column], got = quantizer(int(column), wanted)
         values[:, column] = got * mask[:, column]
         error = (wanted - values[:, column]).reshape(groups, -1) / factor[:, i, i, None]
-        rest[:, :, i + 1 :] -= error[:, :, None] * factor[:, None, i, i + 1 :]
+        errors[:, :, i - start] = error
+        rest[:, :, i + 1 : end] -= error[:, :, None] * factor[:, None, i, i + 1 : end]
+        if i + 1 == end < inputs:  # what lies behind the block learns of it at once
+            rest[:, :, end:] -= errors @ factor[:, start:end, end:]
     return codes.reshape(weight.value.shape), values.reshape(weight.value.shape)
 
 
