@@ -94,9 +94,11 @@ def _levels(interface: Interface, sample: Any) -> Array:
 
 
 def layers(graph: Graph) -> Iterator[tuple[str, Node]]:
-    """Each convolution and linear layer, by its weight's path."""
+    """Each convolution and linear layer, by its weight's path; not transposed convolutions."""
     for node in graph.nodes:
-        if node.op in _LAYERS and node.inputs[1] in graph.constants:
+        if node.op not in _LAYERS or node.inputs[1] not in graph.constants:
+            continue
+        if node.op == "Linear" or (set(node.args[4]) == {1} and not node.args[6]):
             yield node.inputs[1], node
 
 

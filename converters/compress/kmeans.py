@@ -55,9 +55,11 @@ def _lloyd(x: Array, mass: Array, moment: Array, centres: Array) -> Array:
 def _start(x: Array, w: Array, mass: Array, clusters: int) -> Array:
     """Centres that are optimal for the values merged into quantiles of equal mass."""
     bins = min(_GRID, len(x)) if clusters <= 32 else min(8 * clusters, len(x))
-    edges = np.unique(np.searchsorted(mass, np.linspace(0, mass[-1], bins + 1)[1:-1]))
-    edges = np.concatenate([[0], edges[(edges > 0) & (edges < len(x))], [len(x)]])
-    starts = edges[:-1]
+    if bins == len(x):
+        starts = np.arange(bins)
+    else:
+        edges = np.unique(np.searchsorted(mass, np.linspace(0, mass[-1], bins + 1)[1:-1]))
+        starts = np.concatenate([[0], edges[(edges > 0) & (edges < len(x))]])
     total = np.add.reduceat(w, starts)
     mean = np.add.reduceat(w * x, starts) / total
     if len(mean) <= clusters:

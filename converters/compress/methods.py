@@ -17,7 +17,7 @@ from ondevice.errors import ConfigError
 
 from ..graph import Array
 from .forms import Affine, Form, Palette, Sparse
-from .rounding import Weight, palette, pruned, scaled
+from .rounding import Weight, output_error, palette, pruned, scaled
 
 Method = Callable[..., Form | None]
 
@@ -73,12 +73,25 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def compress(weight: Weight, name: str, options: Mapping[str, Any]) -> Form | None:
-    return METHODS[name].run(weight, **options)
+    """The weight's form by a method; of ``auto`` rounding the better of two.
+
+    Second-order rounding goes column by column and looks ahead only: once in a while, with
+    many bits and few columns, the nearest code is better after all.
+    """
+    ours = METHODS[name].run(weight, **options)
+    auto = options.get("rounding", "auto") == "auto"
+    if ours is None or not auto or weight.statistics is None:
+        return ours
+    naive = METHODS[name].run(weight, **{**options, "rounding": "nearest"})
+    assert naive is not None
+    better = output_error(weight, naive.dense()) < output_error(weight, ours.dense())
+    return naive if better else ours
 
 
 @method("none")
-def none(weight: Weight) -> None:
+def none(weight: Weight) -> Form | None:
     """The weight stays float."""
+    return None
 
 
 @method(

@@ -32,6 +32,11 @@ class Statistics:
     values: Array
 
     @cached_property
+    def varying(self) -> Array:
+        """Second moments about the means."""
+        return self.moments - self.means[:, :, None] * self.means[:, None]
+
+    @cached_property
     def order(self) -> Array:
         """Inputs by falling second moment: the order in which they are rounded."""
         return np.argsort(-np.diagonal(self.moments.mean(axis=0)), kind="stable")
@@ -79,6 +84,14 @@ class Weight:
 
     def second_order(self, rounding: str) -> bool:
         return self.statistics is not None and self.axis == 0 and rounding != "nearest"
+
+
+def output_error(weight: Weight, dense: Array) -> float:
+    """What a layer's output loses, squared, but for its mean: the bias makes up for that."""
+    assert weight.statistics is not None
+    groups, inputs = weight.statistics.means.shape
+    lost = (weight.value - dense.astype(np.float64)).reshape(groups, -1, inputs)
+    return float(((lost @ weight.statistics.varying) * lost).sum())
 
 
 Quantizer = Callable[[int, Array], tuple[Array, Array]]  # column, values -> codes, values

@@ -75,9 +75,8 @@ def _loss(probes: Mapping[str, mx.array], graph: Graph, batch: Any, rng: Any) ->
 
 
 def cost(error: Array, gradient: Array, statistics: Statistics) -> float:
-    """What ``error``, channels-first and shaped as the weight, costs."""
+    """What ``error``, channels-first as its weight, costs once the bias has taken the mean."""
     groups, inputs = statistics.means.shape
     rows = error.reshape(groups, -1, inputs).astype(np.float64)
-    varying = statistics.moments - statistics.means[:, :, None] * statistics.means[:, None]
-    quadratic = ((rows @ varying) * rows).sum(axis=-1).ravel()  # the bias takes up the mean
+    quadratic = ((rows @ statistics.varying) * rows).sum(axis=-1).ravel()
     return float((gradient * quadratic).sum() / 2)
