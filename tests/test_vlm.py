@@ -17,8 +17,9 @@ from PIL import Image
 
 import ondevice
 from ondevice.cli import run
-from ondevice.errors import ConfigError
-from ondevice.vlm import Vision
+from ondevice.errors import ConfigError, ImageError
+from ondevice.safetensors import read_safetensors
+from ondevice.vlm import Vision, load_vision, write_tokens
 
 from .parity import weightgen
 from .parity.cases import Case
@@ -346,6 +347,33 @@ def test_bench_vlm_shows_cost_against_tokens(ondevice_, photo):
     )
 
 
+def test_encode_writes_all_tokens(ondevice_, photo, vlm, tmp_path):
+    out = tmp_path / "tokens.safetensors"
+    args = (photo, "nowhere.png", photo, "--tokens", "--out", str(out))
+    status, said, err = ondevice_("encode", *args)
+    assert (status, said) == (1, f"{out}: 2 x 256 tokens x {tiny.DIM}\n")
+    assert "nowhere.png" in err
+    arrays, metadata = read_safetensors(out)
+    assert mx.array_equal(arrays["tokens"][1], vlm.encode_image(photo, vision=Vision()))
+    info = json.loads(metadata["ondevice.tokens"])
+    assert info["paths"] == [photo, photo]
+    assert info["vision"]["size"] == 1024
+    status, _, err = ondevice_("encode", *args)
+    assert (status, f"{out} exists" in err) == (2, True)
+
+
+def test_tokens_may_be_the_encoders(folder, photo, vlm, tmp_path):
+    out, vision = tmp_path / "t.safetensors", Vision(size=128, tokens=1)
+    assert write_tokens(load_vision(folder), [photo], out, vision=vision, projected=False) == 1
+    arrays, _ = read_safetensors(out)
+    assert mx.array_equal(arrays["tokens"], vlm.encoder_tokens(photo, vision=vision))
+    with pytest.raises(ConfigError, match=r"has to end with \.safetensors"):
+        write_tokens(vlm.tower, [photo], tmp_path / "t.npz")
+    with pytest.raises(ImageError, match=r"no\.png"):
+        write_tokens(vlm.tower, ["no.png"], tmp_path / "u.safetensors")
+    assert not (tmp_path / "u.safetensors").exists()
+
+
 # --- from the hub's cache to a package
 
 
@@ -380,12 +408,11 @@ def test_from_the_hubs_cache_to_an_answer_and_a_package(folder, photo, tmp_path)
 def check_package(path, folder, photo):
     from converters.coreml.loaded import load_package
     from converters.verify import verify
-    from ondevice.vlm.load import load_encoder
 
     package = load_package(path)
     shapes = {name: feature.shape for name, feature in package.outputs.items()}
     assert shapes == {"image_features": (1, 4, 256), "projected": (1, 4, tiny.DIM)}
-    report = verify(load_encoder(folder), package, [photo])
+    report = verify(load_vision(folder).exportable(), package, [photo])
     assert {c.output for c in report.comparisons} == shapes.keys()
     assert all(c.psnr_db > 55 and c.finite for c in report.comparisons)
 

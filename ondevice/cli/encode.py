@@ -29,6 +29,7 @@ from .classify import DEFAULT_MODEL
 @click.option(
     "--normalize/--no-normalize", default=True, show_default=True, help="Rows of length 1."
 )
+@click.option("--tokens", is_flag=True, help="All tokens of each picture, as a FastVLM reads.")
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @json_option
 @click.pass_context
@@ -40,6 +41,7 @@ def encode_command(
     batch_size: int,
     workers: int | None,
     normalize: bool,
+    tokens: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -58,8 +60,11 @@ def encode_command(
     from ..files import expand
     from ..weights import create_model
 
-    group = mx.distributed.init()
     problems: list[str] = []
+    if tokens:
+        _encode_tokens(sources, model, out, force, as_json, problems)
+        ctx.exit(1 if problems else 0)
+    group = mx.distributed.init()
     start = time.monotonic()
     shown = sys.stderr.isatty() and group.rank() == 0
     done = encode(
@@ -82,6 +87,35 @@ def encode_command(
     else:
         click.echo(f"{done.out}: {done.images:,} x {done.dim}, {done.model}")
     ctx.exit(1 if problems else 0)
+
+
+def _encode_tokens(
+    sources: tuple[str, ...],
+    model: str,
+    out: Path,
+    force: bool,
+    as_json: bool,
+    problems: list[str],
+) -> None:
+    """--tokens: of a FastVLM, (pictures, tokens, dim) in a .safetensors file."""
+    from ..files import expand
+    from ..vlm import Vision, load_vision, write_tokens
+
+    tower, vision = load_vision(model), Vision()
+    images = write_tokens(
+        tower,
+        expand(sources),
+        out,
+        vision=vision,
+        force=force,
+        on_error=lambda _, error: _tell(error, problems),
+    )
+    dim = tower.projector.linear_2.bias.size
+    facts = {"out": str(out), "model": model, "images": images, "tokens": vision.count}
+    if as_json:
+        print_json(facts | {"dim": dim, "skipped": problems})
+    else:
+        click.echo(f"{out}: {images:,} x {vision.count} tokens x {dim}")
 
 
 def _tell(error: ImageError, problems: list[str]) -> None:

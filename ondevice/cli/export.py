@@ -92,10 +92,14 @@ def export_command(
     """
     from converters.export import export
 
-    from ..vlm.load import is_vlm, load_encoder
+    from ..vlm.load import is_vlm, load_vision
     from ..weights import create_model
 
-    network = load_encoder(model) if is_vlm(model) else create_model(model, pretrained=True)
+    network = (
+        load_vision(model).exportable()
+        if is_vlm(model)
+        else create_model(model, pretrained=True)
+    )
     outputs = tuple(name for flag, name in OUTPUTS.items() if wanted[flag])
     path = out or Path(f"{network.info.name}.mlpackage")
     accounts: list[Any] = []

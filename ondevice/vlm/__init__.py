@@ -6,6 +6,7 @@ Code: https://github.com/apple/ml-fastvlm
 """
 
 from .answer import Answer as Answer, Timings as Timings
-from .load import load_vlm as load_vlm
+from .load import load_vision as load_vision, load_vlm as load_vlm
 from .model import VLM as VLM
+from .tokens_file import write_tokens as write_tokens
 from .vision import Vision as Vision, VisionTower as VisionTower

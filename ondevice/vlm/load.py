@@ -64,11 +64,12 @@ def load_vlm(
     )
 
 
-def load_encoder(name: str | Path, *, revision: str | None = None) -> nn.Module:
-    """FastViTHD with the projector out of a FastVLM, for export. Raises as ``load_vlm``."""
+def load_vision(
+    name: str | Path, *, revision: str | None = None, dtype: mx.Dtype = mx.float32
+) -> VisionTower:
+    """Encoder and projector of a FastVLM, without mlx-lm. Raises as ``load_vlm``."""
     folder = find_folder(name, revision)
-    tower = load_tower(read_parts(folder), folder, name=str(name), dtype=mx.float32)
-    return tower.exportable()
+    return load_tower(read_parts(folder), folder, name=str(name), dtype=dtype)
 
 
 def _require_mlx_lm() -> None:
