@@ -207,10 +207,10 @@ def peaks(graph: Graph, *inputs: mx.array | Array) -> dict[str, float]:
             env[value.name] = result
             if mx.issubdtype(result.dtype, mx.floating):
                 found[value.name] = mx.abs(result).max()
+                mx.eval(found[value.name])  # all at once would hold all values at once
         for name in node.inputs:
             if last[name] == i:
                 env.pop(name, None)
-    mx.eval(found)
     return {name: float(np.array(peak)) for name, peak in found.items()}
 
 

@@ -14,16 +14,21 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+import mlx.core as mx
 import numpy as np
 
 from .evaluate import can_evaluate, peaks
 from .graph import Array, Graph, Node
 from .interface import Interface
+from .passes import run_passes
+from .trace import trace
 
 LARGEST = 65504.0
 MARGIN = 16.0  # other images may reach further than those measured
 TARGET = 2.0**10  # where the peak of a rescaled stream goes
 MAX_SAMPLES = 32  # calibration images that are looked at
+MOST_UP = 10  # powers of two; the weights grow by them, and have a range as well
+LARGE, SMALL = 384, 256  # pixels: what is measured at another size, and at which
 SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
 
 # What computes the same on x / 2ᵏ, its result divided by 2ᵏ as well.
@@ -78,8 +83,26 @@ def make_safe(
         for name, peak in peaks(graph, *inputs).items():
             ranges[name] = max(ranges.get(name, 0.0), peak)
     if not ranges:
-        ranges = peaks(graph, *_examples(interface))
+        ranges = _quick_peaks(graph, interface)
     return rescale(graph, ranges)
+
+
+def _quick_peaks(graph: Graph, interface: Interface) -> dict[str, float]:
+    """Peaks on the examples; a large picture is measured small if the graph is the same."""
+    B, H, W, C = interface.inputs[0].shape if interface.image else (0, 0, 0, 0)
+    if max(H, W) > LARGE:
+        small = replace(interface, inputs=(mx.zeros((B, SMALL, SMALL, C)),))
+        traced = run_passes(trace(small.model, *small.inputs, fn=small.fn))
+        if _alike(traced, graph):
+            return peaks(traced, *_examples(small))
+    return peaks(graph, *_examples(interface))
+
+
+def _alike(a: Graph, b: Graph) -> bool:
+    """Whether two graphs are the same operations on values of the same names."""
+    return [(n.op, [v.name for v in n.outputs]) for n in a.nodes] == [
+        (n.op, [v.name for v in n.outputs]) for n in b.nodes
+    ]
 
 
 def _examples(interface: Interface) -> list[Array]:
@@ -125,7 +148,7 @@ def _powers(graph: Graph, ranges: Mapping[str, float]) -> dict[str, int]:
         root = streams.root(name)
         peak[root] = max(peak.get(root, 0.0), value)
     power = {
-        root: math.ceil(math.log2(value / (TARGET if value > 1 else 1.0)))
+        root: max(-MOST_UP, math.ceil(math.log2(value / (TARGET if value > 1 else 1.0))))
         for root, value in peak.items()
         if root not in streams.fixed and (value > LARGEST / MARGIN or 0 < value < SMALLEST)
     }
