@@ -1,33 +1,22 @@
-"""FastVLM: the numbers of transformers, answers, and the commands."""
+"""FastVLM: the numbers of transformers, prompts and answers."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from PIL import Image
 
 import ondevice
-from ondevice.cli import run
-from ondevice.errors import ConfigError, ImageError
-from ondevice.safetensors import read_safetensors
-from ondevice.vlm import Vision, load_vision, write_tokens
+from ondevice.errors import ConfigError
+from ondevice.vlm import Vision
 
 from .parity import weightgen
 from .parity.cases import Case
-from .test_hub import COMMIT, put
 from .vlm import tiny
 from .vlm.golden import FILE, positions
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -38,23 +27,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def vlm(folder):
     return ondevice.load_vlm(folder, vision=Vision(size=128))
-
-
-@pytest.fixture
-def photo(tmp_path):
-    Image.fromarray(tiny.picture()).save(tmp_path / "photo.png")
-    return str(tmp_path / "photo.png")
-
-
-@pytest.fixture
-def ondevice_(capsys, folder):
-    """Run a command line with the tiny model: its exit status, stdout, stderr."""
-
-    def call(*args):
-        status = run([*args, "--model", str(folder)])
-        return status, *capsys.readouterr()
-
-    return call
 
 
 # --- the numbers of transformers
@@ -251,176 +223,3 @@ def test_the_first_token_takes_the_time_of_its_four_parts(vlm):
     assert 0.3 * passed < t.time_to_first_token + t.decode <= passed
     assert t.tokens_per_second == pytest.approx(4 / t.decode)
     assert t.image_tokens == 4
-
-
-# --- commands
-
-
-def test_describe_prints_the_answer_as_it_comes(ondevice_, photo, vlm, monkeypatch):
-    wanted = vlm.generate("Describe the image.", photo, max_tokens=7).text
-    status, out, err = ondevice_(
-        "describe", photo, "--size", "128", "--max-tokens", "7", "--timings"
-    )
-    assert (status, out) == (0, f"{wanted}\n")
-    assert "first token after" in err
-    assert "4 of 81 prompt tokens are of images" in err
-
-
-def test_describe_names_what_it_cannot_use_and_goes_on(ondevice_, photo, tmp_path):
-    Image.new("RGB", (1, 10_000)).save(tmp_path / "line.png")
-    bad = [str(tmp_path / "line.png"), "nowhere.png"]
-    args = ("--size", "128", "--max-tokens", "3", "--json")
-    status, out, err = ondevice_("describe", bad[0], photo, bad[1], *args)
-    report = json.loads(out)
-    assert status == 2
-    assert [r["images"] for r in report["results"]] == [[photo]]
-    assert report["results"][0]["timings"]["image_tokens"] == 4
-    assert [line.split()[:2] for line in err.splitlines() if "licence" not in line] == [
-        ["error:", bad[0]],
-        ["error:", bad[1]],
-    ]
-
-
-def test_describe_takes_pictures_together(ondevice_, photo):
-    args = ("--size", "128", "--max-tokens", "3", "--json", "--together")
-    status, out, _ = ondevice_("describe", photo, photo, *args)
-    (result,) = json.loads(out)["results"]
-    assert (status, result["images"]) == (0, [photo, photo])
-    assert result["timings"]["image_tokens"] == 8
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["--prompt", ""], "error: the prompt is empty"),
-        (["--prompt", "x" * 999], "error: the prompt has"),
-        (["--size", "100"], "error: impossible vision: size=100"),
-        (["--temperature", "-1"], "error: impossible sampling: temperature=-1"),
-    ],
-)
-def test_describe_refuses_in_a_line(ondevice_, photo, args, said):
-    status, out, err = ondevice_("describe", photo, *args)
-    lines = [line for line in err.splitlines() if "licence" not in line]
-    assert (status, out, len(lines)) == (2, "", 1)
-    assert lines[0].startswith(said)
-
-
-def test_ctrl_c_ends_an_answer_and_keeps_what_was_said(ondevice_, photo, monkeypatch):
-    said = []
-    module = importlib.import_module("mlx_lm.generate")  # mlx_lm.generate is a function
-    real = module.stream_generate
-
-    def interrupted(*args, **options):
-        for i, response in enumerate(real(*args, **options)):
-            if i == 5:
-                raise KeyboardInterrupt
-            said.append(response.text)
-            yield response
-
-    monkeypatch.setattr(module, "stream_generate", interrupted)
-    status, out, err = ondevice_("describe", photo, "--size", "128")
-    assert (status, out) == (130, "".join(said) + "\n")
-    assert "".join(said)
-    assert err.splitlines()[-1] == "interrupted"
-
-
-def test_bench_vlm_shows_cost_against_tokens(ondevice_, photo):
-    args = ("--size", "64", "--size", "256", "--repeat", "1")
-    status, out, _ = ondevice_("bench-vlm", photo, *args)
-    header, *rows = out.splitlines()
-    assert status == 0
-    assert "first token" in header
-    assert [row.split()[:3] for row in rows] == [
-        ["64", "1", "-"],
-        ["256", "16", "-"],
-        ["256", "4", "dct"],
-        ["256", "4", "merge"],
-    ]
-    assert all("%" in row for row in rows[2:])
-
-    status, out, _ = ondevice_("bench-vlm", *args, "--tokens", "9", "--method", "dct", "--json")
-    costs = json.loads(out)["costs"]
-    assert [c["vision"]["tokens"] for c in costs] == [None, None, 9]
-    assert costs[1]["prompt_tokens"] - costs[2]["prompt_tokens"] == 7
-    assert all(
-        c["seconds"]["encode"] > 0 and c["seconds"]["time_to_first_token"] > 0 for c in costs
-    )
-
-
-def test_encode_writes_all_tokens(ondevice_, photo, vlm, tmp_path):
-    out = tmp_path / "tokens.safetensors"
-    args = (photo, "nowhere.png", photo, "--tokens", "--out", str(out))
-    status, said, err = ondevice_("encode", *args)
-    assert (status, said) == (1, f"{out}: 2 x 256 tokens x {tiny.DIM}\n")
-    assert "nowhere.png" in err
-    arrays, metadata = read_safetensors(out)
-    assert mx.array_equal(arrays["tokens"][1], vlm.encode_image(photo, vision=Vision()))
-    info = json.loads(metadata["ondevice.tokens"])
-    assert info["paths"] == [photo, photo]
-    assert info["vision"]["size"] == 1024
-    status, _, err = ondevice_("encode", *args)
-    assert (status, f"{out} exists" in err) == (2, True)
-
-
-def test_tokens_may_be_the_encoders(folder, photo, vlm, tmp_path):
-    out, vision = tmp_path / "t.safetensors", Vision(size=128, tokens=1)
-    assert write_tokens(load_vision(folder), [photo], out, vision=vision, projected=False) == 1
-    arrays, _ = read_safetensors(out)
-    assert mx.array_equal(arrays["tokens"], vlm.encoder_tokens(photo, vision=vision))
-    with pytest.raises(ConfigError, match=r"has to end with \.safetensors"):
-        write_tokens(vlm.tower, [photo], tmp_path / "t.npz")
-    with pytest.raises(ImageError, match=r"no\.png"):
-        write_tokens(vlm.tower, ["no.png"], tmp_path / "u.safetensors")
-    assert not (tmp_path / "u.safetensors").exists()
-
-
-# --- from the hub's cache to a package
-
-
-def test_from_the_hubs_cache_to_an_answer_and_a_package(folder, photo, tmp_path):
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    put(tmp_path / "home" / "hub", files, repo="apple/FastVLM-0.5B", commit=COMMIT)
-    environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-
-    def command(*args):
-        done = subprocess.run(
-            [sys.executable, "-m", "ondevice", *args, "--json"],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("\n") == done.stderr.count("apple-amlr")
-        return json.loads(done.stdout)
-
-    report = command("describe", photo, "--size", "128", "--max-tokens", "4")
-    assert report["model"] == "apple/FastVLM-0.5B"
-    assert report["results"][0]["timings"]["tokens"] == 4
-
-    path = tmp_path / "encoder.mlpackage"
-    wanted = ("--image-features", "--projected", "--size", "128", "--out", str(path))
-    report = command("export", "apple/FastVLM-0.5B", *wanted)
-    assert (report["license"], report["outputs"]) == ("apple-amlr", "image_features, projected")
-    check_package(path, folder, photo)
-
-
-def check_package(path, folder, photo):
-    from converters.coreml.loaded import load_package
-    from converters.verify import verify
-
-    package = load_package(path)
-    shapes = {name: feature.shape for name, feature in package.outputs.items()}
-    assert shapes == {"image_features": (1, 4, 256), "projected": (1, 4, tiny.DIM)}
-    report = verify(load_vision(folder).exportable(), package, [photo])
-    assert {c.output for c in report.comparisons} == shapes.keys()
-    assert all(c.psnr_db > 55 and c.finite for c in report.comparisons)
-
-
-def test_the_encoder_alone_has_no_projected_tokens(tmp_path):
-    from converters.export import export
-    from ondevice import create_model
-
-    model = create_model("fastvithd", embed_dim=(8, 16, 32, 64, 128), depth=(1,) * 5)
-    with pytest.raises(ConfigError, match="has no projector; take a whole FastVLM"):
-        export(model, tmp_path / "x.mlpackage", outputs=("projected",), size=64)

@@ -188,6 +188,21 @@ def test_a_folder_without_its_files_is_told_all_it_lacks(tmp_path):
     )
 
 
+def test_a_tokenizer_of_two_files_is_read_as_well(arrays, wanted, tmp_path):
+    folder = tiny.write(tmp_path, arrays)
+    (folder / "tokenizer.json").unlink()
+    whole = json.loads(tiny.tokenizer())
+    (folder / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    added = {str(t["id"]): {k: t[k] for k in t if k != "id"} for t in whole["added_tokens"]}
+    options = json.loads((folder / "tokenizer_config.json").read_text())
+    options |= {"added_tokens_decoder": added}
+    (folder / "tokenizer_config.json").write_text(json.dumps(options))
+    vlm = load(folder)
+    assert mx.array_equal(seen(vlm)[1], wanted[1])
+    assert vlm.generate("What?", tiny.picture(), max_tokens=5).timings.tokens == 5
+
+
 def test_a_broken_tokenizer_is_refused(arrays, tmp_path):
     folder = tiny.write(tmp_path, arrays)
     (folder / "tokenizer.json").write_text("{")

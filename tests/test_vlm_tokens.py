@@ -70,6 +70,12 @@ def test_all_bad_pictures_are_named(vlm, tmp_path):
         vlm.encode_images([tmp_path / "a.png", tiny.picture(), tmp_path / "b.png"])
 
 
+def test_no_pictures_have_no_tokens(vlm):
+    for encode in (vlm.encode_images, vlm.encoder_tokens):
+        with pytest.raises(ImageError, match="no images were given"):
+            encode([])
+
+
 @pytest.mark.parametrize("size", [64, 128, 320])
 def test_tokens_are_places_of_64_pixels_row_by_row(vlm, size):
     vision = Vision(size=size)

@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .. import backend
-from ..errors import ConfigError
+from ..errors import ConfigError, ImageError
 from ..preprocess import each
 from .answer import Answer
 from .clock import Clock
@@ -54,13 +54,19 @@ class VLM:
     def encode_images(self, images: Images, *, vision: Vision | None = None) -> mx.array:
         """(B, tokens, dim) of several pictures."""
         backend.advise()
-        return mx.stack(self.tower.embed(images, vision or self.vision, Clock()))
+        embedded = self.tower.embed(images, vision or self.vision, Clock())
+        if not embedded:
+            raise ImageError("no images were given")
+        return mx.stack(embedded)
 
     def encoder_tokens(self, images: Images, *, vision: Vision | None = None) -> mx.array:
         """(B, tokens, channels) of the encoder, not projected."""
         backend.advise()
         vision = vision or self.vision
-        return self.tower.tokens(self.tower.levels(images, vision), vision)
+        levels = self.tower.levels(images, vision)
+        if not levels:
+            raise ImageError("no images were given")
+        return self.tower.tokens(levels, vision)
 
     def generate(self, prompt: str, images: Images = (), **options: Any) -> Answer:
         """As ``stream``, all at once: ``generate(...).text``."""
