@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,8 +147,10 @@ def _plot(steps: Sequence[Step]) -> str:
     if not drawn:
         return ""
     gates = {step.gates["psnr_db"] for step in drawn if "psnr_db" in step.gates}
+    longest = max((step.trail for step in drawn), key=len)
+    places = {d.name: i for i, d in enumerate(longest)}
     plot = line_plot(
-        [_line(step) for step in drawn],
+        [_line(step, places) for step in drawn],
         y_label="PSNR in dB: higher is closer",
         x_label="computed value, in order",
         limit=min(gates, default=None),
@@ -158,18 +160,19 @@ def _plot(steps: Sequence[Step]) -> str:
         for i, step in enumerate(drawn)
     )
     return (
-        "<h2>Error by layer</h2><figure>" + plot + f"<figcaption>{keys}: every value against "
-        "the same value of the float32 package, on the worst image.</figcaption></figure>"
+        f"<h2>Error by layer</h2><figure>{plot}<figcaption>{keys}. Of the float32 package the "
+        "layers with weights are held to MLX's; of the others every value is to the float32 "
+        "package's. On the worst image.</figcaption></figure>"
     )
 
 
-def _line(step: Step) -> Line:
-    jump = step.jump
+def _line(step: Step, places: Mapping[str, int]) -> Line:
+    """A step's curve; ``places`` has the order of all values."""
+    drawn = [d for d in step.trail if d.name in places]
     return Line(
-        step.name,
-        [min(d.after_db, _HIGHEST) for d in step.trail],
-        [str(d) for d in step.trail],
-        step.trail.index(jump) if jump else None,
+        [(places[d.name], min(d.after_db, _HIGHEST)) for d in drawn],
+        [str(d) for d in drawn],
+        drawn.index(step.jump) if step.jump in drawn else None,
     )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
 from ondevice.layers import ImageModel
 
-from .interface import OUTPUTS
+from .graph import Array
+from .interface import OUTPUTS, Interface, array_interface, image_interface
 
 if TYPE_CHECKING:
     from .coreml.loaded import Package
@@ -40,6 +42,35 @@ def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Pac
             export(model, *_what(model, package, path), precision=precision, **_how(package))
             rungs[precision] = load_package(path)
         yield rungs
+
+
+def layer_values(
+    model: nn.Module, package: Package, given: Sequence[Array]
+) -> dict[str, Array]:
+    """What MLX computes of the outputs and of each layer that has a weight, by the names that
+    packages give them."""
+    from .evaluate import evaluate
+    from .export import to_graph
+
+    interface = _interface(model, package)
+    graph = to_graph(interface)
+    made = dict(zip(interface.output_names, graph.outputs, strict=True))
+    for node in graph.nodes:
+        for path in node.inputs[1:]:
+            if path.endswith(".weight") and path in graph.constants:
+                title = path.removesuffix(".weight").replace(".", "_")
+                made.setdefault(title, node.outputs[0].name)
+    inputs = [mx.array(x).reshape(v.shape) for x, v in zip(given, graph.inputs, strict=True)]
+    values = evaluate(graph, *inputs, keep=made.values())
+    return {title: np.array(values[name]) for title, name in made.items()}
+
+
+def _interface(model: nn.Module, package: Package) -> Interface:
+    """What ``export`` would trace."""
+    if not isinstance(model, ImageModel):
+        return array_interface(model, example_inputs(package), output_names=declared(package))
+    size = package.preprocess.size if package.preprocess else None
+    return image_interface(model, outputs=output_kinds(package), size=size)
 
 
 def _what(model: nn.Module, package: Package, path: Path) -> tuple[Any, ...]:

@@ -18,8 +18,9 @@ AS_SAVED = "as saved"
 class Step:
     """One rung of the ladder: a package against the model in MLX float32.
 
-    ``trail`` has every value against the float32 package's, on the worst image; ``jump`` is
-    where the error first jumps, told only of a step that failed.
+    ``trail`` has every value against the float32 package's, and of that one every layer
+    against MLX's, on the worst image; ``jump`` is where the error first jumps, told only of a
+    step that failed.
     """
 
     name: str

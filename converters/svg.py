@@ -12,20 +12,19 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 28
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: a title for each point, and whether each is marked."""
+    """One curve through (place, value) points, each with a title, one perhaps marked."""
 
-    name: str
-    values: Sequence[float]
+    points: Sequence[tuple[int, float]]
     titles: Sequence[str]
     marked: int | None = None  # the index of the point to mark
 
 
 def line_plot(lines: Sequence[Line], *, y_label: str, x_label: str, limit: float | None) -> str:
-    """The curves over their index, with a dashed line at ``limit``."""
-    longest = max(len(line.values) for line in lines)
-    top = 20 * (max(max(line.values) for line in lines) // 20 + 1)
-    frame = _Frame(max(longest - 1, 1), top)
-    body = [*_grid(frame), *_labels(frame, x_label, y_label, longest)]
+    """The curves, with a dashed line at ``limit``; places count from 0."""
+    last = max(x for line in lines for x, _ in line.points)
+    top = 20 * (max(y for line in lines for _, y in line.points) // 20 + 1)
+    frame = _Frame(max(last, 1), top)
+    body = [*_grid(frame), *_labels(frame, x_label, y_label, last + 1)]
     if limit is not None:
         y = frame.y(limit)
         body.append(f'<line class="limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
@@ -73,7 +72,7 @@ def _labels(frame: _Frame, x_label: str, y_label: str, count: int) -> Iterator[s
 
 
 def _curve(frame: _Frame, line: Line, number: int) -> Iterator[str]:
-    points = [(frame.x(i), frame.y(v)) for i, v in enumerate(line.values)]
+    points = [(frame.x(place), frame.y(value)) for place, value in line.points]
     path = " ".join(f"{x},{y}" for x, y in points)
     yield f'<g class="curve c{number}"><polyline points="{path}"/>'
     for i, ((x, y), title) in enumerate(zip(points, line.titles, strict=True)):

@@ -1,4 +1,4 @@
-"""Where two packages of one model part: every value by its MIL name, in order."""
+"""Where a package parts from another, or from its model: values by MIL name, in order."""
 
 from __future__ import annotations
 
@@ -35,13 +35,20 @@ class Deviation:
 
 
 def deviations(
-    package: Package, reference: Package, inputs: Mapping[str, Any]
+    package: Package, reference: Package | Mapping[str, Array], inputs: Mapping[str, Any]
 ) -> tuple[Deviation, ...]:
-    """Every value that both compute, in ``package``'s order."""
+    """Every value that both have, in ``package``'s order.
+
+    A ``reference`` that is not a package is a few values by name, in whatever layout.
+    """
     makers = package.stored().producers
     known = dict.fromkeys(package.inputs, EXACT)
+    if isinstance(reference, Mapping):
+        pairs = _sorted_pairs(package, reference, inputs)
+    else:
+        pairs = _pairs(package, reference, inputs)
     found = []
-    for name, value, wanted in _pairs(package, reference, inputs):
+    for name, value, wanted in pairs:
         op = makers.get(name)
         before = _before(op, known)
         known[name] = before if wanted is None else compare(wanted, _rescaled(value, wanted))
@@ -75,6 +82,18 @@ def _pairs(
             if other in names:
                 waiting[other] = wanted
         yield name, value, waiting.pop(name)
+
+
+def _sorted_pairs(
+    package: Package, reference: Mapping[str, Array], inputs: Mapping[str, Any]
+) -> Iterator[tuple[str, Array, Array | None]]:
+    """As ``_pairs``, both sides in order of size: channels-first or last is then the same."""
+    for name, value in package.walk(inputs):
+        wanted = reference.get(name)
+        if wanted is None or wanted.size != value.size:
+            yield name, value, None
+        else:
+            yield name, np.sort(value, axis=None), np.sort(wanted, axis=None)
 
 
 def _shapes(package: Package) -> set[tuple[str, tuple[int, ...]]]:

@@ -24,7 +24,7 @@ from ondevice.preprocess import resize_and_crop
 from .figures import MEASURES, Meter
 from .graph import Array
 from .interface import OUTPUTS, Interface, array_interface, image_interface
-from .ladder import declared, example_inputs, fresh_packages, output_kinds
+from .ladder import declared, example_inputs, fresh_packages, layer_values, output_kinds
 from .passes.layout import NCHW
 from .report import AS_SAVED, Report as Report, Step
 from .trail import Deviation, deviations
@@ -92,7 +92,7 @@ def verify(
         steps = [rung.step(gates) for rung in rungs]
         if fresh:
             pairs = zip(steps, rungs, strict=True)
-            steps = [replace(s, trail=r.trail(s, fresh["float32"])) for s, r in pairs]
+            steps = [replace(s, trail=r.trail(s, model, fresh["float32"])) for s, r in pairs]
         figures = _measured(package, rungs[0]) if devices else {}
     return Report(
         model=_model_name(model),
@@ -172,11 +172,13 @@ class _Rung:
             gates=own | given,
         )
 
-    def trail(self, step: Step, reference: Package) -> tuple[Deviation, ...]:
-        if reference is self.package or self.backend == "coreml":
+    def trail(self, step: Step, model: nn.Module, float32: Package) -> tuple[Deviation, ...]:
+        """Its values against the float32 package's; that one's against the model's layers."""
+        if self.backend == "coreml":
             return ()
-        meters = self.meters.values()
-        given = next(m.worst[2] for m in meters if m.worst[1] == step.worst_image)
+        given = next(m.worst[2] for m in self.meters.values() if m.worst[1] == step.worst_image)
+        is_first = self.package is float32
+        reference = layer_values(model, float32, given) if is_first else float32
         return deviations(self.package, reference, self.named(given))
 
 

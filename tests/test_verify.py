@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import import_module
 from types import SimpleNamespace
 
 import mlx.core as mx
@@ -15,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, load_package, verify
+from converters import export, ladder, load_package, verify
+from converters.coreml import lowerings as lowerings, registry
 from converters.coreml.device import UNITS, _places, measure
 from converters.coreml.inspect import inspect
 from converters.figures import EXACT, compare
@@ -25,6 +28,7 @@ from ondevice import create_model
 from ondevice.cli import run
 from ondevice.cli.verify import patterns, print_report
 from ondevice.errors import ConfigError, GateError, ImageError, OutputError, PackageError
+from tests.mil import mb
 
 NAME = "shvit_nano.cifar10"
 
@@ -38,6 +42,19 @@ def nano():
 def package(nano, tmp_path_factory):
     path = tmp_path_factory.mktemp("verify") / "nano.mlpackage"
     return load_package(export(nano, path))
+
+
+@pytest.fixture(scope="module")
+def fresh(nano, package):
+    with ladder.fresh_packages(nano, package) as packages:
+        yield packages
+
+
+@pytest.fixture
+def climbed(fresh, monkeypatch):
+    """The model's fresh packages, made once."""
+    module = import_module("converters.verify")  # the package has a function of that name
+    monkeypatch.setattr(module, "fresh_packages", lambda *_: nullcontext(fresh))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +111,24 @@ def test_every_layer_is_compared_by_name(report, package):
     assert 40 < min(d.after_db for d in trail) < 90
 
 
+def test_the_float32_packages_layers_are_held_to_those_of_mlx(report, nano):
+    trail = report.steps[0].trail
+    assert len(trail) >= 62  # every convolution
+    assert min(d.after_db for d in trail) > 120
+
+
+def test_a_wrong_lowering_fails_the_first_step_and_is_named(monkeypatch, tmp_path):
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)
+    ).eval()
+    monkeypatch.setitem(registry._LOWERINGS, "Relu", lambda node, x: mb.sigmoid(x=x))
+    path = export(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
+    x = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
+    first = verify(net, path, [x], ladder=True).steps[0]
+    assert not first.passed
+    assert (first.jump.op, first.jump.name) == ("conv", "layers_4")  # reads the relu
+
+
 def test_without_the_ladder_there_is_one_step(nano, package):
     (step,) = verify(nano, package, patterns(96)[:1]).steps
     assert step.name == "as saved"
@@ -110,7 +145,7 @@ def test_other_weights_fail_only_as_saved_and_the_layer_is_named(failed):
         failed.require()
 
 
-def test_a_weight_changed_on_disk_is_found(nano, package, tmp_path):
+def test_a_weight_changed_on_disk_is_found(nano, package, climbed, tmp_path):
     weight = "stages_2_blocks_1_ffn_m_pw1_weight"
     report = verify(nano, damaged(package, tmp_path, weight), patterns(96)[:2], ladder=True)
     assert [step.passed for step in report.steps] == [True, True, False]
@@ -282,7 +317,7 @@ def test_the_page_has_the_figures_and_loads_nothing(report, package):
     for step in report.steps:
         assert f"{step.comparisons[0].psnr_db:.1f}" in page.text
         assert step.name in page.text
-    assert page.tags.count("polyline") == 2
+    assert page.tags.count("polyline") == 3
     assert page.tags.count("circle") == sum(len(step.trail) for step in report.steps)
     for word in ("passed", "mit", "image 3", "173 operations", "coremltools 9.0", "gate 55 dB"):
         assert word in page.text
@@ -355,7 +390,7 @@ def pictures(tmp_path):
     return folder
 
 
-def test_the_command_climbs_and_writes_a_page(package, pictures, tmp_path, capsys):
+def test_the_command_climbs_and_writes_a_page(package, climbed, pictures, tmp_path, capsys):
     page = tmp_path / "report.html"
     line = ["verify", str(package.path), "--images", str(pictures), "--html", str(page)]
     assert run(line) == 0
