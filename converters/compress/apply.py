@@ -67,13 +67,17 @@ class Compression:
 
 
 def weights(
-    graph: Graph, dtype: Any = np.float16, float32: Collection[str] = ()
+    graph: Graph,
+    dtype: Any = np.float16,
+    float32: Collection[str] = (),
+    statistics: Mapping[str, Statistics] | None = None,
 ) -> Iterator[Weight]:
     """Every constant of two axes or more that is read as a number, channels-first.
 
     Biases, scales and shifts per channel are vectors and stay float. ``float32`` names the
     nodes (by their first output) that compute in that type whatever the others do.
     """
+    biased = {node.inputs[1] for node in _biased(graph)}
     seen: set[str] = set()
     for node in graph.nodes:
         for place, name in enumerate(node.inputs):
@@ -84,7 +88,16 @@ def weights(
             axis = 1 if node.op == "ConvTranspose" else 0
             layer = node.op in LAYERS and place == 1
             kind = np.float32 if node.outputs[0].name in float32 else dtype
-            yield Weight(name, value.astype(np.float32), kind, axis if layer else 0)
+            given = (statistics or {}).get(name)
+            given = given.centred() if given and name in biased else given
+            yield Weight(name, value.astype(np.float32), kind, axis if layer else 0, given)
+
+
+def _biased(graph: Graph) -> Iterator[Node]:
+    """Layers with a bias of their own."""
+    for node in graph.nodes:
+        if node.op in LAYERS and len(node.inputs) > 2 and graph.uses[node.inputs[2]] == 1:
+            yield node
 
 
 def _is_weight(node: Node, value: Array) -> bool:
@@ -108,11 +121,10 @@ def compress_graph(
     With ``statistics`` of the layers' inputs, rounding is second-order and the biases take
     up the mean of what rounding changes. ``known`` keeps forms between calls.
     """
-    found = list(weights(graph, dtype, float32))
+    found = list(weights(graph, dtype, float32, statistics))
     recipe.check([w.path for w in found], target)
     constants, forms, rows = dict(graph.constants), {}, []
     for weight in found:
-        weight = replace(weight, statistics=(statistics or {}).get(weight.path))
         form, row = _one(weight, recipe, {} if known is None else known)
         rows.append(row)
         if form is not None:
@@ -162,9 +174,7 @@ def correct_biases(
     Nagel et al., "Data-free quantization through weight equalization and bias correction",
     2019, with measured means.
     """
-    for node in graph.nodes:
-        if node.op not in LAYERS or len(node.inputs) < 3 or graph.uses[node.inputs[2]] > 1:
-            continue
+    for node in _biased(graph):
         path, bias = node.inputs[1:]
         if path in statistics and bias in constants and path in constants:
             lost = graph.constants[path].astype(np.float64) - constants[path]

@@ -79,10 +79,8 @@ def candidates(
     """For each weight all its formats, on the lower convex hull, the smallest first."""
     gradients = output_gradients(calibration)
     found = []
-    for weight in weights(graph, dtype):
-        if weight.path in statistics and weight.value.size >= LEAST:
-            given = statistics[weight.path]
-            weight = Weight(weight.path, weight.value, weight.dtype, weight.axis, given)
+    for weight in weights(graph, dtype, statistics=statistics):
+        if weight.statistics is not None and weight.value.size >= LEAST:
             gradient = gradients[weight.path]
             options = [_choice(weight, f, gradient, known) for f in formats(target)]
             found.append(_hull(options))

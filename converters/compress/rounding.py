@@ -31,10 +31,10 @@ class Statistics:
     means: Array  # (groups, inputs)
     values: Array
 
-    @cached_property
-    def varying(self) -> Array:
-        """Second moments about the means."""
-        return self.moments - self.means[:, :, None] * self.means[:, None]
+    def centred(self) -> Statistics:
+        """About the means: what counts where a bias takes up the mean of an error."""
+        about = self.moments - self.means[:, :, None] * self.means[:, None]
+        return replace(self, moments=about, means=np.zeros_like(self.means))
 
     @cached_property
     def order(self) -> Array:
@@ -87,11 +87,11 @@ class Weight:
 
 
 def output_error(weight: Weight, dense: Array) -> float:
-    """What a layer's output loses, squared, but for its mean: the bias makes up for that."""
+    """The mean square of what a layer's output loses, summed over its outputs."""
     assert weight.statistics is not None
     groups, inputs = weight.statistics.means.shape
     lost = (weight.value - dense.astype(np.float64)).reshape(groups, -1, inputs)
-    return float(((lost @ weight.statistics.varying) * lost).sum())
+    return float(((lost @ weight.statistics.moments) * lost).sum())
 
 
 Quantizer = Callable[[int, Array], tuple[Array, Array]]  # column, values -> codes, values

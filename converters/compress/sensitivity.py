@@ -75,8 +75,8 @@ def _loss(probes: Mapping[str, mx.array], graph: Graph, batch: Any, rng: Any) ->
 
 
 def cost(error: Array, gradient: Array, statistics: Statistics) -> float:
-    """What ``error``, channels-first as its weight, costs once the bias has taken the mean."""
+    """What ``error``, channels-first and shaped as the weight, costs."""
     groups, inputs = statistics.means.shape
     rows = error.reshape(groups, -1, inputs).astype(np.float64)
-    quadratic = ((rows @ statistics.varying) * rows).sum(axis=-1).ravel()
+    quadratic = ((rows @ statistics.moments) * rows).sum(axis=-1).ravel()
     return float((gradient * quadratic).sum() / 2)
