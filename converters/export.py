@@ -18,13 +18,14 @@ from mlx.utils import tree_flatten
 
 from ondevice.errors import ConfigError
 from ondevice.layers import ImageModel
+from ondevice.models.clip_text import TextTower
 from ondevice.output import replacing
 
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
 from .float16 import Safety, make_safe
 from .graph import Graph
-from .interface import Interface, array_interface, image_interface
+from .interface import Interface, array_interface, image_interface, text_interface
 from .passes import channels_first, run_passes
 from .passes.precision import set_precision
 from .settings import Settings
@@ -57,6 +58,9 @@ def export(
     ``size`` replaces the native input size. Several sizes become one package with a function
     each (``size_256``) that share their weights, from iOS18 on.
 
+    ``export(text_encoder, path)`` takes a CLIP's text encoder: token numbers (1, 77) go in as
+    ``text``, the unit vector ``embedding`` comes out.
+
     ``export(module, example_inputs, path)`` takes any ``mlx.nn`` module in eval mode; arrays
     go in and come out in the shapes that MLX has.
 
@@ -78,6 +82,9 @@ def export(
         )
         interfaces = [interface]
         metadata = {"description": f"{type(model).__name__}, exported from MLX"}
+    elif isinstance(model, TextTower):
+        interfaces = [text_interface(model)]
+        metadata = describe_text(model)
     else:
         if not isinstance(model, ImageModel):
             raise ConfigError("export(module, example_inputs, path) needs example inputs here")
@@ -198,24 +205,36 @@ def describe_model(model: ImageModel, *, size: int | None = None) -> dict[str, s
     """What a package says of the model in it."""
     info = model.info
     contract = info.preprocess if size is None else replace(info.preprocess, size=size)
+    metadata = _origin(model, f"{_task(model)}, {contract.size} px RGB picture in")
+    metadata["ondevice.preprocess"] = json.dumps(asdict(contract))
+    if info.labels:
+        metadata["com.apple.coreml.model.preview.type"] = "imageClassifier"
+    return metadata
+
+
+def describe_text(model: TextTower) -> dict[str, str]:
+    """What a package says of the text encoder in it."""
+    return _origin(model, f"text encoder, {model.config.context} token numbers in")
+
+
+def _origin(model: nn.Module, what: str) -> dict[str, str]:
+    """Where a model comes from, as far as it is known."""
+    info = model.info
     metadata = {
         "author": info.source or "ondevice",
         "license": info.license,
-        "description": f"{info.name}: {_task(model)}, {contract.size} px RGB picture in",
+        "description": f"{info.name}: {what}",
         "ondevice.model": info.name,
         "ondevice.config": json.dumps(info.config.to_dict()),
-        "ondevice.preprocess": json.dumps(asdict(contract)),
         "ondevice.weights_sha256": weights_hash(model),
         "ondevice.provenance": info.provenance,
     }
-    if info.labels:
-        metadata["com.apple.coreml.model.preview.type"] = "imageClassifier"
     return {key: value for key, value in metadata.items() if value}
 
 
 def _task(model: ImageModel) -> str:
     classes = model.info.config.num_classes
-    return f"classifier of {classes} classes" if classes else "image encoder"
+    return f"classifier of {classes} classes" if "head" in model else "image encoder"
 
 
 def versions(settings: Settings) -> dict[str, str]:

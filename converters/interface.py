@@ -13,6 +13,7 @@ from ondevice.errors import ConfigError
 from ondevice.fuse import fuse
 from ondevice.labels import with_labels
 from ondevice.layers import ImageModel
+from ondevice.models.clip_text import TextTower, example_tokens
 from ondevice.preprocess import normalize
 
 from .passes.layout import NCHW, Order
@@ -133,6 +134,19 @@ def _names(model: ImageModel, outputs: Any) -> tuple[list[str], dict[str, str]]:
         else:
             names[output] = line
     return list(names), names
+
+
+def text_interface(model: TextTower) -> Interface:
+    """A text's token numbers in, as the model takes them, its unit vector out."""
+    model = cast("TextTower", fuse(model))
+    return Interface(
+        model=model,
+        fn=model,
+        inputs=(example_tokens(model.config),),
+        input_names=("text",),
+        output_names=("embedding",),
+        described={"embedding": "Unit vector of the text in the space shared with images"},
+    )
 
 
 def array_interface(

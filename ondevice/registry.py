@@ -52,7 +52,7 @@ class ModelSpec:
     params: int | None = None  # parameters as published
     macs: int | None = None  # multiply-adds at the native size as published
     text: str = ""  # of an image encoder: the text encoder that shares its space
-    listed: bool = True  # False: a part of another model, which `list_models` leaves out
+    part_of: str = ""  # the model that this is a part of, `list_models` leaves such out
 
     @property
     def stride(self) -> int:
@@ -107,5 +107,5 @@ def model_spec(name: str) -> ModelSpec:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Registered variants whose name matches a shell pattern, sorted."""
-    listed = (name for name, spec in _SPECS.items() if spec.listed)
+    listed = (name for name, spec in _SPECS.items() if not spec.part_of)
     return sorted(fnmatch.filter(listed, pattern))

@@ -1,4 +1,4 @@
-"""The rows of an index that are most like a picture: exact, by cosine.
+"""The rows of an index that are most like a picture or a text: exact, by cosine.
 
 Every row is looked at. A million rows of 160 numbers take about as long as reading them from
 memory, less than loading a model, so there is no approximate index to build or keep.
@@ -6,7 +6,6 @@ memory, less than loading a model, so there is no approximate index to build or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from .index import Index
 from .preprocess import preprocess
 
 if TYPE_CHECKING:
+    from .clip import CLIP
     from .images import ImageLike
 
 
@@ -70,16 +70,22 @@ def image_query(model: nn.Module, image: ImageLike) -> mx.array:
     return embedder(fuse(model))(preprocess(image, model.info.preprocess))[0]
 
 
-# What can be looked up: how a model turns it into a row. A text tower adds its own.
-QUERIES: Mapping[str, Callable[[nn.Module, Any], mx.array]] = {"image": image_query}
+def encode_query(index: Index, model: nn.Module, image: ImageLike) -> mx.array:
+    """``image`` as a row of ``index``. Raises ConfigError if another model made the index."""
+    _check_same(index, model)
+    backend.advise()
+    return image_query(model, image).astype(mx.float32)
 
 
-def encode_query(index: Index, model: nn.Module, query: Any, kind: str = "image") -> mx.array:
-    """``query`` as a row of ``index``. Raises ConfigError if another model made the index."""
+def encode_text(index: Index, clip: CLIP, text: str) -> mx.array:
+    """``text`` as a row of ``index``, which the CLIP's image encoder has to have made."""
+    _check_same(index, clip.image)
+    return clip.encode_text(text)[0].astype(mx.float32)
+
+
+def _check_same(index: Index, model: nn.Module) -> None:
     if weights_digest(model) != index.weights:
         raise ConfigError(
             f"{index.name} was made by {index.model} with weights that are not those of "
             f"{model.info.name} as given; name the right ones with --model"
         )
-    backend.advise()
-    return QUERIES[kind](model, query).astype(mx.float32)

@@ -65,7 +65,7 @@ def create_model(
     spec, tag = model_spec(name), name.partition(".")[2]
     if weights is None and (tag or pretrained):
         checkpoint = spec.checkpoint(tag)
-        mention_license(f"{spec.name}.{checkpoint.tag}", checkpoint.license)  # before it comes
+        _mention_license(spec, checkpoint.tag, checkpoint.license)  # before it comes
         weights, tag = _read_published(fetch(checkpoint, revision=revision)), checkpoint.tag
     info = spec.info(tag, **overrides)
     return _build(spec, info, dtype) if weights is None else _load(spec, info, weights, dtype)
@@ -78,6 +78,12 @@ def _read_published(path: Path) -> Weights:
     from converters.checkpoint import read_checkpoint
 
     return read_checkpoint(path)
+
+
+def _mention_license(spec: ModelSpec, tag: str, license: str) -> None:
+    """Say it once of a model, not of each of its parts."""
+    name = spec.part_of or spec.name
+    mention_license(f"{name}.{tag}" if tag else name, license)
 
 
 def load_model(folder: str | Path, *, dtype: mx.Dtype = mx.float32) -> nn.Module:
@@ -125,7 +131,7 @@ def _load_named(
 
 
 def _load(spec: ModelSpec, info: ModelInfo, weights: Weights, dtype: mx.Dtype) -> nn.Module:
-    mention_license(info.name, info.license)
+    _mention_license(spec, info.tag, info.license)
     origin, metadata = "the given weights", dict[str, str]()
     if isinstance(weights, str | Path):
         origin = str(weights)

@@ -44,6 +44,9 @@ OUTPUTS = {
     multiple=True,
     help="Input size in pixels; give it again for several functions in one package (iOS18).",
 )
+@click.option(
+    "--tower", type=click.Choice(["image", "text"]), help="Which encoder of a CLIP.  [image]"
+)
 @click.option("--logits", is_flag=True, help="Give class scores and labels: the default.")
 @click.option("--embed", is_flag=True, help="Give the pooled embedding.")
 @click.option("--features", is_flag=True, help="Give the map of every stage.")
@@ -74,6 +77,7 @@ def export_command(
     attention: str,
     gelu: str,
     size: tuple[int, ...],
+    tower: str | None,
     recipe: str | None,
     calibrate: Path | None,
     budget: str | None,
@@ -92,6 +96,7 @@ def export_command(
     """
     from converters.export import export
 
+    from ..registry import model_spec
     from ..vlm.load import is_vlm, load_vision
     from ..weights import create_model
 
@@ -100,7 +105,12 @@ def export_command(
         if is_vlm(model)
         else create_model(model, pretrained=True)
     )
+    if tower == "text" and calibrate:
+        raise click.UsageError("--calibrate has pictures, which a text encoder cannot take.")
+    network = _encoder(network, model, tower) if tower else network
     outputs = tuple(name for flag, name in OUTPUTS.items() if wanted[flag])
+    if model_spec(network.info.model).text:
+        outputs = outputs or ("embedding",)
     path = out or Path(f"{network.info.name}.mlpackage")
     accounts: list[Any] = []
     start = time.perf_counter()
@@ -130,6 +140,14 @@ def export_command(
     for account in accounts if table else ():
         click.echo()
         print_account(account.rows)
+
+
+def _encoder(network: Any, name: str, tower: str) -> Any:
+    """One of the encoders of a CLIP. Raises ConfigError if ``name`` is none."""
+    from ..clip.load import load_text, text_of
+
+    text_of(network.info.name)
+    return load_text(name) if tower == "text" else network
 
 
 def print_account(rows: Iterable[Any]) -> None:

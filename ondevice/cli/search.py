@@ -1,17 +1,24 @@
-"""``ondevice search``: the pictures of an index that are most like another."""
+"""``ondevice search``: the pictures of an index that are most like another, or like a text."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ._output import json_option, print_json, print_table
 
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+    from ..index import Index
+
 
 @click.command("search")
-@click.argument("image", metavar="QUERY_IMAGE")
+@click.argument("image", metavar="[QUERY_IMAGE]", required=False)
+@click.option("--text", help="Look for this instead, in an index that a CLIP made.")
 @click.option(
     "--index",
     "index_path",
@@ -23,18 +30,34 @@ from ._output import json_option, print_json, print_table
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1))
 @json_option
 def search_command(
-    image: str, index_path: Path, model: str | None, top_k: int, as_json: bool
+    image: str | None,
+    text: str | None,
+    index_path: Path,
+    model: str | None,
+    top_k: int,
+    as_json: bool,
 ) -> None:
-    """Print the pictures of an index that are most like QUERY_IMAGE, by cosine."""
+    """Print the pictures of an index that are most like QUERY_IMAGE or --text, by cosine."""
     from ..index import open_index
-    from ..search import encode_query, search
-    from ..weights import create_model
+    from ..search import search
 
+    if (image is None) == (text is None):
+        raise click.UsageError("Give a picture or --text.")
     index = open_index(index_path)
-    network = create_model(model or index.model, pretrained=True)
-    matches = search(index, encode_query(index, network, image), top_k=top_k)
+    query = _query(index, model or index.model, image, text)
+    matches = search(index, query, top_k=top_k)
     if as_json:
         print_json({"model": index.model, "results": [asdict(match) for match in matches]})
     else:
         rows = ((f"{m.score:.4f}", click.format_filename(m.path)) for m in matches)
         print_table((">cosine", "path"), rows)
+
+
+def _query(index: Index, model: str, image: str | None, text: str | None) -> mx.array:
+    from ..clip import load_clip
+    from ..search import encode_query, encode_text
+    from ..weights import create_model
+
+    if text is not None:
+        return encode_text(index, load_clip(model), text)
+    return encode_query(index, create_model(model, pretrained=True), image or "")

@@ -75,7 +75,7 @@ def verify_command(
     opened = load_package(package)
     network = _model(opened, model)
     size = opened.preprocess.size if opened.preprocess else network.info.preprocess.size
-    chosen = pictures(images)[:limit] if images else patterns(size)
+    chosen = pictures(images)[:limit] if images else samples(network, size)
     shown = progress(chosen, "verifying", len(chosen))
     bad: dict[int, ImageError] = {}
     report = verify(
@@ -108,6 +108,16 @@ def _model(package: Package, name: str | None) -> Any:
     if not name:
         raise ConfigError(f"{package.path} does not say what model it is; give it with --model")
     return create_model(name, pretrained=True)
+
+
+def samples(network: Any, size: int) -> list[Any]:
+    """What a model is shown where nothing is given: test pictures, or texts of any words."""
+    from ..layers import ImageModel
+    from ..models.clip_text import example_tokens
+
+    if isinstance(network, ImageModel):
+        return patterns(size)
+    return [row[None] for row in example_tokens(network.config, texts=4)]
 
 
 def pictures(folder: Path) -> list[Path]:

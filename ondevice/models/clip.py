@@ -61,9 +61,9 @@ def _image_spec(name: str, trunk: ModelSpec, checkpoint: Checkpoint) -> ModelSpe
     )
 
 
-def _text_spec(name: str, config: TextConfig, image: ModelSpec, params: int) -> ModelSpec:
+def _text_spec(config: TextConfig, image: ModelSpec, params: int) -> ModelSpec:
     return ModelSpec(
-        name=name,
+        name=image.text,
         family="clip_text",
         build=TextTower,
         config=config,
@@ -74,7 +74,7 @@ def _text_spec(name: str, config: TextConfig, image: ModelSpec, params: int) -> 
         renames=RENAMES,
         transposes=TRANSPOSES,
         params=params,
-        listed=False,
+        part_of=image.name,
     )
 
 
@@ -102,7 +102,7 @@ def _register(
     )
     image = _image_spec(name, model_spec(trunk), checkpoint)
     register_model(image)
-    register_model(_text_spec(image.text, config, image, round(millions * 1e6)))
+    register_model(_text_spec(config, image, round(millions * 1e6)))
 
 
 _CAUSAL = TextConfig(causal=True), 63.4

@@ -85,6 +85,16 @@ def at_end(x: mx.array, tokens: mx.array) -> mx.array:
     return (places[:, None] @ x)[:, 0]
 
 
+def example_tokens(config: TextConfig, texts: int = 1) -> mx.array:
+    """(texts, context) numbers as of texts: short ones first, the last as long as can be."""
+    c, key = config, mx.random.key(0)
+    place = mx.arange(c.context)
+    end = 1 + (c.context - 2) * mx.arange(1, texts + 1)[:, None] // texts
+    words = mx.random.randint(1, c.vocab - 2, (texts, c.context), key=key)
+    words = mx.where(place == 0, c.vocab - 2, words)
+    return mx.where(place < end, words, mx.where(place == end, c.vocab - 1, 0)).astype(mx.int32)
+
+
 # Apple's names and open_clip's become ours.
 RENAMES = (
     (r"^embedding_layer\.", "token_embedding."),
