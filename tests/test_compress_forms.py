@@ -184,6 +184,15 @@ def test_four_bits_lose_half_of_what_rounding_to_the_nearest_does():
     assert output_error(given, ours.dense()) < output_error(given, naive.dense()) / 2
 
 
+def test_inputs_that_hardly_vary_are_no_obstacle():
+    x = 5 + 1e-9 * np.random.default_rng(0).standard_normal((1, 50, 8))
+    moments, means = (x.swapaxes(1, 2) @ x / 50).astype(np.float32), x.mean(axis=1)
+    for statistics in (Statistics(moments, means, x), Statistics(moments * 0, means * 0, x)):
+        given = Weight("w", weight((6, 8)).value, np.float16, 0, statistics.centred())
+        form = compress(given, "palettize", {"bits": 4})
+        assert np.isfinite(form.dense()).all()
+
+
 def test_a_scale_is_never_zero_nor_lost_in_half_precision():
     """coremltools raises constants below 6e-8 to it, and a scale of zero makes NaN of codes."""
     value = np.full((4, 8), 1e-9, np.float32)

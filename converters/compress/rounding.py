@@ -43,11 +43,16 @@ class Statistics:
 
     @cached_property
     def factor(self) -> Array:
-        """The upper Cholesky factor of the inverse of the damped moments, in that order."""
+        """The upper Cholesky factor of the inverse of the damped moments, in that order.
+
+        Of inputs that hardly vary, rounding leaves moments below zero: they count as zero.
+        """
         moments = self.moments[:, self.order][:, :, self.order]
         damping = _DAMPING * np.diagonal(moments, axis1=1, axis2=2).mean(axis=1)
-        damped = moments + np.maximum(damping, 1e-12)[:, None, None] * np.eye(len(self.order))
-        return np.linalg.cholesky(np.linalg.inv(damped)).swapaxes(1, 2)
+        values, vectors = np.linalg.eigh(moments)
+        least = np.maximum(damping, 1e-12)[:, None]
+        inverse = (vectors / (np.maximum(values, 0) + least)[:, None]) @ vectors.swapaxes(1, 2)
+        return np.linalg.cholesky(inverse).swapaxes(1, 2)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,186 @@
+"""What each recipe costs, in bytes and in accuracy, on the shipped models.
+
+    python -m tests.benchmarks.compression --data DIR [--images 1000] [--recipes int8,palette4]
+
+DIR is as for ``tests.benchmarks.accuracy``, with ``cifar10/train.npz`` and
+``flower_photos/train/<class>/*.jpg`` to calibrate on. Every figure comes from the saved
+package, read back and run by the reference. Sizes are of the whole package against the
+half-precision one; "naive" rounds to the nearest, without calibration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+import ondevice
+from converters import export, load_package
+from converters.compress.recipe import CompressionRecipe, Rule
+from converters.verify import folder_bytes
+from ondevice.preprocess import resize_and_crop
+
+from .accuracy import CASES
+
+NAIVE = {"rounding": "nearest"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table; a budget is the name of the line whose size it is."""
+
+    recipe: Any
+    target: str = "iOS17"
+    calibrated: bool = True
+    budget: str = ""
+
+
+def _rule(*, activations: str = "", method: str = "palettize", **options: Any) -> Any:
+    return CompressionRecipe((Rule("*", method, **options),), activations)
+
+
+LINES: dict[str, Case] = {
+    "float16": Case("", calibrated=False),
+    "int8 naive": Case(_rule(method="quantize", **NAIVE), calibrated=False),
+    "int8": Case("int8"),
+    "palette8": Case("palette8"),
+    "palette6 naive": Case(_rule(bits=6, **NAIVE), calibrated=False),
+    "palette6": Case("palette6"),
+    "palette4 naive": Case(_rule(bits=4, group=16, **NAIVE), "iOS18", calibrated=False),
+    "palette4 bias": Case(_rule(bits=4, group=16, **NAIVE), "iOS18"),
+    "palette4": Case("palette4", "iOS18"),
+    "palette4 iOS17": Case("palette4"),
+    "mixed": Case("", "iOS18", budget="palette4"),
+    "mixed iOS17": Case("", budget="palette4 iOS17"),
+    "int4-block naive": Case(
+        _rule(method="quantize", bits=4, block=32, **NAIVE), "iOS18", calibrated=False
+    ),
+    "int4-block": Case("int4-block", "iOS18"),
+    "w8a8": Case("w8a8"),
+    "w8a8 minmax": Case(_rule(method="quantize", activations="minmax")),
+    "w8a8 percentile": Case(_rule(method="quantize", activations="percentile")),
+    "w8a8 kl": Case(_rule(method="quantize", activations="kl")),
+    "a8w4": Case("a8w4", "iOS18"),
+    "palette4-int8": Case("palette4-int8", "iOS18"),
+    "prune naive": Case(
+        _rule(method="prune", sparsity=0.4, **NAIVE), "iOS18", calibrated=False
+    ),
+    "prune": Case("prune", "iOS18"),
+    "prune-int8": Case("prune-int8", "iOS18"),
+    "prune-palette4": Case("prune-palette4", "iOS18"),
+}
+
+
+def training(name: str, data: Path, count: int) -> list[Any]:
+    """``count`` training pictures of a model's data, spread evenly."""
+    if name.endswith("cifar10"):
+        with np.load(data / "cifar10" / "train.npz") as files:
+            jpeg, offsets = files["jpeg"].tobytes(), files["offsets"]
+        chosen = np.linspace(0, len(offsets) - 2, count).astype(int)
+        return [io.BytesIO(jpeg[offsets[i] : offsets[i + 1]]) for i in chosen]
+    found = sorted((data / "flower_photos" / "train").glob("*/*.jpg"))
+    return [found[i] for i in np.linspace(0, len(found) - 1, count).astype(int)]
+
+
+def _scores(path: Path, pictures: list[Any]) -> np.ndarray[Any, Any]:
+    package = load_package(path)
+    return np.stack([package.predict({"image": x})["logits"][0] for x in pictures])
+
+
+def scores(path: Path, pictures: list[Any], workers: int) -> np.ndarray[Any, Any]:
+    """Class scores of every picture, from the saved package."""
+    if workers == 1:
+        return _scores(path, pictures)
+    parts = [pictures[i::workers] for i in range(workers)]
+    with ProcessPoolExecutor(workers) as pool:
+        found = list(pool.map(partial(_scores, path), parts))
+    out = np.empty((len(pictures), found[0].shape[1]), np.float32)
+    for i, part in enumerate(found):
+        out[i::workers] = part
+    return out
+
+
+def divergence(p: np.ndarray[Any, Any], q: np.ndarray[Any, Any]) -> float:
+    """Mean KL divergence of the probabilities behind two arrays of scores."""
+    a, b = (x - np.logaddexp.reduce(x, axis=1, keepdims=True) for x in (p, q))
+    return float((np.exp(a) * (a - b)).sum(axis=1).mean())
+
+
+def lines(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    model = ondevice.create_model(name, pretrained=True)
+    spec = model.info.preprocess
+    samples = list(islice(CASES[name][0](options.data), options.images))
+    pictures = [resize_and_crop(image, spec) for image, _ in samples]
+    truth = np.array([label for _, label in samples])
+    images = [
+        resize_and_crop(x, spec) for x in training(name, options.data, options.calibration)
+    ]
+    sizes: dict[str, int] = {}
+    reference = np.zeros(0)
+    for line, case in LINES.items():
+        if options.recipes and line not in {"float16", *options.recipes.split(",")}:
+            continue
+        with TemporaryDirectory() as folder:
+            path = export(
+                model,
+                Path(folder) / "model.mlpackage",
+                target=case.target,
+                recipe=case.recipe,
+                calibration=images if case.calibrated else (),
+                budget=sizes[case.budget] if case.budget else 0,
+            )
+            sizes[line] = folder_bytes(path)
+            found = scores(path, pictures, options.workers)
+        reference = found if line == "float16" else reference
+        same = found.argmax(axis=1) == reference.argmax(axis=1)
+        yield {
+            "model": name,
+            "recipe": line,
+            "target": case.target,
+            "bytes": sizes[line],
+            "share": round(sizes[line] / sizes["float16"], 4),
+            "top1": round(100 * float((found.argmax(axis=1) == truth).mean()), 2),
+            "agreement": round(100 * float(same.mean()), 2),
+            "kl": round(divergence(reference, found), 6),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--calibration", type=int, default=512)
+    parser.add_argument("--models", default=",".join(CASES))
+    parser.add_argument("--recipes", default="")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    rows = []
+    print(f"{'model':20} {'recipe':16} target    bytes  share   top-1   loss  agree       KL")
+    for name in options.models.split(","):
+        for row in lines(name, options):
+            rows.append(row)
+            base = next(r for r in rows if r["model"] == name)
+            row["loss"] = round(base["top1"] - row["top1"], 2)
+            print(
+                "{model:20} {recipe:16} {target} {bytes:8} {share:6.4f} {top1:7.2f} "
+                "{loss:6.2f} {agreement:6.2f} {kl:8.5f}".format(**row),
+                flush=True,
+            )
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()
