@@ -1,0 +1,128 @@
+"""Both encoders of a CLIP as Core ML packages."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from converters import export, load_package, verify
+from ondevice import create_model, load_clip
+from ondevice.cli import run
+from ondevice.models.clip_text import example_tokens
+
+from . import clips
+
+pytest.importorskip("tokenizers")
+
+
+def small_text(name: str):
+    model = create_model(f"{name}_text", **clips.TEXT, vocab=clips.VOCAB)
+    return clips.scrambled(model, seed=3)
+
+
+@pytest.mark.parametrize("name", ["mobileclip_s0", "mobileclip_b"])
+@pytest.mark.parametrize(("precision", "gate"), [("float32", "relative"), ("float16", "psnr")])
+def test_a_text_encoder_computes_the_same_in_its_package(tmp_path, name, precision, gate):
+    model = small_text(name)
+    package = load_package(export(model, tmp_path / "t.mlpackage", precision=precision))
+    (given,) = package.inputs.values()
+    assert (given.name, given.shape, given.dtype) == ("text", (1, 77), "int32")
+    assert package.outputs["embedding"].shape == (1, 16)
+    texts = [np.array(row)[None] for row in example_tokens(model.config, texts=4)]
+    (step,) = verify(model, package, texts).steps
+    (found,) = step.comparisons
+    assert found.relative_error < 1e-5 if gate == "relative" else found.psnr_db > 55
+
+
+def test_operations_of_a_text_encoder_are_few(tmp_path):
+    """No transposed map, no gather but that of the words, the norms and GELUs whole."""
+    path = export(small_text("mobileclip_s0"), tmp_path / "t.mlpackage")
+    found = Counter(load_package(path).operations)
+    assert (found["gather"], found["layer_norm"], found["gelu"]) == (1, 5, 4)
+    assert found["gather_along_axis"] == found["batch_norm"] == 0
+    assert found["transpose"] <= 8
+
+
+def test_the_first_end_counts_where_padding_is_ends(tmp_path):
+    model = small_text("mobileclip_b")  # causal: what follows the end has no effect
+    package = load_package(export(model, tmp_path / "t.mlpackage", precision="float32"))
+    zeros = np.array(example_tokens(model.config, texts=4)[:1])
+    ends = np.where(np.arange(77) > zeros.argmax(), clips.VOCAB - 1, zeros).astype(np.int32)
+    rows = [package.predict({"text": ids})["embedding"] for ids in (zeros, ends)]
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+
+
+def test_packages_of_both_encoders_give_the_cosines_of_the_model(tmp_path):
+    clip = clips.clip(tmp_path)
+    image = load_package(
+        export(clip.image, tmp_path / "i.mlpackage", precision="float32", outputs=["embedding"])
+    )
+    text = load_package(export(clip.text, tmp_path / "t.mlpackage", precision="float32"))
+    levels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    words = ["a photo of a cat.", "a photo of a dog."]
+    rows = [
+        text.predict({"text": np.array(t)})["embedding"] for t in clip.tokenizer(words)[:, None]
+    ]
+    found = image.predict({"image": levels})["embedding"] @ np.concatenate(rows).T
+    wanted = np.array(clip.encode_image(levels) @ clip.encode_text(words).T)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.fixture
+def ondevice_(capsys):
+    def call(*args):
+        status = run(tuple(map(str, args)))
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_the_commands_export_and_verify_either_encoder(ondevice_, tmp_path):
+    folder = clips.save(tmp_path)
+    for tower, output in (("image", "embedding"), ("text", "embedding")):
+        path = tmp_path / f"{tower}.mlpackage"
+        status, out, _ = ondevice_("export", folder, "--tower", tower, "--out", path, "--json")
+        report = json.loads(out)
+        assert (status, report["inputs"], report["outputs"]) == (
+            0,
+            {"image": "image", "text": "text"}[tower],
+            output,
+        )
+        assert report["license"] == "apple-amlr"
+        model = folder / "text" if tower == "text" else folder
+        status, out, _ = ondevice_("verify", path, "--model", model, "--json", "--no-ladder")
+        assert (status, json.loads(out)["passed"]) == (0, True)
+
+
+def test_without_a_tower_a_clip_is_its_image_encoder(ondevice_, tmp_path):
+    folder = clips.save(tmp_path)
+    path = tmp_path / "m.mlpackage"
+    assert ondevice_("export", folder, "--out", path)[0] == 0
+    package = load_package(path)
+    assert (list(package.inputs), list(package.outputs)) == (["image"], ["embedding"])
+    assert package.metadata["ondevice.model"] == "mobileclip_s0"
+    assert load_clip(folder).info.preprocess == package.preprocess
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ("shvit_nano.cifar10", "--tower", "text"),
+            "has no text encoder; there are mobileclip2",
+        ),
+        (("shvit_nano.cifar10", "--tower", "image"), "has no text encoder"),
+        (
+            ("shvit_nano.cifar10", "--tower", "text", "--calibrate", "x"),
+            "has pictures, which a text encoder cannot take",
+        ),
+    ],
+)
+def test_a_tower_that_is_not_there_is_one_line(ondevice_, tmp_path, args, said):
+    status, out, err = ondevice_("export", *args, "--out", tmp_path / "m.mlpackage")
+    assert (status, out) == (2, "")
+    assert said in err
+    assert err.count("\n") == 1
