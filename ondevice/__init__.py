@@ -14,6 +14,7 @@ from .config import (
 from .errors import OnDeviceError as OnDeviceError
 from .fuse import fuse as fuse
 from .preprocess import preprocess as preprocess
+from .quantize import quantize as quantize
 from .registry import list_models as list_models, model_spec as model_spec
 
 if TYPE_CHECKING:
