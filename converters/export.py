@@ -48,6 +48,7 @@ def export(
     budget: int = 0,
     min_agreement: float = 0.0,
     account: Callable[[Any], None] = lambda _: None,
+    front: bool = False,
     force: bool = False,
 ) -> Path:
     """Write ``model`` to a Core ML package.
@@ -68,7 +69,8 @@ def export(
     ``recipe`` (a preset's name, a file, a CompressionRecipe) compresses it, better so with a
     few dozen ``calibration`` samples, given as ``verify`` takes them. ``budget`` (the package's
     bytes) or ``min_agreement`` (a share of the samples' classes) instead search a format for
-    each layer. ``account`` is called with the result: a row a weight.
+    each layer. ``account`` is called with the result: a row a weight, and with ``front`` the
+    sizes that were to be had and what they cost.
 
     Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
     ``force`` is not given; nothing half-made is left.
@@ -90,7 +92,7 @@ def export(
             raise ConfigError("export(module, example_inputs, path) needs example inputs here")
         interfaces = [image_interface(model, outputs=outputs, size=n) for n in sizes]
         metadata = describe_model(model, size=sizes[0])
-    request = Request(recipe, calibration, budget, min_agreement, account)
+    request = Request(recipe, calibration, budget, min_agreement, account, front)
     metadata |= versions(settings)
     with replacing(path, force=force, marker="Manifest.json") as partial:
         write(interfaces, settings, request, partial, metadata)

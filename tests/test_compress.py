@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from xml.etree import ElementTree
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -409,6 +410,25 @@ def test_a_budget_is_kept_and_spent_where_it_counts(odd, samples, tmp_path):
         for p in (uniform, mixed)
     ]
     assert lost[1] < lost[0]
+
+
+def test_the_front_shows_what_other_sizes_cost(odd, samples, tmp_path):
+    package, account = exported(
+        odd, tmp_path / "a.mlpackage", budget=60_000, calibration=samples, front=True
+    )
+    front = account.front
+    said = front.to_dict()
+    sizes = [p["bytes"] for p in said["points"]]
+    assert sizes == sorted(sizes)
+    assert 4 <= len(sizes) <= 13
+    assert front.points[said["chosen"]].recipe == account.recipe
+    assert abs(sizes[said["chosen"]] - folder_bytes(package.path)) < 4096
+    assert [len(p["recipe"]) for p in said["points"]] == [7] * len(sizes)
+    assert all(0 <= p["agreement"] <= 1 for p in said["points"])
+    assert sum(row[0].endswith("*") for row in front.rows()) == 1
+    svg = ElementTree.fromstring(front.to_svg())
+    assert len(svg.findall("{*}circle")) == len(sizes)
+    assert len(svg.findall("{*}circle[@class='chosen']")) == 1
 
 
 def test_a_budget_too_small_says_the_smallest(odd, samples, tmp_path):

@@ -81,6 +81,7 @@ MISTAKES = {
     "a target too low": (["--recipe", "int4-block"], "needs iOS18, not iOS17"),
     "no pictures to calibrate on": (["--recipe", "w8a8"], "--calibrate FOLDER"),
     "a search without pictures": (["--budget", "1MB"], "--calibrate FOLDER"),
+    "a front of nothing": (["--recipe", "int8", "--pareto", "f.svg"], "give --budget"),
     "no size": (["--budget", "small"], "a budget is a size such as 2.5MB; given 'small'"),
     "a size of nothing": (["--budget", "0MB"], "given '0MB'"),
     "black pictures": (["--recipe", "int8", "--calibrate", black], "one value everywhere"),

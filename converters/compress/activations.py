@@ -77,18 +77,20 @@ def kl(values: Array) -> Range:
 
 
 def _divergence(counts: Array, middles: Array, tried: Range) -> float:
-    """KL of the clipped histogram and of the same spread evenly over each rounding step."""
-    codes = np.clip(np.rint(middles / tried.scale) + tried.zero_point, -128, 127).astype(int)
-    inside = np.abs(middles - (codes - tried.zero_point) * tried.scale) <= tried.scale
-    seen = counts > 0
-    place = codes + 128
-    clipped = np.bincount(place, counts, 256)  # what lies outside is counted at the ends
-    steps = np.bincount(place[seen & inside], minlength=256)
-    wanted = np.where(seen & inside, counts, 0).astype(float)
-    spread = np.where(seen & inside, (clipped / np.maximum(steps, 1))[place], 0)
-    outside = counts[~inside].sum()
-    p, q = wanted[wanted > 0] / counts.sum(), spread[wanted > 0] / max(spread.sum(), 1)
-    return float((p * np.log(p / np.maximum(q, 1e-12))).sum() + outside / counts.sum())
+    """KL of the clipped histogram, and what rounding makes of the part that is not clipped."""
+    codes = np.rint(middles / tried.scale) + tried.zero_point
+    inside = np.flatnonzero((codes >= -128) & (codes <= 127))
+    first, last = inside[0], inside[-1]
+    wanted = counts[first : last + 1].astype(np.float64)
+    seen = wanted > 0
+    place = codes[inside].astype(np.intp) + 128
+    total, bins = np.bincount(place, wanted, 256), np.bincount(place, seen, 256)
+    spread = np.where(seen, (total / np.maximum(bins, 1))[place], 0)
+    wanted[0] += counts[:first].sum()
+    wanted[-1] += counts[last + 1 :].sum()
+    p, q = wanted / wanted.sum(), spread / spread.sum()
+    some = p > 0
+    return float((p[some] * np.log(p[some] / np.maximum(q[some], 1e-9))).sum())
 
 
 RANGES: dict[str, Callable[[Array], Range]] = {

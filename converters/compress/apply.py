@@ -46,6 +46,7 @@ class Compression:
     forms: Mapping[str, Form] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     recipe: CompressionRecipe | None = None
+    front: Any = None  # a ``Front``, if formats were searched
 
     def summary(self) -> dict[str, Any]:
         elements = sum(r.size for r in self.rows) or 1

@@ -20,6 +20,7 @@ from .apply import Compression, compress_graph
 from .calibrate import Calibration, calibrate, layers, measure
 from .forms import Form
 from .mixed import Point, agreeing, candidates, front, within
+from .pareto import make_front
 from .recipe import CompressionRecipe, load_recipe
 from .rounding import Statistics
 
@@ -31,7 +32,8 @@ class Request:
     """What ``export`` was asked for: a recipe, images to calibrate on, or limits to search in.
 
     ``budget`` is the package's size in bytes, ``min_agreement`` the share of calibration
-    images on which the compressed model names the same class. ``account`` is given the result.
+    images on which the compressed model names the same class. ``account`` is given the
+    result, with the ``front`` of the search if that is wanted.
     """
 
     recipe: str | Path | CompressionRecipe = ""
@@ -39,6 +41,7 @@ class Request:
     budget: float = 0
     min_agreement: float = 0.0
     account: Callable[[Compression], None] = lambda _: None
+    front: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "calibration", tuple(self.calibration))  # read once a size
@@ -138,27 +141,38 @@ class _Job:
             known=self.known,
         )
         points = front(options)
+        measured = self.agreement if self._reference.ndim == 2 else None
         if request.budget:
-            return self._within(points, request.budget)
-        reference = np.concatenate(self.calibration.outputs())
-        if reference.ndim != 2:
+            chosen = self._within(points, request.budget)
+        elif measured is None:
             raise ConfigError("agreement is of class scores: export logits, or give a budget")
+        else:
+            chosen = agreeing(points, request.min_agreement, measured)
+        result = self.compressed(chosen.recipe)
+        if not request.front:
+            return result
+        overhead = self._overhead(result) + _weight_bytes(result) - chosen.bytes
+        return replace(result, front=make_front(points, chosen, overhead, measured))
 
-        def measured(point: Point) -> float:
-            constants = in_mlx(self.calibration.graph, self.compressed(point.recipe))
-            got = np.concatenate(self.calibration.outputs(constants))
-            return float((got.argmax(axis=1) == reference.argmax(axis=1)).mean())
+    @cached_property
+    def _reference(self) -> Array:
+        return np.concatenate(self.calibration.outputs())
 
-        return self.compressed(agreeing(points, request.min_agreement, measured).recipe)
+    def agreement(self, point: Point) -> float:
+        """The share of the calibration images that keep their class."""
+        constants = in_mlx(self.calibration.graph, self.compressed(point.recipe))
+        got = np.concatenate(self.calibration.outputs(constants))
+        return float((got.argmax(axis=1) == self._reference.argmax(axis=1)).mean())
 
-    def _within(self, points: list[Point], budget: float) -> Compression:
+    def _within(self, points: list[Point], budget: float) -> Point:
         """What a package weighs beside its weights is known once it is made: so make it."""
         overhead = self._overhead(self.compressed(points[0].recipe))
         while True:
-            result = self.compressed(within(points, budget, overhead).recipe)
+            point = within(points, budget, overhead)
+            result = self.compressed(point.recipe)
             excess = self._overhead(result) + _weight_bytes(result) - budget
             if excess <= 0:
-                return result
+                return point
             overhead += excess
 
     def _overhead(self, result: Compression) -> float:

@@ -65,6 +65,11 @@ OUTPUTS = {
     type=click.FloatRange(0, 100, min_open=True),
     help="Percent of the --calibrate pictures that keep their class: a format for each layer.",
 )
+@click.option(
+    "--pareto",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what other sizes cost to this file: a plot (.svg) or .json.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--table", is_flag=True, help="Say what became of every weight.")
 @click.option("--force", is_flag=True, help="Replace an existing package.")
@@ -82,6 +87,7 @@ def export_command(
     calibrate: Path | None,
     budget: str | None,
     min_agreement: float | None,
+    pareto: Path | None,
     limit: int,
     table: bool,
     force: bool,
@@ -112,6 +118,8 @@ def export_command(
     if model_spec(network.info.model).text:
         outputs = outputs or ("embedding",)
     path = out or Path(f"{network.info.name}.mlpackage")
+    if pareto and not (budget or min_agreement):
+        raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
     accounts: list[Any] = []
     start = time.perf_counter()
     export(
@@ -128,9 +136,12 @@ def export_command(
         budget=_bytes(budget) if budget else 0,
         min_agreement=(min_agreement or 0) / 100,
         account=accounts.append,
+        front=pareto is not None,
         force=force,
     )
     report = _summary(path) | {"seconds": round(time.perf_counter() - start, 2)}
+    if pareto:
+        accounts[0].front.write(pareto)
     report |= {key: value for a in accounts for key, value in a.summary().items()}
     if as_json:
         weights = [asdict(row) for a in accounts for row in a.rows]
@@ -140,6 +151,9 @@ def export_command(
     for account in accounts if table else ():
         click.echo()
         print_account(account.rows)
+    for account in accounts if pareto else ():
+        click.echo()
+        print_table((">MB", ">agreement", ">cost", "formats"), account.front.rows())
 
 
 def _encoder(network: Any, name: str, tower: str) -> Any:
