@@ -168,7 +168,7 @@ def test_a_model_is_created_from_the_cache(cache, tmp_path):
     saved = save_model(model, tmp_path / "saved") / "model.safetensors"
     put(cache, {"model.safetensors": saved.read_bytes()}, repo="timm/shvit_s1.in1k")
     code = (
-        "import mlx.core as mx; from ondevice import create_model\n"
+        "from ondevice import create_model; import mlx.core as mx\n"
         "model = create_model('shvit_s1', pretrained=True)\n"
         "print(model.info.name, model(mx.ones((1, 64, 64, 3)))[0, :3].tolist())"
     )
