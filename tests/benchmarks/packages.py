@@ -27,11 +27,15 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from converters import export, verify
+from converters import export, load_package, verify
 from converters.coreml.inspect import Inspection, inspect
 from converters.coreml.reader import quiet
+from converters.figures import Meter
+from converters.interface import image_interface
+from converters.verify import compute
 from ondevice import create_model, fuse
-from ondevice.cli.verify import patterns
+from ondevice.config import Preprocess
+from tests.parity import weightgen
 from tests.parity.cases import Case
 
 
@@ -78,13 +82,21 @@ def create(network: Network) -> Any:
     return model
 
 
+def pictures(model: Any, network: Network, count: int) -> list[Any]:
+    """Pictures of the kind that the weights' norms fit, as uint8 levels."""
+    case, spec = Case(network.case), model.info.preprocess
+    x = weightgen.image_batch(case.meta["seed"], count, network.size).transpose(0, 2, 3, 1)
+    x = x / 4 + 0.5 if case.meta["unit"] else x * np.array(spec.std) + np.array(spec.mean)
+    return list((255 * x.clip(0, 1)).astype(np.uint8))
+
+
 def ours(model: Any, network: Network, path: Path) -> Callable[[], object]:
     """A call that exports, with the model in memory."""
     options = {"size": network.size, "outputs": (network.output,), "force": True}
     return lambda: export(model, path, **options)
 
 
-def through_torch(network: Network, path: Path) -> Callable[[], object]:
+def through_torch(network: Network, spec: Preprocess, path: Path) -> Callable[[], object]:
     """A call that traces and converts timm's network, which is in memory."""
     import coremltools as ct
     import torch
@@ -94,13 +106,26 @@ def through_torch(network: Network, path: Path) -> Callable[[], object]:
 
     timm.layers.set_fused_attn(False)
     model = timm.create_model(network.timm).eval()
+    if network.case == f"{network.timm}-{network.size}":  # else: of another project's names
+        weights = Case(network.case).weights()
+        model.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
     model = timm.utils.reparameterize_model(model)
-    model.forward = model.forward if network.output == "logits" else model.forward_features
-    x = torch.zeros(1, 3, network.size, network.size)
+    mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (spec.mean, spec.std))
+
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: Any) -> Any:
+            x = (x - mean) / std
+            return model(x) if network.output == "logits" else model.forward_features(x)
+
+    whole, x = Whole().eval(), torch.zeros(1, 3, network.size, network.size)
 
     def convert() -> None:
         with torch.no_grad(), quiet():
-            traced = torch.jit.trace(model, x)
+            traced = torch.jit.trace(whole, x)
             image = ct.ImageType(name="image", shape=x.shape, scale=1 / 255)
             target = ct.target.iOS17
             package = ct.convert(
@@ -134,8 +159,7 @@ def _mend(torch: Any) -> Any:
 
 
 def fastest(call: Callable[[], object], runs: int) -> float:
-    """Seconds, after one call that warms imports and caches."""
-    call()
+    """Seconds; the first call also pays for imports."""
     return min(_seconds(call) for _ in range(runs))
 
 
@@ -173,14 +197,28 @@ def figures(name: str, runs: int, room: Path, with_torch: bool) -> Iterator[Row]
     network, path, other = NETWORKS[name], room / "ours.mlpackage", room / "torch.mlpackage"
     model = create(network)
     seconds = fastest(ours(model, network, path), runs)
-    torch_seconds = fastest(through_torch(network, other), runs) if with_torch else None
+    spec, torch_seconds = model.info.preprocess, None
+    if with_torch:
+        torch_seconds = fastest(through_torch(network, spec, other), runs)
     yield from counts(network, inspect(path), inspect(other) if with_torch else None)
     yield export_time(network, seconds, torch_seconds)
-    images = patterns(network.size)[: 1 if network.size > 512 else 4]
-    (compared,) = verify(model, path, images).comparisons
-    level, least = compared.psnr_db, network.psnr_db
-    yield Row("float16, dB", f"{level:.1f}", f">= {least:g}", level >= least)
+    yield precision(model, network, path, other if with_torch else None)
     yield memory(name)
+
+
+def precision(model: Any, network: Network, path: Path, other: Path | None) -> Row:
+    """Of the float16 packages against the model, where torch's has the same weights."""
+    images = pictures(model, network, 1 if network.size > 512 else 4)
+    (compared,) = verify(model, path, images).comparisons
+    level, least, beside = compared.psnr_db, network.psnr_db, ""
+    if other and network.case == f"{network.timm}-{network.size}":
+        meter, package = Meter("logits"), load_package(other)
+        reference = image_interface(model, size=network.size, fused=False)
+        for image in images:
+            (got,) = package.predict({"image": image}).values()
+            meter.add("", image, compute(reference, [image])["logits"], got)
+        beside = f"{meter.result().psnr_db:.1f}"
+    return Row("float16, dB", f"{level:.1f}", f">= {least:g}", level >= least, beside)
 
 
 def counts(network: Network, found: Inspection, other: Inspection | None) -> Iterator[Row]:
