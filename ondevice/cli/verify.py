@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, ImageError
+from ..files import IMAGE_SUFFIXES
 from ..output import check_free
 from ._output import json_option, print_json, print_table, progress
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from converters.report import Report, Step
 
 BACKENDS = ("reference", "coreml", "auto")
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .heic".split())
 
 
 def _gate(text: str) -> tuple[str, float]:

@@ -68,13 +68,17 @@ def gather(node: Node, x: Any, *rest: Any) -> Var:
     """``out[i, ...] = x[index[i], ...]`` for one index array a gathered axis."""
     *indices, axes, sizes = rest
     shape = tuple(x.shape)
-    whole = all(s == n for a, (s, n) in enumerate(zip(sizes, shape, strict=True)) if a not in axes)
+    whole = all(
+        s == n for a, (s, n) in enumerate(zip(sizes, shape, strict=True)) if a not in axes
+    )
     if not whole or any(sizes[a] != 1 for a in axes):
         raise UnsupportedOpError(f"a gather of slices: {node}")
     if len(axes) == 1:
         y = _front(mb.gather(x=x, indices=indices[0], axis=axes[0]), axes[0], indices[0])
     elif axes == tuple(range(len(axes))) and all(i.val is not None for i in indices):
-        flat = np.ravel_multi_index([np.asarray(i.val, int) for i in indices], shape[: len(axes)])
+        flat = np.ravel_multi_index(
+            [np.asarray(i.val, int) for i in indices], shape[: len(axes)]
+        )
         rows = mb.reshape(x=x, shape=[-1, *shape[len(axes) :]])
         y = mb.gather(x=rows, indices=flat.astype(np.int32), axis=0)
     else:
