@@ -87,6 +87,7 @@ def test_another_vocabulary_is_refused(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_tokens_are_those_of_open_clip(tmp_path):
     """Its own merges, read by ours; what is not cleaned by ftfy is the same."""
+    pytest.importorskip("torch")
     from .parity import clip_torch
 
     clip_torch.shim()
