@@ -72,7 +72,7 @@ def _load(photos: tuple[Path, ...]) -> dict[str, Any]:
     from ..images import open_image
 
     if photos:
-        return {photo.name: open_image(photo) for photo in photos}
+        return {str(photo): open_image(photo) for photo in photos}
     try:
         from skimage import data
     except ImportError:
