@@ -10,6 +10,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+from ondevice import kernels
+
 from .graph import Array, Graph, Node, Value
 
 
@@ -42,7 +44,7 @@ def trace_function(fn: Callable[..., Any], /, *inputs: mx.array, **params: mx.ar
     """Record the primitives of ``fn(*inputs, **params)``."""
     mx.eval(params)  # a lazy parameter would be recorded as how it is made
     records: list[dict[str, Any]] = []
-    with mx.stream(mx.cpu):
+    with mx.stream(mx.cpu), kernels.plain():
         mx.export_function(records.append, fn, inputs, params)
     return _graph(records, params).check()
 

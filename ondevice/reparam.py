@@ -12,6 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .layers import (
+    GELU,
+    Conv2d,
     ConvNorm,
     Kernel,
     SqueezeExcite,
@@ -46,7 +48,7 @@ class MobileOne(nn.Module):
     ) -> None:
         super().__init__()
         if fused:
-            self.reparam_conv: nn.Module = nn.Conv2d(
+            self.reparam_conv: nn.Module = Conv2d(
                 in_chs, out_chs, kernel, stride, half(kernel), groups=groups
             )
         else:
@@ -56,7 +58,7 @@ class MobileOne(nn.Module):
             if identity:
                 self.identity = nn.BatchNorm(in_chs)
         self.se = SqueezeExcite(out_chs, se_dim) if se_dim else nn.Identity()
-        self.act = nn.GELU() if act else nn.Identity()
+        self.act = GELU() if act else nn.Identity()
 
     def __call__(self, x: mx.array) -> mx.array:
         if "reparam_conv" in self:

@@ -22,6 +22,7 @@ from .config import ModelConfig, ModelInfo, Preprocess
 from .errors import ConfigError, UnknownModelError, WeightsError, printable
 from .hub import fetch, mention_license
 from .labels import with_labels
+from .layers import Conv2d
 from .output import replacing
 from .registry import ModelSpec, model_spec
 from .safetensors import read_safetensors, write_safetensors
@@ -37,6 +38,7 @@ _IGNORED = re.compile(r"(num_batches_tracked|attention_bias_idxs)$")
 _LAYOUTS: dict[type[nn.Module], tuple[int, ...]] = {
     nn.Conv1d: (0, 2, 1),
     nn.Conv2d: (0, 2, 3, 1),
+    Conv2d: (0, 2, 3, 1),
     nn.ConvTranspose2d: (1, 2, 3, 0),
 }
 

@@ -14,12 +14,14 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..layers import (
     FFN,
     ConvNorm,
     ImageModel,
     NormLinear,
+    ReLU,
     Residual,
     Stage,
     conv_stem,
@@ -73,7 +75,7 @@ class CascadedGroupAttention(nn.Module):
         self.dws: list[nn.Module] = [
             ConvNorm(qk_dim, qk_dim, kernel, groups=qk_dim) for kernel in kernels[:num_heads]
         ]
-        self.proj = [nn.ReLU(), ConvNorm(dim, dim)]
+        self.proj = [ReLU(), ConvNorm(dim, dim)]
         self.attention_biases = mx.zeros((num_heads, window * window))
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -83,7 +85,7 @@ class CascadedGroupAttention(nn.Module):
         for i, share in enumerate(mx.split(x, len(self.qkvs), axis=-1)):
             qkv = self.qkv(i, share + outs[-1] if outs else share)
             q, k, v = mx.split(qkv.reshape(B, H * W, -1), self.splits, axis=-1)
-            attn = mx.softmax(q @ k.swapaxes(1, 2) + biases[i], axis=-1)
+            attn = kernels.softmax(q @ k.swapaxes(1, 2) + biases[i])
             outs.append((attn @ v).reshape(B, H, W, -1))
         x = mx.concatenate(outs, axis=-1)
         for layer in self.proj:

@@ -14,8 +14,10 @@ from typing import Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..layers import (
+    Conv2d,
     ConvNorm,
     ImageModel,
     Kernel,
@@ -58,11 +60,11 @@ class ConvMlp(nn.Module):
     def __init__(self, dim: int, hidden: int, kernel: Kernel = 7) -> None:
         super().__init__()
         self.conv = ConvNorm(dim, dim, kernel, groups=dim)
-        self.fc1 = nn.Conv2d(dim, hidden, 1)
-        self.fc2: nn.Module = nn.Conv2d(hidden, dim, 1)
+        self.fc1 = Conv2d(dim, hidden, 1)
+        self.fc2: nn.Module = Conv2d(hidden, dim, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.fc2(nn.gelu(self.fc1(self.conv(x))))
+        return self.fc2(kernels.gelu(self.fc1(self.conv(x))))
 
 
 class Attention(nn.Module):
@@ -75,8 +77,8 @@ class Attention(nn.Module):
         self.norm: nn.Module = (
             nn.LayerNorm(dim, eps=1e-5) if norm == "layer" else nn.BatchNorm(dim)
         )
-        self.qkv: nn.Module = nn.Conv2d(dim, 3 * dim, 1, bias=False)
-        self.proj: nn.Module = nn.Conv2d(dim, dim, 1)
+        self.qkv: nn.Module = Conv2d(dim, 3 * dim, 1, bias=False)
+        self.proj: nn.Module = Conv2d(dim, dim, 1)
         self.layer_scale = mx.ones(dim)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -84,7 +86,7 @@ class Attention(nn.Module):
         heads = self.qkv(self.norm(x)).reshape(B, H * W, -1, self.head_dim).swapaxes(1, 2)
         q, k, v = mx.split(heads, 3, axis=1)
         q = q if self.scale == 1 else q * self.scale
-        attn = mx.softmax(q @ k.swapaxes(2, 3), axis=-1)
+        attn = kernels.softmax(q @ k.swapaxes(2, 3))
         y = self.proj((attn @ v).swapaxes(1, 2).reshape(B, H, W, C))
         return x + (y * self.layer_scale if "layer_scale" in self else y)
 
@@ -157,7 +159,7 @@ class Stage(nn.Module):
 
 def _depthwise(dim: int, kernel: int, *, fused: bool) -> nn.Module:
     """``x + conv(x)`` with a depthwise convolution; ``fused``: the sum is in its kernel."""
-    conv = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+    conv = Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
     return conv if fused else Residual(conv)
 
 

@@ -13,6 +13,7 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..layers import (
     FFN,
@@ -20,6 +21,7 @@ from ..layers import (
     GroupNorm1,
     ImageModel,
     NormLinear,
+    ReLU,
     Residual,
     Stage,
     affine_input,
@@ -53,7 +55,7 @@ class SHSA(nn.Module):
         self.scale = qk_dim**-0.5
         self.pre_norm = GroupNorm1(partial_dim)
         self.qkv: nn.Module = ConvNorm(partial_dim, 2 * qk_dim + partial_dim)
-        self.proj = [nn.ReLU(), ConvNorm(dim, dim)]
+        self.proj = [ReLU(), ConvNorm(dim, dim)]
 
     def __call__(self, x: mx.array) -> mx.array:
         B, H, W, _ = x.shape
@@ -61,7 +63,7 @@ class SHSA(nn.Module):
         qkv = self.qkv(self.pre_norm(x)).reshape(B, H * W, -1)
         q, k, v = mx.split(qkv, self.splits, axis=-1)
         q = q if self.scale == 1 else q * self.scale
-        attn = mx.softmax(q @ k.swapaxes(1, 2), axis=-1)
+        attn = kernels.softmax(q @ k.swapaxes(1, 2))
         x = mx.concatenate([(attn @ v).reshape(B, H, W, -1), rest], axis=-1)
         for layer in self.proj:
             x = layer(x)

@@ -1,0 +1,267 @@
+"""Faster forms of a few operations where MLX runs on a plain CPU; elsewhere MLX's own.
+
+Outside macOS, MLX's CPU back end computes exp and erf one number at a time, and a depthwise
+convolution as one small matrix product a channel. The forms here are made of what is fast
+there: long sums and products, copies, and large matrix products. They are as exact as
+float32 is and apply to float32 only. On a GPU, on macOS, and while a graph is recorded for
+export (``plain``) everything is MLX's own.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import cast
+
+import mlx.core as mx
+import mlx.nn as nn
+
+Pair = tuple[int, int]
+
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Within it every operation is MLX's own."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def is_fast(x: mx.array) -> bool:
+    """Whether the forms of this module apply, here and now, to ``x``."""
+    return (
+        sys.platform != "darwin"
+        and x.dtype == mx.float32
+        and not _plain.get()
+        and mx.default_device() == mx.cpu
+    )
+
+
+Function = Callable[[mx.array], mx.array]
+
+
+def _gradient_of(own: Function) -> Callable[[Function], Function]:
+    """Give a form the gradient of MLX's operation: its own would overflow, or is not there."""
+
+    def wrap(form: Function) -> Function:
+        function = mx.custom_function(form)
+        function.vjp(lambda x, cotangent, _: mx.vjp(own, [x], [cotangent])[1][0])
+        return cast(Function, function)
+
+    return wrap
+
+
+# Activations ----------------------------------------------------------------------------
+
+
+def relu(x: mx.array) -> mx.array:
+    """As nn.relu, which MLX would compile: with a C++ compiler, for a second, on a CPU."""
+    return mx.maximum(x, 0)
+
+
+def gelu(x: mx.array) -> mx.array:
+    """``x`` times the probability that a standard normal variable is below it."""
+    return _gelu(x) if is_fast(x) else nn.gelu(x)
+
+
+# P(X > a) ** (-1/8) of a standard normal X, by powers of a >= 0: a minimax fit on [0, 6]
+# that lets the GELU err by 6e-8 * max(|x|, 1). Beyond 6 its power overtakes the tail.
+_TAIL = (
+    1.09050775,
+    0.108761289,
+    0.048825559,
+    0.00941479978,
+    0.00101025213,
+    0.000162761168,
+    9.05914762e-05,
+    -1.51488342e-05,
+    2.95243868e-06,
+)
+
+
+@_gradient_of(nn.gelu)
+def _gelu(x: mx.array) -> mx.array:
+    """relu(x) - |x| P(X > |x|), the tail P as a polynomial to the power of -8.
+
+    After Hastings, in Abramowitz and Stegun's Handbook of Mathematical Functions, 7.1.28.
+    """
+    size = mx.abs(x)
+    inverse = _polynomial(size, _TAIL)
+    for _ in range(3):
+        inverse = inverse * inverse
+    return mx.maximum(x, 0) - size / inverse
+
+
+def _polynomial(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
+    """Horner's scheme; the constant comes first."""
+    *rest, last = coefficients
+    y = x * last + rest.pop()
+    while rest:
+        y = y * x + rest.pop()
+    return y
+
+
+def softmax(x: mx.array) -> mx.array:
+    """Exponentials over their sum along the last axis."""
+    return _softmax(x) if is_fast(x) and x.size >= 1 << 13 else mx.softmax(x, axis=-1)
+
+
+@_gradient_of(lambda x: mx.softmax(x, axis=-1))
+def _softmax(x: mx.array) -> mx.array:
+    y = _exp(x - x.max(axis=-1, keepdims=True))
+    return y / y.sum(axis=-1, keepdims=True)
+
+
+# 2 ** x on [-1/2, 1/2] by powers of x: a minimax fit, relative error 8e-8.
+_EXP2 = (1.00000007, 0.693146967, 0.240221197, 0.0555071327, 0.00967554219, 0.00132764745)
+_ROUND = 1.5 * 2.0**23  # added to a float32, leaves the nearest whole number in its low bits
+
+
+def _exp(x: mx.array) -> mx.array:
+    """exp of numbers up to 0; below 2 ** -126 it stays there.
+
+    2 to the power of the nearest whole number goes straight into the exponent's bits of 2
+    to the power of the rest.
+    """
+    x = mx.maximum(x * math.log2(math.e), -126)
+    whole = x + _ROUND
+    y = _polynomial(x - (whole - _ROUND), _EXP2)
+    return mx.view(mx.view(y, mx.int32) + (mx.view(whole, mx.int32) << 23), mx.float32)
+
+
+# Convolutions: maps are (B, H, W, C), kernels (out, h, w, C / groups), as MLX has them ----
+
+
+def conv2d(
+    x: mx.array,
+    weight: mx.array,
+    stride: Pair,
+    padding: Pair,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> mx.array:
+    """A convolution in the form that suits its kernel and the size of the map."""
+    out, kh, kw, depth = weight.shape
+    if not is_fast(x) or dilation not in (1, (1, 1)) or (groups > 1 and depth > 1):
+        return mx.conv2d(x, weight, stride, padding, dilation, groups)
+    if groups == 1:
+        if (kh, kw, stride, padding) == (1, 1, (1, 1), (0, 0)):
+            return x @ weight.reshape(out, -1).T
+        return _dense(x, weight, stride, padding)
+    places = x.size // x.shape[-1] // (stride[0] * stride[1])
+    form = _depthwise_tiles if kh * kw >= 25 and places >= 256 else _depthwise_windows
+    return form(x, weight, stride, padding)
+
+
+def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
+    """(B, H, W, kh, kw, C) view: what each place of the result depends on."""
+    (_, kh, kw, _), (sy, sx), (py, px) = weight.shape, stride, padding
+    if py or px:
+        x = mx.pad(x, [(0, 0), (py, py), (px, px), (0, 0)])
+    B, H, W, C = x.shape
+    size = (H - kh) // sy + 1, (W - kw) // sx + 1
+    return mx.as_strided(x, (B, *size, kh, kw, C), (H * W * C, sy * W * C, sx * C, W * C, C, 1))
+
+
+def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
+    """One matrix product. The windows are multiplied by 1: faster than copying them."""
+    windows = _windows(x, weight, stride, padding)
+    rows = (windows * 1.0).reshape(*windows.shape[:3], -1)
+    return rows @ weight.reshape(len(weight), -1).T
+
+
+def _depthwise_windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
+    """Windows times kernel, then summed."""
+    if len(weight) > x.shape[-1]:
+        x = mx.repeat(x, len(weight) // x.shape[-1], axis=-1)
+    kernel = mx.contiguous(weight[..., 0].transpose(1, 2, 0))
+    return (_windows(x, weight, stride, padding) * kernel).sum(axis=(3, 4))
+
+
+TILE = 4  # places a side
+
+
+def _depthwise_tiles(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
+    """A channel's tiles of 4 x 4 places are one matrix product with what they depend on.
+
+    The matrix has the kernel at 16 places and zeros elsewhere, as many as not for a large
+    kernel: still a third of the time of products and sums one by one.
+    """
+    tall, wide = (
+        _Axis(*lengths)
+        for lengths in zip(x.shape[1:3], weight.shape[1:3], stride, padding, strict=True)
+    )
+    x = mx.pad(x.transpose(0, 3, 1, 2), [(0, 0), (0, 0), tall.edges, wide.edges])
+    B, C, H, W = x.shape
+    tiles = mx.as_strided(
+        x,
+        (B, C, tall.tiles, wide.tiles, tall.field, wide.field),
+        (C * H * W, H * W, tall.step * W, wide.step, W, 1),
+    )
+    tiles = tiles.reshape(B, C, tall.tiles * wide.tiles, -1)
+    y = tiles @ _tile_matrix(weight.reshape(C, -1, *weight.shape[1:3]), tall, wide)
+    y = y.reshape(B, C, tall.tiles, wide.tiles, -1, TILE, TILE)
+    y = y.transpose(0, 2, 5, 3, 6, 1, 4)
+    y = y.reshape(B, tall.tiles * TILE, wide.tiles * TILE, -1)
+    return y[:, : tall.size, : wide.size]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Height or width of a depthwise convolution, in tiles."""
+
+    length: int
+    kernel: int
+    stride: int
+    padding: int
+
+    @property
+    def size(self) -> int:
+        """Places of the result."""
+        return (self.length + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.size // TILE)
+
+    @property
+    def step(self) -> int:
+        """From one tile to the next, on the map."""
+        return TILE * self.stride
+
+    @property
+    def field(self) -> int:
+        """Places of the map behind one tile."""
+        return self.step - self.stride + self.kernel
+
+    @property
+    def edges(self) -> Pair:
+        """Zeros before and behind the map, so that all tiles are whole."""
+        needed = (self.tiles - 1) * self.step + self.field
+        return self.padding, max(0, needed - self.padding - self.length)
+
+
+def _tile_matrix(kernel: mx.array, tall: _Axis, wide: _Axis) -> mx.array:
+    """(C, field, m * 16) of a (C, m, h, w) kernel: where it is at i - stride * o.
+
+    As a view of the kernel within zeros; input places go forwards, output places backwards.
+    """
+    sy, sx = tall.stride, wide.stride
+    edges = [(n, n) for n in (0, 0, (TILE - 1) * sy, (TILE - 1) * sx)]
+    kernel = mx.pad(kernel, edges)
+    C, M, H, W = kernel.shape
+    matrix = mx.as_strided(
+        kernel,
+        (C, tall.field, wide.field, M, TILE, TILE),
+        (M * H * W, W, 1, H * W, -sy * W, -sx),
+        (TILE - 1) * (sy * W + sx),
+    )
+    return matrix.reshape(C, tall.field * wide.field, -1)

@@ -1,0 +1,187 @@
+"""The fast CPU forms beside MLX's own operations, and out of sight of the exporter."""
+
+from __future__ import annotations
+
+import math
+import sys
+from itertools import product
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from converters.trace import trace, trace_function
+from ondevice import create_model, fuse, kernels
+
+EPS = 2.0**-23  # float32's
+X = mx.random.normal((2, 24, 20, 8), key=mx.random.key(1))
+
+fast_here = pytest.mark.skipif(
+    not kernels.is_fast(mx.zeros(1)), reason="this machine runs MLX's own operations"
+)
+
+# kernel, stride, padding, input channels, output channels, groups
+CONVOLUTIONS = [
+    *product((3, 5, 7), (1, 2), (0, 2, 3), (8,), (8, 24), (8,)),  # depthwise, multiplied too
+    *product((1, 2, 3), (1, 2, 3), (0, 1), (8,), (5,), (1,)),
+    (3, 1, 1, 8, 8, 2),  # groups of several channels: MLX's own
+]
+
+
+def float64_convolution(x, weight, stride, padding, groups):
+    """Sum of products, place by place, in float64."""
+    x = np.pad(np.asarray(x, np.float64), [(0, 0), *[(padding, padding)] * 2, (0, 0)])
+    weight = np.asarray(weight, np.float64)
+    out, kh, kw, depth = weight.shape
+    windows = np.lib.stride_tricks.sliding_window_view(x, (kh, kw), axis=(1, 2))
+    windows = windows[:, ::stride, ::stride]  # (B, H, W, C, kh, kw)
+    split = windows.reshape(*windows.shape[:3], groups, depth, kh, kw)
+    split_weight = weight.reshape(groups, out // groups, kh, kw, depth)
+    y = np.einsum("bhwgdij,goijd->bhwgo", split, split_weight)
+    return y.reshape(*y.shape[:3], out)
+
+
+@pytest.mark.parametrize("size", [(24, 20), (9, 7), (7, 7)], ids=str)
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_a_convolution_is_that_of_float64(case, size):
+    kernel, stride, padding, in_chs, out_chs, groups = case
+    x = X[:, : size[0], : size[1], :in_chs]
+    weight = mx.random.normal((out_chs, kernel, kernel, in_chs // groups), key=mx.random.key(2))
+    y = kernels.conv2d(x, weight, (stride, stride), (padding, padding), 1, groups)
+    wanted = float64_convolution(x, weight, stride, padding, groups)
+    terms = kernel * kernel * in_chs // groups
+    assert y.shape == wanted.shape
+    # Every step rounds by half an EPS of a partial sum, of which none comes near 40.
+    assert np.abs(np.array(y) - wanted).max() < terms * EPS / 2 * 40
+
+
+def test_a_dilated_convolution_is_mlxs_own():
+    weight = mx.random.normal((8, 3, 3, 1))
+    y = kernels.conv2d(X, weight, (1, 1), (2, 2), 2, 8)
+    assert mx.array_equal(y, mx.conv2d(X, weight, 1, 2, 2, 8))
+
+
+def test_gelu_is_as_exact_as_float32_is():
+    x = np.linspace(-20, 20, 400_001, dtype=np.float32)
+    wanted = np.array([v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.astype(float)])
+    error = np.abs(np.array(kernels.gelu(mx.array(x))) - wanted)
+    with kernels.plain():
+        own = np.abs(np.array(kernels.gelu(mx.array(x))) - wanted)
+    assert error.max() <= own.max()  # 3e-7 beside 4.5e-7
+    assert (error / np.maximum(np.abs(x), 1e-30)).max() < 8 * EPS  # the power of 8 counts it
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 30.0, 1e30, -30.0, -1e30])
+def test_gelu_at_the_ends_is_zero_or_the_number_itself(value):
+    wanted = value if value > 1 else value / 2 if value >= 0 else 0
+    assert kernels.gelu(mx.array([value])).item() == pytest.approx(wanted, rel=4e-7)
+
+
+@pytest.mark.parametrize("spread", [1, 30, 1e4])
+def test_softmax_is_as_exact_as_float32_is(spread):
+    x = mx.random.normal((128, 96), key=mx.random.key(3)) * spread
+    x64 = np.array(x, np.float64)
+    wanted = np.exp(x64 - x64.max(-1, keepdims=True))
+    wanted /= wanted.sum(-1, keepdims=True)
+    y = np.array(kernels.softmax(x), np.float64)
+    # x * log2(e) is rounded before its fraction is taken: an EPS of up to 126.
+    assert np.abs(y - wanted).max() < 4 * EPS
+    kept = wanted > 1e-30
+    assert (np.abs(y - wanted)[kept] / wanted[kept]).max() < 126 * EPS
+    assert np.abs(y.sum(-1) - 1).max() < 8 * EPS
+
+
+def test_softmax_of_forbidden_places_is_zero_there():
+    x = mx.where(mx.arange(128) < 64, 0.0, -1e9) + mx.zeros((128, 128))
+    y = kernels.softmax(x)
+    assert mx.allclose(y[:, :64], mx.array(1 / 64), rtol=1e-6)
+    assert y[:, 64:].max().item() < 1e-37
+
+
+@pytest.mark.parametrize("name", ["gelu", "softmax", "relu"])
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_half_precision_is_mlxs_own(name, dtype):
+    x = mx.random.normal((128, 128)).astype(dtype)
+    y = getattr(kernels, name)(x)
+    assert y.dtype == dtype
+    with kernels.plain():
+        assert mx.array_equal(y, getattr(kernels, name)(x))
+
+
+@pytest.mark.parametrize("name", ["gelu", "softmax", "relu"])
+def test_gradients_are_mlxs_own(name):
+    x = mx.random.normal((128, 128)) * 3
+    x[0, :4] = mx.array([0.0, 1e4, -1e4, 30.0])
+    weights = mx.random.normal(x.shape)
+
+    def gradient():
+        return mx.grad(lambda x: (getattr(kernels, name)(x) * weights).sum())(x)
+
+    with kernels.plain():
+        own = gradient()
+    assert mx.isfinite(own).all()
+    assert mx.allclose(gradient(), own, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", [(7, 1, 3, 8, 8, 8), (7, 2, 3, 8, 16, 8), (3, 2, 1, 8, 5, 1)])
+def test_gradients_of_convolutions_are_mlxs_own(case):
+    kernel, stride, padding, in_chs, out_chs, groups = case
+    weight = mx.random.normal((out_chs, kernel, kernel, in_chs // groups))
+
+    def loss(x, weight):
+        y = kernels.conv2d(x, weight, (stride, stride), (padding, padding), 1, groups)
+        return (y * mx.sin(mx.arange(y.size).reshape(y.shape))).sum()
+
+    def gradients():
+        return mx.grad(loss, argnums=(0, 1))(X, weight)
+
+    with kernels.plain():
+        own = gradients()
+    assert all(
+        mx.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in zip(gradients(), own, strict=True)
+    )
+
+
+@fast_here
+def test_the_fast_forms_are_used_here():
+    """Else the tests above compare MLX with itself."""
+    x = mx.random.normal((1, 32, 32, 8))
+    weight = mx.random.normal((8, 7, 7, 1))
+    fast = [kernels.gelu(x), kernels.conv2d(x, weight, (1, 1), (3, 3), 1, 8)]
+    with kernels.plain():
+        own = [kernels.gelu(x), kernels.conv2d(x, weight, (1, 1), (3, 3), 1, 8)]
+    assert not any(mx.array_equal(a, b) for a, b in zip(fast, own, strict=True))
+
+
+def test_tracing_sees_mlxs_own_operations():
+    def ops(fn):
+        return [node.op for node in trace_function(fn, X).nodes]
+
+    weight = mx.zeros((8, 7, 7, 1))
+    mx.eval(weight)
+    assert ops(kernels.gelu) == ops(nn.gelu)
+    assert ops(kernels.relu) == ops(nn.relu)
+    assert ops(kernels.softmax) == ops(lambda x: mx.softmax(x, axis=-1))
+    assert ops(lambda x: kernels.conv2d(x, weight, (1, 1), (3, 3), 1, 8)) == ["Convolution"]
+
+
+@pytest.mark.parametrize("name", ["shvit_nano", "efficientvit_m0", "fastvit_t8"])
+def test_a_model_is_traced_as_it_would_be_on_a_mac(name, monkeypatch):
+    model = fuse(create_model(name))
+    x = mx.zeros((1, 128, 128, 3))
+    here = trace(model, x)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not kernels.is_fast(x)
+    there = trace(model, x)
+    assert [(n.op, n.args) for n in here.nodes] == [(n.op, n.args) for n in there.nodes]
+
+
+def test_plain_ends_with_its_block():
+    before = kernels.is_fast(X)
+    with kernels.plain():
+        assert not kernels.is_fast(X)
+    assert kernels.is_fast(X) == before
+    with pytest.raises(ZeroDivisionError), kernels.plain():
+        1 / 0  # noqa: B018
+    assert kernels.is_fast(X) == before
