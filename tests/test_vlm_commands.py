@@ -151,11 +151,47 @@ def test_encode_writes_all_tokens(ondevice_, photo, vlm, tmp_path):
     assert "nowhere.png" in err
     arrays, metadata = read_safetensors(out)
     assert mx.array_equal(arrays["tokens"][1], vlm.encode_image(photo, vision=Vision()))
-    info = json.loads(metadata["ondevice.tokens"])
-    assert info["paths"] == [photo, photo]
-    assert info["vision"]["size"] == 1024
+    assert bytes(arrays["paths"]).split(b"\0") == [photo.encode(), photo.encode(), b""]
+    assert json.loads(metadata["ondevice.tokens"])["vision"]["size"] == 1024
     status, _, err = ondevice_("encode", *args)
     assert (status, f"{out} exists" in err) == (2, True)
+
+
+def test_encode_takes_pictures_at_another_size(ondevice_, photo, vlm, tmp_path):
+    out = tmp_path / "tokens.safetensors"
+    args = (photo, "--tokens", "--size", "192", "--out", str(out))
+    assert ondevice_("encode", *args)[:2] == (0, f"{out}: 1 x 9 tokens x {tiny.DIM}\n")
+    arrays, _ = read_safetensors(out)
+    assert mx.array_equal(arrays["tokens"][0], vlm.encode_image(photo, vision=Vision(size=192)))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--size", "192"], "--size goes with --tokens"),
+        (["--tokens", "--size", "0"], "impossible vision: size=0"),
+    ],
+)
+def test_encode_refuses_sizes_that_cannot_be(ondevice_, photo, tmp_path, args, said):
+    status, _, err = ondevice_("encode", photo, "--out", str(tmp_path / "t.safetensors"), *args)
+    assert (status, err.count("\n"), said in err) == (2, 1, True)
+
+
+def test_tokens_are_written_as_they_come(folder, photo, tmp_path):
+    """A thousand pictures take no more memory than one: on the disk before the next is read."""
+    tower, vision = load_vision(folder, dtype=mx.bfloat16), Vision(size=64)
+    sizes = []
+
+    def paths():
+        for _ in range(40):
+            yield photo
+            sizes.extend(path.stat().st_size for path in tmp_path.glob(".t.safetensors.*/*"))
+
+    assert write_tokens(tower, paths(), tmp_path / "t.safetensors", vision=vision) == 40
+    assert sizes[-1] > sizes[0]
+    arrays, _ = read_safetensors(tmp_path / "t.safetensors")
+    assert (arrays["tokens"].shape, arrays["tokens"].dtype) == ((40, 1, tiny.DIM), mx.bfloat16)
+    assert mx.array_equal(arrays["tokens"][39], arrays["tokens"][0])
 
 
 def test_tokens_may_be_the_encoders(folder, photo, vlm, tmp_path):

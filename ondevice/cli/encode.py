@@ -10,13 +10,16 @@ import click
 
 from ..errors import ImageError
 from ._output import json_option, print_json
+from ._vision import DEFAULT_MODEL as DEFAULT_VLM
 from .classify import DEFAULT_MODEL
 
 
 @click.command("encode")
 @click.argument("sources", metavar="FOLDER|GLOB|FILE.txt|-|IMAGE...", nargs=-1, required=True)
 @click.option(
-    "--model", default=DEFAULT_MODEL, show_default=True, help="Name, name.tag or saved folder."
+    "--model",
+    help=f"Name, name.tag or saved folder, {DEFAULT_MODEL} by default; with --tokens a "
+    f"repository or folder, {DEFAULT_VLM}.",
 )
 @click.option(
     "--out",
@@ -30,18 +33,20 @@ from .classify import DEFAULT_MODEL
     "--normalize/--no-normalize", default=True, show_default=True, help="Rows of length 1."
 )
 @click.option("--tokens", is_flag=True, help="All tokens of each picture, as a FastVLM reads.")
+@click.option("--size", type=int, help="With --tokens: pixels, (size / 64)² tokens.  [1024]")
 @click.option("--force", is_flag=True, help="Replace OUT.")
 @json_option
 @click.pass_context
 def encode_command(
     ctx: click.Context,
     sources: tuple[str, ...],
-    model: str,
+    model: str | None,
     out: Path,
     batch_size: int,
     workers: int | None,
     normalize: bool,
     tokens: bool,
+    size: int | None,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -61,14 +66,16 @@ def encode_command(
     from ..weights import create_model
 
     problems: list[str] = []
+    if size is not None and not tokens:
+        raise click.UsageError("--size goes with --tokens: an embedding has the model's own.")
     if tokens:
-        _encode_tokens(sources, model, out, force, as_json, problems)
+        _encode_tokens(sources, model or DEFAULT_VLM, size, out, force, as_json, problems)
         ctx.exit(1 if problems else 0)
     group = mx.distributed.init()
     start = time.monotonic()
     shown = sys.stderr.isatty() and group.rank() == 0
     done = encode(
-        create_model(model, pretrained=True),
+        create_model(model or DEFAULT_MODEL, pretrained=True),
         expand(sources),
         out,
         batch_size=batch_size,
@@ -92,6 +99,7 @@ def encode_command(
 def _encode_tokens(
     sources: tuple[str, ...],
     model: str,
+    size: int | None,
     out: Path,
     force: bool,
     as_json: bool,
@@ -101,7 +109,8 @@ def _encode_tokens(
     from ..files import expand
     from ..vlm import Vision, load_vision, write_tokens
 
-    tower, vision = load_vision(model), Vision()
+    vision = Vision(size=size) if size is not None else Vision()
+    tower = load_vision(model)
     images = write_tokens(
         tower,
         expand(sources),

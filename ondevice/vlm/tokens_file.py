@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import ConfigError, ImageError
 from ..output import replacing
-from ..safetensors import write_safetensors
 from .clock import Clock
 from .vision import Vision, VisionTower
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from ..preprocess import OnError
 
 KEY = "ondevice.tokens"  # where the JSON is
+HEADER = 4096  # bytes that are left for it: how many pictures there are shows at the end
+_DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}
 
 
 def write_tokens(
@@ -34,28 +38,46 @@ def write_tokens(
 ) -> int:
     """Write (pictures, tokens, dim) as ``tokens``; how many pictures those are.
 
-    The metadata say as JSON the ``paths`` and how the pictures were seen. All is in memory
-    until it is written: a megabyte a picture of 256 tokens. A picture that cannot be used is
-    left out and given to ``on_error``, or raises ImageError.
+    ``paths`` are beside them as bytes, each path ended by a zero; how the pictures were seen
+    is in the metadata as JSON. Each picture is written when it is encoded, so that memory
+    does not depend on their number. A picture that cannot be used is left out and given to
+    ``on_error``, or raises ImageError.
     """
     out, vision = Path(out), vision or Vision()
     if out.suffix != ".safetensors":
         raise ConfigError(f"{out} has to end with .safetensors")
-    with replacing(out, force=force) as partial:
-        found: list[tuple[str, mx.array]] = []
-        for position, path in enumerate(paths):
-            try:
-                found.append((path, _tokens(tower, path, vision, projected)))
-            except ImageError as error:
-                if on_error is None:
-                    raise
-                on_error(position, error)
-        if not found:
+    names, tokens = bytearray(), None
+    count = 0
+    with replacing(out, force=force) as partial, partial.open("wb") as file:
+        file.seek(HEADER)
+        for path, tokens in _encoded(tower, paths, vision, projected, on_error):
+            file.write(np.asarray(tokens.flatten().view(mx.uint8)).data)
+            names += os.fsencode(path) + b"\0"
+            count += 1
+        if tokens is None:
             raise ImageError("none of the files is a usable picture; nothing is written")
-        used, tokens = zip(*found, strict=True)
-        info = {"paths": used, "vision": asdict(vision), "projected": projected}
-        write_safetensors(partial, {"tokens": mx.stack(list(tokens))}, {KEY: json.dumps(info)})
-    return len(found)
+        file.write(names)
+        file.seek(0)
+        info = {"vision": asdict(vision), "projected": projected}
+        file.write(_header(count, tokens, len(names), info))
+    return count
+
+
+def _encoded(
+    tower: VisionTower,
+    paths: Iterable[str],
+    vision: Vision,
+    projected: bool,
+    on_error: OnError | None,
+) -> Iterator[tuple[str, mx.array]]:
+    """Each usable picture with its (tokens, dim)."""
+    for position, path in enumerate(paths):
+        try:
+            yield path, _tokens(tower, path, vision, projected)
+        except ImageError as error:
+            if on_error is None:
+                raise
+            on_error(position, error)
 
 
 def _tokens(tower: VisionTower, path: str, vision: Vision, projected: bool) -> mx.array:
@@ -64,3 +86,22 @@ def _tokens(tower: VisionTower, path: str, vision: Vision, projected: bool) -> m
     tokens = tower.tokens(tower.levels(path, vision), vision)[0]
     mx.eval(tokens)
     return tokens
+
+
+def _header(count: int, tokens: mx.array, name_bytes: int, info: dict[str, Any]) -> bytes:
+    """What a safetensors file begins with, filled up with spaces."""
+    end = count * tokens.nbytes
+    table = {
+        "__metadata__": {KEY: json.dumps(info)},
+        "tokens": {
+            "dtype": _DTYPES[tokens.dtype],
+            "shape": [count, *tokens.shape],
+            "data_offsets": [0, end],
+        },
+        "paths": {
+            "dtype": "U8",
+            "shape": [name_bytes],
+            "data_offsets": [end, end + name_bytes],
+        },
+    }
+    return struct.pack("<Q", HEADER - 8) + json.dumps(table).encode().ljust(HEADER - 8)
