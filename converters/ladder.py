@@ -13,9 +13,10 @@ import mlx.nn as nn
 import numpy as np
 
 from ondevice.layers import ImageModel
+from ondevice.models.clip_text import TextTower
 
 from .graph import Array
-from .interface import OUTPUTS, Interface, array_interface, image_interface
+from .interface import OUTPUTS, Interface, array_interface, image_interface, text_interface
 
 if TYPE_CHECKING:
     from .coreml.loaded import Package
@@ -67,6 +68,8 @@ def layer_values(
 
 def _interface(model: nn.Module, package: Package) -> Interface:
     """What ``export`` would trace."""
+    if isinstance(model, TextTower):
+        return text_interface(model)
     if not isinstance(model, ImageModel):
         return array_interface(model, example_inputs(package), output_names=declared(package))
     size = package.preprocess.size if package.preprocess else None
@@ -74,7 +77,9 @@ def _interface(model: nn.Module, package: Package) -> Interface:
 
 
 def _what(model: nn.Module, package: Package, path: Path) -> tuple[Any, ...]:
-    return (path,) if isinstance(model, ImageModel) else (example_inputs(package), path)
+    """What goes before the options of ``export``: examples where it cannot know them."""
+    known = isinstance(model, ImageModel | TextTower)
+    return (path,) if known else (example_inputs(package), path)
 
 
 def _how(package: Package) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,9 @@ import pytest
 from converters import export, load_package, verify
 from ondevice import create_model, load_clip
 from ondevice.cli import run
+from ondevice.cli.verify import CAPTIONS, samples
+from ondevice.clip.load import load_text
+from ondevice.clip.tokenizer import Tokenizer
 from ondevice.models.clip_text import example_tokens
 
 from . import clips
@@ -92,9 +96,36 @@ def test_the_commands_export_and_verify_either_encoder(ondevice_, tmp_path):
             output,
         )
         assert report["license"] == "apple-amlr"
-        model = folder / "text" if tower == "text" else folder
-        status, out, _ = ondevice_("verify", path, "--model", model, "--json", "--no-ladder")
+        status, out, _ = ondevice_("verify", path, "--model", folder, "--json", "--no-ladder")
         assert (status, json.loads(out)["passed"]) == (0, True)
+
+
+def test_a_text_encoder_is_verified_on_captions_of_all_lengths(tmp_path):
+    folder = clips.save(tmp_path)
+    text, tokenizer = load_text(folder), Tokenizer(folder / "tokenizer.json", vocab=clips.VOCAB)
+    for place in (folder, folder / "text"):
+        rows = np.concatenate(samples(text, 0, str(place)))
+        assert np.array_equal(rows, tokenizer(CAPTIONS))
+        ends = rows.argmax(axis=1)
+        assert (ends[0] < 77 / 2, ends[-1]) == (True, 76)
+    any_words = np.concatenate(samples(text, 0, None))
+    assert np.array_equal(any_words, example_tokens(text.config, texts=4))
+
+
+def test_the_ladder_of_a_text_encoder_is_measured_on_texts(tmp_path, monkeypatch):
+    """Zeros alone would not show how large its values get."""
+    seen = []
+    home = sys.modules["converters.export"]
+    real = home.make_safe
+    monkeypatch.setattr(
+        home, "make_safe", lambda graph, it: seen.append(it.inputs[0]) or real(graph, it)
+    )
+    model = small_text("mobileclip_s0")
+    path = export(model, tmp_path / "t.mlpackage")
+    report = verify(model, path, list(example_tokens(model.config, 2)[:, None]), ladder=True)
+    assert report.passed
+    assert len(seen) == 2
+    assert all(np.array_equal(tokens, example_tokens(model.config)) for tokens in seen)
 
 
 def test_without_a_tower_a_clip_is_its_image_encoder(ondevice_, tmp_path):

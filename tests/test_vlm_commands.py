@@ -235,6 +235,8 @@ def test_from_the_hubs_cache_to_an_answer_and_a_package(folder, photo, tmp_path)
     report = command("export", "apple/FastVLM-0.5B", *wanted)
     assert (report["license"], report["outputs"]) == ("apple-amlr", "image_features, projected")
     check_package(path, folder, photo)
+    gate = ("--gate", "psnr_db=55", "--no-ladder")
+    assert command("verify", str(path), "--model", "apple/FastVLM-0.5B", *gate)["passed"]
 
 
 def check_package(path, folder, photo):

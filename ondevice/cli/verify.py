@@ -31,7 +31,7 @@ def _gate(text: str) -> tuple[str, float]:
 
 @click.command("verify")
 @click.argument("package", type=click.Path(path_type=Path))
-@click.option("--model", help="Name, name.tag or saved folder; default: what the package says.")
+@click.option("--model", help="As for export; default: what the package says.")
 @click.option("--images", type=click.Path(path_type=Path), help="A folder of pictures.")
 @click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--backend", type=click.Choice(BACKENDS), default="reference", show_default=True)
@@ -75,7 +75,7 @@ def verify_command(
     opened = load_package(package)
     network = _model(opened, model)
     size = opened.preprocess.size if opened.preprocess else network.info.preprocess.size
-    chosen = pictures(images)[:limit] if images else samples(network, size)
+    chosen = pictures(images)[:limit] if images else samples(network, size, model)
     shown = progress(chosen, "verifying", len(chosen))
     bad: dict[int, ImageError] = {}
     report = verify(
@@ -102,22 +102,56 @@ def verify_command(
 
 def _model(package: Package, name: str | None) -> Any:
     """The model called ``name``, or else the one the package says it came from."""
+    from ..clip.load import load_text
+    from ..registry import model_spec
+    from ..vlm.load import is_vlm, load_vision
     from ..weights import create_model
 
-    name = name or package.metadata.get("ondevice.model")
-    if not name:
+    said = package.metadata.get("ondevice.model")
+    if not (name or said):
         raise ConfigError(f"{package.path} does not say what model it is; give it with --model")
-    return create_model(name, pretrained=True)
+    if not name:  # what a stranger's package says is a name of ours, never a repository
+        return create_model(str(said), pretrained=True)
+    if is_vlm(name):
+        return load_vision(name).exportable()
+    network = create_model(name, pretrained=True)
+    words = any(given.dtype == "int32" for given in package.inputs.values())
+    return load_text(name) if words and model_spec(network.info.model).text else network
 
 
-def samples(network: Any, size: int) -> list[Any]:
-    """What a model is shown where nothing is given: test pictures, or texts of any words."""
+def samples(network: Any, size: int, name: str | None = None) -> list[Any]:
+    """What a model is shown where nothing is given: test pictures, or texts.
+
+    Those are captions if the folder ``name`` has a tokenizer, else any words. Their lengths
+    go from a few tokens to as many as there can be.
+    """
     from ..layers import ImageModel
     from ..models.clip_text import example_tokens
 
     if isinstance(network, ImageModel):
         return patterns(size)
-    return [row[None] for row in example_tokens(network.config, texts=4)]
+    texts = example_tokens(network.config, texts=4)
+    for folder in (Path(name), Path(name).parent) if name else ():
+        if (folder / "tokenizer.json").is_file():
+            texts = _captions(folder / "tokenizer.json", network.config)
+            break
+    return [row[None] for row in texts]
+
+
+CAPTIONS = (
+    "a photo of a cat.",
+    "Two dogs, one black and one white, are playing with a red ball on the beach.",
+    "a small wooden house beside a lake, with snow on the mountains behind it and a boat in "
+    "front; it's early morning, and nobody is there",
+    "a market: " + "apples, pears, grapes, lemons, fish, bread and flowers; " * 6,
+)
+
+
+def _captions(tokenizer: Path, config: Any) -> Any:
+    """(captions, context) token numbers."""
+    from ..clip.tokenizer import Tokenizer
+
+    return Tokenizer(tokenizer, context=config.context, vocab=config.vocab)(CAPTIONS)
 
 
 def pictures(folder: Path) -> list[Path]:
