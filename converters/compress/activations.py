@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph import Array, Graph, Node, Value
+from .balance import groups_of
 from .rounding import Statistics
 
 _LEVELS = 255
@@ -32,39 +33,58 @@ class Range:
         codes = np.clip(np.rint(x / self.scale) + self.zero_point, -128, 127)
         return (codes - self.zero_point) * self.scale
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest number it holds."""
+        return (-128 - self.zero_point) * self.scale, (127 - self.zero_point) * self.scale
 
-def range_of(low: float, high: float) -> Range:
-    """Symmetric where a value takes both signs alike, with a zero point where it does not."""
-    low, high = min(low, 0.0), max(high, 0.0)
+    def cost(self, values: Array, weights: Array | float) -> float:
+        """The squared error of rounding and clipping together."""
+        return float((np.square(values - self.rounded(values)) * weights).sum())
+
+
+def symmetric(low: float, high: float) -> Range:
+    """Zero is code zero."""
     top = max(-low, high, 1e-4)  # less would be lost in half precision
-    if -low > 0.5 * high and high > -0.5 * low:
-        return Range(float(np.float16(top / 127)))
+    return Range(float(np.float16(top / 127)))
+
+
+def affine(low: float, high: float) -> Range:
+    """All codes are used, whatever the signs."""
+    low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float16((high - low) / _LEVELS)) or 2**-14
     return Range(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 
 
-def minmax(values: Array) -> Range:
+def range_of(low: float, high: float) -> Range:
+    """Symmetric where a value takes both signs alike, with a zero point where it does not."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    alike = -low > 0.5 * high and high > -0.5 * low
+    return (symmetric if alike else affine)(low, high)
+
+
+def minmax(values: Array, weights: Array | float = 1.0) -> Range:
     """Everything seen is inside."""
     return range_of(float(values.min()), float(values.max()))
 
 
-def percentile(values: Array) -> Range:
+def percentile(values: Array, weights: Array | float = 1.0) -> Range:
     """All but one value in ten thousand at each end is inside."""
     low, high = np.percentile(values, [0.01, 99.99])
     return range_of(float(low), float(high))
 
 
-def mse(values: Array) -> Range:
-    """The range with the least squared error of rounding and clipping together.
+def mse(values: Array, weights: Array | float = 1.0) -> Range:
+    """The range with the least squared error, each channel's counted by its ``weights``.
 
     Choi et al., "Accurate and efficient 2-bit quantized neural networks", 2019.
     """
     low, high = float(values.min()), float(values.max())
     tried = [range_of(low * share, high * share) for share in _SHARES]
-    return min(tried, key=lambda r: float(np.square(values - r.rounded(values)).sum()))
+    return min(tried, key=lambda r: r.cost(values, weights))
 
 
-def kl(values: Array) -> Range:
+def kl(values: Array, weights: Array | float = 1.0) -> Range:
     """The range whose rounded histogram diverges least from the histogram of the values.
 
     Migacz, "8-bit inference with TensorRT", 2017.
@@ -93,11 +113,24 @@ def _divergence(counts: Array, middles: Array, tried: Range) -> float:
     return float((p[some] * np.log(p[some] / np.maximum(q[some], 1e-9))).sum())
 
 
-RANGES: dict[str, Callable[[Array], Range]] = {
+def auto(values: Array, weights: Array | float = 1.0) -> Range:
+    """Of all ways and both schemes, the one that the layers behind it notice least.
+
+    The choice for each layer is that of Lee et al., "Q-HyViT: post-training quantization of
+    hybrid vision transformers", 2023.
+    """
+    ends = [way(values, weights).ends for way in (minmax, percentile, mse, kl)]
+    tried = [scheme(*e) for e in ends for scheme in (symmetric, affine)]
+    return min(tried, key=lambda r: r.cost(values, weights))
+
+
+# ``range(values, weights)`` of values (some, channels) and what an error in each costs
+RANGES: dict[str, Callable[..., Range]] = {
     "minmax": minmax,
     "percentile": percentile,
     "mse": mse,
     "kl": kl,
+    "auto": auto,
 }
 
 
@@ -109,14 +142,22 @@ def input_ranges(
     A layer that is applied at one place only (squeeze and excitation, a head) is bound by
     its weights, not by its products: what it reads stays float.
     """
-    ranges: dict[str, Range] = {}
+    values: dict[str, Array] = {}
+    weights: dict[str, Array] = {}
     for node in graph.nodes:
         path = node.inputs[1] if len(node.inputs) > 1 else ""
-        x = node.inputs[0] if node.inputs else ""
-        if path not in paths or path not in statistics or x in ranges or _places(node) == 1:
+        if path not in paths or path not in statistics or _places(node) == 1:
             continue
-        ranges[x] = RANGES[method](statistics[path].values)
-    return ranges
+        x = node.inputs[0]
+        values.setdefault(x, statistics[path].values)
+        weights[x] = weights.get(x, 0) + _energy(node, graph.constants[path])
+    return {x: RANGES[method](values[x], weights[x]) for x in values}
+
+
+def _energy(node: Node, weight: Array) -> Array:
+    """For each input channel of a layer the squares of its weights, summed."""
+    squares = np.square(weight).reshape(groups_of(node), -1, *weight.shape[1:])
+    return squares.sum(axis=(1, *range(3, squares.ndim))).ravel()
 
 
 def _places(node: Node) -> int:

@@ -110,14 +110,19 @@ def measure(
     found = dict(layers(graph))
     sums: dict[str, list[Any]] = {}
     values: dict[str, list[Array]] = {}
+    peaks: dict[str, Array] = {}
+    rng = np.random.default_rng(0)
     keep = {node.inputs[0] for node in found.values()}
     share = max(1, _SAMPLES // len(calibration.batches))
     for batch in calibration.batches:
         got = evaluate(graph, *batch, keep=keep)
         for path, node in found.items():
             x = np.array(got[node.inputs[0]])
-            flat = x.ravel()
-            values.setdefault(path, []).append(flat[:: max(1, flat.size // share)])
+            rows = x.reshape(-1, x.shape[-1])
+            some = rng.integers(0, len(rows), min(len(rows), 1 + share // rows.shape[1]))
+            values.setdefault(path, []).append(rows[some])
+            peak = np.abs(rows).max(axis=0)
+            peaks[path] = np.maximum(peaks.get(path, peak), peak)
             moments = _moments(node, x, graph.shape(path))
             before = sums.get(path)
             sums[path] = (
@@ -125,7 +130,9 @@ def measure(
             )
             progress(path)
     return {
-        path: Statistics(moment / count, mean / count, np.concatenate(values[path]))
+        path: Statistics(
+            moment / count, mean / count, np.concatenate(values[path]), peaks[path]
+        )
         for path, (moment, mean, count) in sums.items()
     }
 

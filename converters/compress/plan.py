@@ -17,6 +17,7 @@ from ..graph import Array, Graph
 from ..interface import Interface
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph
+from .balance import balance
 from .calibrate import Calibration, calibrate, layers, measure
 from .forms import Form
 from .mixed import Point, agreeing, candidates, front, within
@@ -117,18 +118,22 @@ class _Job:
         return measure(self.calibration) if self.samples else {}
 
     def compressed(self, recipe: CompressionRecipe) -> Compression:
+        graph, statistics, known = self.graph, self.statistics, self.known
+        if recipe.balance:
+            graph, statistics = balance(graph, statistics, recipe.balance)
+            known = {}  # those are of other weights
         result = compress_graph(
-            self.graph,
+            graph,
             recipe,
             target=self.target,
             dtype=np.dtype(self.precision),
             float32=self.float32,
-            statistics=self.statistics,
-            known=self.known,
+            statistics=statistics,
+            known=known,
         )
         if not recipe.activations:
             return result
-        ranges = input_ranges(result.graph, self.statistics, result.forms, recipe.activations)
+        ranges = input_ranges(result.graph, statistics, result.forms, recipe.activations)
         return replace(result, graph=quantize_inputs(result.graph, ranges, result.forms))
 
     def searched(self, request: Request) -> Compression:

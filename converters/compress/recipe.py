@@ -11,9 +11,10 @@ from typing import Any
 
 from ondevice.errors import ConfigError
 
+from .balance import BALANCES
 from .methods import METHODS, check_options
 
-ACTIVATIONS = ("minmax", "percentile", "mse", "kl")
+ACTIVATIONS = ("minmax", "percentile", "mse", "kl", "auto")
 
 
 @dataclass(frozen=True, init=False)
@@ -41,12 +42,13 @@ class CompressionRecipe:
     """The first rule whose pattern matches a path decides; what no rule matches stays float.
 
     ``activations`` names how the ranges of eight-bit activations are found (iOS17 and later);
-    empty, activations stay float.
+    empty, activations stay float. ``balance`` names how their channels are made alike first.
     """
 
     rules: tuple[Rule, ...]
     activations: str = ""
     name: str = "custom"
+    balance: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -54,6 +56,11 @@ class CompressionRecipe:
         if self.activations and self.activations not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ConfigError(f"no activation range {self.activations!r}; there are {known}")
+        if self.balance and self.balance not in BALANCES:
+            known = ", ".join(BALANCES)
+            raise ConfigError(f"no balance {self.balance!r}; there are {known}")
+        if self.balance and not self.activations:
+            raise ConfigError("balance is for eight-bit activations; say how they are found")
 
     def rule(self, path: str) -> Rule:
         found = (rule for rule in self.rules if fnmatchcase(path, rule.pattern))
@@ -78,7 +85,8 @@ class CompressionRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         rules = [rule.to_dict() for rule in self.rules]
-        return {"name": self.name, "rules": rules, "activations": self.activations}
+        found = {"activations": self.activations, "balance": self.balance}
+        return {"name": self.name, "rules": rules, **found}
 
 
 def _matches(pattern: str, paths: list[str]) -> bool:
@@ -99,8 +107,14 @@ class Preset:
     lower: str = ""
 
 
-def _one(method: str, activations: str = "", **options: Any) -> Any:
-    return lambda _: CompressionRecipe((Rule("*", method, **options),), activations)
+def _one(method: str, **options: Any) -> Any:
+    return lambda _: CompressionRecipe((Rule("*", method, **options),))
+
+
+def _eight(method: str, **options: Any) -> Any:
+    """With eight-bit activations, found and balanced as measured to lose least."""
+    rules = (Rule("*", method, **options),)
+    return lambda _: CompressionRecipe(rules, "auto", balance="smooth")
 
 
 def _palette(bits: int) -> Any:
@@ -126,12 +140,12 @@ PRESETS: dict[str, Preset] = {
     ),
     "w8a8": Preset(
         "8-bit weights and activations, for the int8 path of A17 Pro, M4 and later",
-        _one("quantize", "mse", bits=8),
+        _eight("quantize", bits=8),
         lower="int8",
     ),
     "a8w4": Preset(
         "8-bit activations, 4-bit palettes of 8-bit values: the int8 path, half the size",
-        _one("palettize", "mse", **_A8W4),
+        _eight("palettize", **_A8W4),
         lower="w8a8",
     ),
     "prune": Preset("two of five weights are zero", _one("prune", sparsity=0.4)),
@@ -183,10 +197,10 @@ def _parsed(text: str, suffix: str) -> Any:
 
 
 def parse_recipe(values: Any, name: str) -> CompressionRecipe:
-    """``{"rules": [{"pattern", "method", …options}], "activations": …}``."""
+    """``{"rules": [{"pattern", "method", …options}], "activations": …, "balance": …}``."""
     if not isinstance(values, dict) or not isinstance(values.get("rules"), list):
         raise ConfigError('a recipe is a mapping with a list of "rules"')
-    if unknown := values.keys() - {"name", "rules", "activations"}:
+    if unknown := values.keys() - {"name", "rules", "activations", "balance"}:
         raise ConfigError(f"unknown {', '.join(map(str, sorted(unknown, key=str)))}")
     rules = []
     for entry in values["rules"]:
@@ -195,5 +209,8 @@ def parse_recipe(values: Any, name: str) -> CompressionRecipe:
         options = {str(k): v for k, v in entry.items() if k not in ("pattern", "method")}
         rules.append(Rule(str(entry["pattern"]), str(entry["method"]), **options))
     return CompressionRecipe(
-        tuple(rules), str(values.get("activations") or ""), str(values.get("name") or name)
+        tuple(rules),
+        str(values.get("activations") or ""),
+        str(values.get("name") or name),
+        str(values.get("balance") or ""),
     )

@@ -25,16 +25,32 @@ _SHRINK = np.linspace(1, 0.6, 17)  # scales tried, as shares of the one that cli
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a layer's inputs: second moments (groups, inputs, inputs), means, some values."""
+    """Of a layer's inputs: second moments (groups, inputs, inputs), means, some values.
+
+    Inputs are ordered as in a channels-first weight: channel, then place in the kernel.
+    """
 
     moments: Array
     means: Array  # (groups, inputs)
-    values: Array
+    values: Array  # (some, channels)
+    peaks: Array  # (channels,): the largest absolute value
 
     def centred(self) -> Statistics:
         """About the means: what counts where a bias takes up the mean of an error."""
         about = self.moments - self.means[:, :, None] * self.means[:, None]
         return replace(self, moments=about, means=np.zeros_like(self.means))
+
+    def divided(self, factors: Array) -> Statistics:
+        """Of the same inputs, each channel divided by its factor."""
+        groups, inputs = self.means.shape
+        each = factors.reshape(groups, -1)
+        each = np.repeat(each, inputs // each.shape[1], axis=1)
+        return Statistics(
+            self.moments / (each[:, :, None] * each[:, None]),
+            self.means / each,
+            self.values / factors.astype(np.float32),
+            self.peaks / factors,
+        )
 
     @cached_property
     def order(self) -> Array:

@@ -46,8 +46,13 @@ class Case:
     budget: str = ""
 
 
-def _rule(*, activations: str = "", method: str = "palettize", **options: Any) -> Any:
-    return CompressionRecipe((Rule("*", method, **options),), activations)
+def _rule(method: str = "palettize", **options: Any) -> Any:
+    return CompressionRecipe((Rule("*", method, **options),))
+
+
+def _eight(activations: str, balance: str = "", **options: Any) -> Any:
+    rules = (Rule("*", "quantize", bits=8, **options),)
+    return CompressionRecipe(rules, activations, balance=balance)
 
 
 LINES: dict[str, Case] = {
@@ -68,9 +73,13 @@ LINES: dict[str, Case] = {
     ),
     "int4-block": Case("int4-block", "iOS18"),
     "w8a8": Case("w8a8"),
-    "w8a8 minmax": Case(_rule(method="quantize", activations="minmax")),
-    "w8a8 percentile": Case(_rule(method="quantize", activations="percentile")),
-    "w8a8 kl": Case(_rule(method="quantize", activations="kl")),
+    "w8a8 naive": Case(_eight("minmax", **NAIVE)),
+    "w8a8 minmax": Case(_eight("minmax")),
+    "w8a8 percentile": Case(_eight("percentile")),
+    "w8a8 mse": Case(_eight("mse")),
+    "w8a8 kl": Case(_eight("kl")),
+    "w8a8 auto": Case(_eight("auto")),
+    "w8a8 repq": Case(_eight("auto", "repq")),
     "a8w4": Case("a8w4", "iOS18"),
     "palette4-int8": Case("palette4-int8", "iOS18"),
     "prune naive": Case(
