@@ -12,7 +12,8 @@ import pytest
 import ondevice
 from ondevice.errors import ConfigError, OnDeviceError, WeightsError
 from ondevice.hub import mention_license
-from ondevice.vlm import Vision
+from ondevice.vlm import Vision, load_vision
+from ondevice.vlm.clock import Clock
 from ondevice.vlm.reduce import relative_error
 
 from .test_hub import put
@@ -209,9 +210,9 @@ def test_a_broken_tokenizer_is_refused(arrays, tmp_path):
     assert "has no usable tokenizer" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["fastvlm", "a/b/c", "../x", "/no/such/folder"])
+@pytest.mark.parametrize("name", ["fastvlm", "shvit_s1", "a/b/c", "../x", "/no/such/folder"])
 def test_a_name_that_means_nothing_is_refused(name):
-    with pytest.raises(ConfigError, match="is no folder, and no repository: those are OWNER"):
+    with pytest.raises(ConfigError, match="is no FastVLM: give a folder of one, or a rep"):
         ondevice.load_vlm(name)
 
 
@@ -233,6 +234,35 @@ def test_without_mlx_lm_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "mlx_lm", None)
     with pytest.raises(ConfigError, match=r"pip install 'ondevice\[vlm\]'"):
         ondevice.load_vlm(tmp_path)
+
+
+def test_the_encoder_needs_no_mlx_lm_unless_it_is_to_unpack(arrays, tmp_path, monkeypatch):
+    wanted = load(tiny.write(tmp_path / "a", arrays)).encode_image(tiny.picture())
+    tiny.write(tmp_path / "b", tiny.quantized(arrays))
+    monkeypatch.setitem(sys.modules, "mlx_lm", None)
+    vision, tower = Vision(size=128), load_vision(tmp_path / "a")
+    assert mx.array_equal(tower.embed(tiny.picture(), vision, Clock())[0], wanted)
+    with pytest.raises(ConfigError, match=r"pip install 'ondevice\[vlm\]'"):
+        load_vision(tmp_path / "b")
+
+
+def test_the_encoder_of_the_largest_is_taken_out_of_its_many_files(
+    arrays, wanted, tmp_path, monkeypatch
+):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    tiny.write(tmp_path / "files", arrays, shards=4)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "files").iterdir()}
+    put(tmp_path, files, repo="apple/FastVLM-7B")
+    tower = load(tmp_path / "files").tower
+    sizes = {key: getattr(tower.encoder.config, key) for key in ("embed_dim", "depth")}
+    encoder = ondevice.create_model("fastvithd.fastvlm_7b", pretrained=True, **sizes)
+    (levels,) = tower.levels(tiny.picture(), Vision(size=128))
+    tokens = encoder(mx.array(levels[None]).astype(mx.float32) / 255)
+    assert relative_error(tower.projector(tokens)[0], wanted[0]) < 1e-5
+    assert encoder.info.license == "apple-amlr"
 
 
 def test_a_truncated_file_is_refused(arrays, tmp_path):

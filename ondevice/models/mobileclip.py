@@ -108,10 +108,11 @@ register(
 )
 
 
-def _fastvlm(size: str) -> Checkpoint:
+def _fastvlm(size: str, file: str = "model.safetensors") -> Checkpoint:
     return Checkpoint(
         tag=f"fastvlm_{size.lower()}",
         repo=f"apple/FastVLM-{size}",
+        file=file,
         license="apple-amlr",
         note="the vision tower of a language model's file, large to download. Preprocessing "
         "as in Apple's Python code (padded to a square); its iOS app crops instead",
@@ -123,6 +124,7 @@ register(
     "fastvithd",
     _fastvlm("0.5B"),
     _fastvlm("1.5B"),
+    _fastvlm("7B", "model.safetensors.index.json"),
     config=replace(_S3, num_classes=0, tokens=True, inference_mode=True),
     preprocess=Preprocess(
         size=1024, crop_pct=1, crop_mode="pad", mean=(0, 0, 0), std=(1, 1, 1)

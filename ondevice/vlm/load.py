@@ -86,7 +86,10 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
     folder = Path(name)
     if not folder.is_dir():
         if not _REPOSITORY.fullmatch(str(name)):
-            raise ConfigError(f"{name} is no folder, and no repository: those are OWNER/NAME")
+            raise ConfigError(
+                f"{name} is no FastVLM: give a folder of one, or a repository, OWNER/NAME, "
+                "such as apple/FastVLM-0.5B"
+            )
         mention_license(str(name), LICENSE)  # before it comes
         folder = fetch_folder(str(name), FILES, missing_files, revision)
     if lacks := missing_files(folder):
@@ -162,10 +165,14 @@ def _projector(arrays: Mapping[str, mx.array], in_dim: int, dtype: mx.Dtype) -> 
 
 def _dequantized(arrays: dict[str, mx.array], projector: nn.Module) -> dict[str, mx.array]:
     """Matrices that mlx-vlm quantized, as they were but for the rounding."""
+    packed = [k.removesuffix(".scales") for k in arrays if k.endswith(".scales")]
+    if not packed:
+        return arrays
+    _require_mlx_lm()
     from mlx_lm.utils import infer_quant_config
 
     plain = {k: v for k, v in arrays.items() if not k.endswith((".scales", ".biases"))}
-    for path in (k.removesuffix(".scales") for k in arrays if k.endswith(".scales")):
+    for path in packed:
         config = infer_quant_config(path, projector[path], arrays)
         weight, scales = arrays[f"{path}.weight"], arrays[f"{path}.scales"]
         plain[f"{path}.weight"] = mx.dequantize(

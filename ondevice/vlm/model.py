@@ -102,7 +102,8 @@ class VLM:
         if (room := self.context - prompt_tokens) < 1:
             raise ConfigError(
                 f"the prompt has {prompt_tokens:,} tokens, {image_tokens:,} of them of images; "
-                f"{self.name} takes at most {self.context - 1:,}"
+                f"{self.name} takes at most {self.context - 1:,}; ask with fewer words, or "
+                "show smaller images or fewer tokens of them"
             )
         embedded = self.tower.embed(pictures, vision, clock)
         return Answer(
