@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from xml.etree import ElementTree
 
+import coremltools as ct
+import coremltools.optimize.coreml as cto
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -19,6 +21,7 @@ from converters.compress.plan import in_mlx
 from converters.compress.recipe import PRESETS, CompressionRecipe, Rule, load_recipe
 from converters.coreml.package import save, to_package
 from converters.coreml.program import to_program
+from converters.coreml.reader import quiet
 from converters.evaluate import evaluate
 from converters.export import lay_out, named, rename_inputs, to_graph
 from converters.interface import array_interface, image_interface
@@ -111,6 +114,25 @@ def test_a_package_computes_what_its_unpacked_twin_does(odd, samples, tmp_path, 
     for sample in samples[:2]:
         got, wanted = (p.predict({"input": sample})["output"] for p in (package, twin))
         np.testing.assert_array_equal(got, wanted)
+
+
+WEIGHTS_ONLY = [p for p in PRESETS if not PRESETS[p].build("iOS18").activations]
+TWINS = [*((p, "iOS18") for p in WEIGHTS_ONLY), ("palette4", "iOS17"), ("int8", "iOS17")]
+
+
+@pytest.mark.parametrize(("preset", "target"), TWINS)
+def test_a_package_computes_what_coremltools_unpacks(odd, tmp_path, preset, target):
+    """The other test's twin is our own arithmetic; this one is Apple's."""
+    package, account = exported(odd, tmp_path / "a.mlpackage", target=target, recipe=preset)
+    with quiet():
+        loaded = ct.models.MLModel(str(package.path), skip_model_load=True)
+        save(cto.decompress_weights(loaded), tmp_path / "b.mlpackage")
+    twin = load_package(tmp_path / "b.mlpackage")
+    assert account.forms
+    assert not [op for op in specified(twin) if op.type.startswith("constexpr")]
+    x = np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
+    got, wanted = (p.predict({"input": x})["output"] for p in (package, twin))
+    np.testing.assert_array_equal(got, wanted)
 
 
 LEAST_TARGET = {"w8a8": "iOS17"} | dict.fromkeys(

@@ -159,7 +159,9 @@ def correlated(inputs, groups=1, seed=1):
     rng = np.random.default_rng(seed)
     mix = rng.standard_normal((groups, inputs, inputs)) * np.exp(rng.standard_normal(inputs))
     x = rng.standard_normal((groups, 400, inputs)) @ mix + 0.5
-    return Statistics(x.swapaxes(1, 2) @ x / 400, x.mean(axis=1), x[0], np.abs(x[0]).max(axis=0))
+    return Statistics(
+        x.swapaxes(1, 2) @ x / 400, x.mean(axis=1), x[0], np.abs(x[0]).max(axis=0)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"uint8", "uint4 block", "palette8"}))
