@@ -140,8 +140,7 @@ def build(interface: Interface, settings: Settings, request: Request | None = No
     program = to_program(
         graph, target=settings.target, names=interface.output_names, forms=compressed.forms
     )
-    compact = bool(compressed.forms)
-    package = to_package(program, interface, target=settings.target, compact=compact)
+    package = to_package(program, interface, target=settings.target)
     package.user_defined_metadata.update(compressed.metadata)
     if settings.precision == "float16":
         package.user_defined_metadata["ondevice.float16"] = safety.to_json()

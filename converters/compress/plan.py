@@ -188,7 +188,7 @@ class _Job:
         graph = set_precision(result.graph, self.precision, keep=self.float32)
         names = self.interface.output_names
         program = to_program(graph, target=self.target, names=names, forms=result.forms)
-        package = to_package(program, self.interface, target=self.target, compact=True)
+        package = to_package(program, self.interface, target=self.target)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "sized.mlpackage"
             save(package, path)

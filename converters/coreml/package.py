@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,12 @@ from .target import opset
 _PASSES = ["common::dead_code_elimination"]
 
 
-def to_package(
-    program: Program, interface: Interface, *, target: str, compact: bool = False
-) -> Any:
+def to_package(program: Program, interface: Interface, *, target: str) -> Any:
     """Serialize ``program``: an ``MLModel`` whose weights lie in a temporary folder.
 
-    ``compact`` saves every byte that costs no number: see ``sharing``.
+    Every byte is saved that costs no number: see ``sharing``.
     """
-    if compact:
-        share_constants(program)
+    share_constants(program)
     with quiet():
         import coremltools as ct
 
@@ -45,7 +41,7 @@ def to_package(
             options["classifier_config"] = ct.ClassifierConfig(
                 list(interface.labels), predicted_probabilities_output="probabilities"
             )
-        with short_vectors_inline() if compact else nullcontext():
+        with short_vectors_inline():
             return ct.convert(
                 program,
                 convert_to="mlprogram",
