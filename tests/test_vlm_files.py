@@ -8,6 +8,7 @@ import sys
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 import ondevice
 from ondevice.errors import ConfigError, OnDeviceError, WeightsError
@@ -108,6 +109,13 @@ def test_rope_theta_is_taken_from_the_config(arrays, wanted, tmp_path):
 def test_a_quantized_language_model_stays_quantized(arrays, tmp_path):
     language = load(tiny.write(tmp_path, tiny.quantized(arrays))).language
     assert language.model.layers[0].mlp.up_proj.weight.dtype == mx.uint32
+
+
+def test_the_language_model_computes_as_it_is_stored_or_on_a_cpu_in_float32(arrays, tmp_path):
+    folder = tiny.write(tmp_path, LAYOUTS["half"](arrays))
+    wanted = mx.float32 if mx.default_device() == mx.cpu else mx.bfloat16
+    for _, array in tree_flatten(load(folder).language.parameters()):
+        assert array.dtype == wanted
 
 
 def test_the_encoder_computes_in_the_type_asked_for(arrays, wanted, tmp_path):
