@@ -143,6 +143,19 @@ def test_bench_vlm_shows_cost_against_tokens(ondevice_, photo):
     )
 
 
+@pytest.mark.parametrize("tokens", ["16", "0"])
+def test_bench_vlm_refuses_what_reduces_nothing(ondevice_, photo, tokens):
+    status, out, err = ondevice_("bench-vlm", photo, "--size", "256", "--tokens", tokens)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert f"--tokens {tokens} reduces nothing: these sizes make 16 at most" in err
+
+
+def test_a_fastvlm_is_exported_as_apples_app_calls_it(folder, tmp_path, capsys):
+    path = tmp_path / "encoder.mlpackage"
+    assert run(["export", str(folder), "--size", "64", "--out", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["outputs"] == "image_features"
+
+
 def test_encode_writes_all_tokens(ondevice_, photo, vlm, tmp_path):
     out = tmp_path / "tokens.safetensors"
     args = (photo, "nowhere.png", photo, "--tokens", "--out", str(out))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import ConfigError
 from ._output import json_option, print_json, print_table, progress
 from ._vision import load, model_options
 
@@ -67,9 +68,14 @@ def bench_command(
 
 
 def plan(sizes: Sequence[int], tokens: Sequence[int], methods: Sequence[Any]) -> list[Vision]:
-    """Each size as it is, then with fewer tokens, in every way."""
+    """Each size as it is, then with fewer tokens, in every way. Raises ConfigError."""
     from ..vlm import Vision
 
+    most = max(Vision(size=size).grid for size in sizes)
+    if beyond := [n for n in tokens if not 0 < n < most]:
+        raise ConfigError(
+            f"--tokens {beyond[0]} reduces nothing: these sizes make {most} at most; give fewer"
+        )
     visions = []
     for size in sizes:
         full = Vision(size=size)

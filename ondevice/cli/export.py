@@ -47,7 +47,9 @@ OUTPUTS = {
 @click.option(
     "--tower", type=click.Choice(["image", "text"]), help="Which encoder of a CLIP.  [image]"
 )
-@click.option("--logits", is_flag=True, help="Give class scores and labels: the default.")
+@click.option(
+    "--logits", is_flag=True, help="Give class scores and labels: a classifier's default."
+)
 @click.option("--embed", is_flag=True, help="Give the pooled embedding.")
 @click.option("--features", is_flag=True, help="Give the map of every stage.")
 @click.option("--tokens", is_flag=True, help="Give the last map as tokens, for a VLM.")
@@ -103,6 +105,7 @@ def export_command(
     from converters.export import export
 
     from ..registry import model_spec
+    from ..vlm.checkpoint import ENCODER
     from ..vlm.load import is_vlm, load_vision
     from ..weights import create_model
 
@@ -117,6 +120,8 @@ def export_command(
     outputs = tuple(name for flag, name in OUTPUTS.items() if wanted[flag])
     if model_spec(network.info.model).text:
         outputs = outputs or ("embedding",)
+    if network.info.model == ENCODER:
+        outputs = outputs or ("image_features",)
     path = out or Path(f"{network.info.name}.mlpackage")
     if pareto and not (budget or min_agreement):
         raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
