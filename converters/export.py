@@ -21,6 +21,7 @@ from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower
 from ondevice.output import replacing
 
+from .compress.calibrate import input_divisors
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
 from .float16 import Safety, make_safe
@@ -133,9 +134,12 @@ def build(interface: Interface, settings: Settings, request: Request | None = No
     safety = Safety()
     if settings.precision == "float16":
         graph, safety = make_safe(graph, interface)
+    divisors = input_divisors(graph, safety.rescaled)
     graph = run_passes(lay_out(graph, interface), settings.after)
     chosen = {"target": settings.target, "precision": settings.precision}
-    compressed = compress(graph, interface, request, **chosen, float32=safety.float32)
+    compressed = compress(
+        graph, interface, request, **chosen, float32=safety.float32, divisors=divisors
+    )
     graph = set_precision(compressed.graph, settings.precision, keep=safety.float32).check()
     program = to_program(
         graph, target=settings.target, names=interface.output_names, forms=compressed.forms

@@ -218,6 +218,35 @@ def test_equal_arguments_are_stored_once_and_short_vectors_inline(odd, tmp_path,
     assert stored.keys() - inline.keys() == (set() if recipe else {"places", "up_weight"})
 
 
+LOUD = ((3, 16), (16, 16), (16, 8))
+
+
+def test_ranges_are_those_of_the_values_as_they_are_stored(tmp_path):
+    """What leaves half precision is stored divided, and was measured undivided."""
+
+    class Loud(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.mix, self.down = (nn.Conv2d(i, o, 1) for i, o in LOUD)
+
+        def __call__(self, x):
+            return self.down(nn.relu(self.mix(self.up(x))))
+
+    mx.random.seed(0)
+    model = Loud().eval()
+    model.up.weight, model.down.weight = model.up.weight * 1e5, model.down.weight / 1e5
+    mx.eval(model.parameters())
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(SHAPE).astype(np.float32) for _ in range(8)]
+    path = tmp_path / "a.mlpackage"
+    export(model, mx.array(inputs[0]), path, recipe="w8a8", calibration=inputs)
+    package = load_package(path)
+    assert json.loads(package.metadata["ondevice.float16"])["rescaled_values"]
+    wanted = np.array(model(mx.array(inputs[0])))
+    lost = package.predict({"input": inputs[0]})["output"] - wanted
+    assert np.square(lost).sum() < np.square(wanted).sum() / 300
+
+
 def test_calibration_helps(odd, samples, tmp_path):
     wanted = np.array(odd(mx.array(samples[0])))
     plain, _ = exported(odd, tmp_path / "a.mlpackage", recipe="palette4")

@@ -102,6 +102,12 @@ def layers(graph: Graph) -> Iterator[tuple[str, Node]]:
             yield node.inputs[1], node
 
 
+def input_divisors(graph: Graph, powers: Mapping[str, int]) -> dict[str, float]:
+    """By what each layer's input was divided, given the power of two for each value."""
+    found = {path: powers.get(node.inputs[0], 0) for path, node in layers(graph)}
+    return {path: 2.0**power for path, power in found.items() if power}
+
+
 def measure(
     calibration: Calibration, progress: Callable[[str], None] = lambda _: None
 ) -> dict[str, Statistics]:

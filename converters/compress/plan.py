@@ -74,15 +74,18 @@ def compress(
     target: str,
     precision: str,
     float32: Collection[str] = (),
+    divisors: Mapping[str, float] | None = None,
 ) -> Compression:
     """The channels-first ``graph`` compressed as asked; untouched if nothing was.
 
+    ``divisors`` say which layers, by their weight, read less than the model's own layer does.
     Raises ConfigError and ImageError.
     """
     if request is None or not request.check().wanted:
         return Compression(graph)
     samples = list(request.calibration)
-    job = _Job(graph, interface, target, precision, frozenset(float32), samples)
+    kept = frozenset(float32)
+    job = _Job(graph, interface, target, precision, kept, samples, divisors or {})
     if request.searched:
         job.need_samples("a search")
         result = job.searched(request)
@@ -103,6 +106,7 @@ class _Job:
     precision: str
     float32: frozenset[str]
     samples: list[Any] = field(repr=False)
+    divisors: Mapping[str, float] = field(default_factory=dict)
     known: dict[Any, Form | None] = field(default_factory=dict, repr=False)
 
     def need_samples(self, who: str) -> None:
@@ -115,7 +119,11 @@ class _Job:
 
     @cached_property
     def statistics(self) -> Mapping[str, Statistics]:
-        return measure(self.calibration) if self.samples else {}
+        found = measure(self.calibration) if self.samples else {}
+        by = {
+            path: np.full(len(s.peaks), self.divisors.get(path, 1)) for path, s in found.items()
+        }
+        return {path: s.divided(by[path]) for path, s in found.items()}
 
     def compressed(self, recipe: CompressionRecipe) -> Compression:
         graph, statistics, known = self.graph, self.statistics, self.known
