@@ -69,7 +69,21 @@ def relu(x: mx.array) -> mx.array:
 
 def gelu(x: mx.array) -> mx.array:
     """``x`` times the probability that a standard normal variable is below it."""
-    return _gelu(x) if is_fast(x) else nn.gelu(x)
+    return _in_pieces(_gelu, x) if is_fast(x) else nn.gelu(x)
+
+
+PIECE = 1 << 17  # numbers: half a megabyte, which the second cache of a core holds
+
+
+def _in_pieces(form: Function, x: mx.array) -> mx.array:
+    """Many operations on few numbers at a time, which stay in the cache between them."""
+    if x.size < 4 * PIECE:
+        return form(x)
+    done: list[mx.array] = []
+    for piece in mx.split(x.reshape(-1), range(PIECE, x.size, PIECE)):
+        # MLX would do the first operation of all pieces first, but for this.
+        done.append(form(mx.depends([piece], done[-1:])[0]))
+    return mx.concatenate(done).reshape(x.shape)
 
 
 # P(X > a) ** (-1/8) of a standard normal X, by powers of a >= 0: a minimax fit on [0, 6]
@@ -150,12 +164,10 @@ def conv2d(
 ) -> mx.array:
     """A convolution in the form that suits its kernel and the size of the map."""
     out, kh, kw, depth = weight.shape
-    if not is_fast(x) or dilation not in (1, (1, 1)) or (groups > 1 and depth > 1):
+    if is_fast(x) and groups == 1 and (kh, kw, stride, padding) == (1, 1, (1, 1), (0, 0)):
+        return x @ weight.reshape(out, -1).T
+    if not is_fast(x) or groups == 1 or depth > 1 or dilation not in (1, (1, 1)):
         return mx.conv2d(x, weight, stride, padding, dilation, groups)
-    if groups == 1:
-        if (kh, kw, stride, padding) == (1, 1, (1, 1), (0, 0)):
-            return x @ weight.reshape(out, -1).T
-        return _dense(x, weight, stride, padding)
     places = x.size // x.shape[-1] // (stride[0] * stride[1])
     form = _depthwise_tiles if kh * kw >= 25 and places >= 256 else _depthwise_windows
     return form(x, weight, stride, padding)
@@ -169,13 +181,6 @@ def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.a
     B, H, W, C = x.shape
     size = (H - kh) // sy + 1, (W - kw) // sx + 1
     return mx.as_strided(x, (B, *size, kh, kw, C), (H * W * C, sy * W * C, sx * C, W * C, C, 1))
-
-
-def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
-    """One matrix product. The windows are multiplied by 1: faster than copying them."""
-    windows = _windows(x, weight, stride, padding)
-    rows = (windows * 1.0).reshape(*windows.shape[:3], -1)
-    return rows @ weight.reshape(len(weight), -1).T
 
 
 def _depthwise_windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:

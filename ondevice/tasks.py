@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from . import backend
+from .cores import run
 from .errors import ConfigError
 from .labels import with_labels
 from .preprocess import batches
@@ -57,7 +58,7 @@ def classify(
     for x in batches(
         images, info.preprocess, size=size, batch_size=batch_size, on_error=on_error
     ):
-        found += top_predictions(model(x), info.labels, top_k)
+        found += top_predictions(run(model, x), info.labels, top_k)
     return found
 
 
