@@ -347,6 +347,7 @@ def rows(name: str, batch: int, found: dict[str, Any]) -> list[str]:
 def count(name: str) -> Counter[str]:
     """The primitives of a fused forward pass, as a GPU would be given them."""
     import mlx.core as mx
+
     from converters.trace import trace
 
     model = ondevice.fuse(ondevice.create_model(name))
