@@ -24,7 +24,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -288,8 +288,9 @@ def draw_weights(setting: Setting) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
             module.momentum = 1.0
+    several = replace(setting, batch=4)  # one picture has no variance
     with torch.no_grad():
-        model.train()(torch.from_numpy(setting.pictures()))
+        model.train()(torch.from_numpy(several.pictures()))
     safetensors.torch.save_file(model.state_dict(), setting.weights)
 
 
