@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower
 from ondevice.output import replacing
 
-from .compress.calibrate import input_divisors
+from .compress.calibrate import arrays_of, input_divisors
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
-from .float16 import Safety, make_safe
+from .float16 import MAX_SAMPLES, Safety, make_safe
 from .graph import Graph
 from .interface import Interface, array_interface, image_interface, text_interface
 from .passes import channels_first, run_passes
@@ -67,8 +68,10 @@ def export(
     go in and come out in the shapes that MLX has.
 
     ``target``, ``precision``, ``attention`` and ``gelu`` are explained in ``Settings``.
+    The ranges that half precision has to hold are measured on a test pattern and on up to
+    eight ``calibration`` samples, given as ``verify`` takes them.
     ``recipe`` (a preset's name, a file, a CompressionRecipe) compresses it, better so with a
-    few dozen ``calibration`` samples, given as ``verify`` takes them. ``budget`` (the package's
+    few dozen of those samples. ``budget`` (the package's
     bytes) or ``min_agreement`` (a share of the samples' classes) instead search a format for
     each layer. ``account`` is called with the result: a row a weight, and with ``front`` the
     sizes that were to be had and what they cost.
@@ -133,7 +136,8 @@ def build(interface: Interface, settings: Settings, request: Request | None = No
     graph = run_passes(rename_inputs(graph, interface.input_names), settings.before)
     safety = Safety()
     if settings.precision == "float16":
-        graph, safety = make_safe(graph, interface)
+        samples = islice(request.calibration if request else (), MAX_SAMPLES)
+        graph, safety = make_safe(graph, interface, arrays_of(interface, samples))
     divisors = input_divisors(graph, safety.rescaled)
     graph = run_passes(lay_out(graph, interface), settings.after)
     chosen = {"target": settings.target, "precision": settings.precision}

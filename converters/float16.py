@@ -8,7 +8,6 @@ rescaled, because an activation or a softmax needs its true value, is computed i
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -26,7 +25,7 @@ from .trace import trace
 LARGEST = 65504.0
 MARGIN = 16.0  # other images may reach further than those measured
 TARGET = 2.0**10  # where the peak of a rescaled stream goes
-MAX_SAMPLES = 32  # calibration images that are looked at
+MAX_SAMPLES = 8  # calibration images that are looked at
 MOST_UP = 10  # powers of two; the weights grow by them, and have a range as well
 LARGE, SMALL = 384, 256  # pixels: what is measured at another size, and at which
 SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
@@ -72,18 +71,16 @@ def make_safe(
 ) -> tuple[Graph, Safety]:
     """Rescale what would leave half precision's range, exactly.
 
-    Ranges come from ``calibration`` (inputs of ``interface``, as arrays); without any, from a
-    test pattern where a picture goes in, or else from the example inputs. The graph is in
+    Ranges come from ``calibration`` (inputs of ``interface``, as arrays) and from a test
+    pattern where a picture goes in, or else the example inputs. The graph is in
     MLX's layout, after all passes. ``set_precision`` is to keep what ``Safety.float32`` names.
     """
     if not all(map(can_evaluate, graph.nodes)):
         return graph, Safety()  # nor can it be lowered, which the lowerer says better
-    ranges: dict[str, float] = {}
-    for inputs in itertools.islice(calibration, MAX_SAMPLES):
+    ranges = _quick_peaks(graph, interface)
+    for inputs in calibration:
         for name, peak in peaks(graph, *inputs).items():
-            ranges[name] = max(ranges.get(name, 0.0), peak)
-    if not ranges:
-        ranges = _quick_peaks(graph, interface)
+            ranges[name] = max(ranges[name], peak)
     return rescale(graph, ranges)
 
 

@@ -94,11 +94,24 @@ def test_what_an_activation_needs_as_it_is_is_computed_in_float32(tmp_path):
     assert package.operations.count("cast") == 2
 
 
+def test_what_only_calibration_samples_reach_is_rescaled_too(tmp_path):
+    net, large = as_module(Stream(1e3)), X * 1e3  # the example itself stays in range
+    want = np.array(net(large))
+
+    def error(name, **options):
+        path = export(net, X, tmp_path / f"{name}.mlpackage", input_names=["x"], **options)
+        got = load_package(path).predict({"x": np.array(large)})["output"]
+        return np.abs(got - want).max() / np.abs(want).max()
+
+    assert error("calibrated", calibration=[np.array(large)]) < 5e-3
+    assert not error("plain") < 0.1
+
+
 def test_without_it_the_package_would_overflow(tmp_path, monkeypatch):
     net = as_module(Stream(1e6))
     safe = load_package(export(net, X, tmp_path / "safe.mlpackage", input_names=["x"]))
     home = sys.modules["converters.export"]
-    monkeypatch.setattr(home, "make_safe", lambda graph, _: (graph, Safety()))
+    monkeypatch.setattr(home, "make_safe", lambda graph, *_: (graph, Safety()))
     naive = load_package(export(net, X, tmp_path / "naive.mlpackage", input_names=["x"]))
     want = np.array(net(X))
 

@@ -46,7 +46,7 @@ def calibrate(interface: Interface, samples: Iterable[Any]) -> Calibration:
     A sample is what ``verify`` takes: a picture, or an array as the module has it. Raises
     ImageError for pictures that cannot be read, ConfigError for too few or empty ones.
     """
-    arrays = list(_arrays(interface, samples))
+    arrays = list(arrays_of(interface, samples))
     if len(arrays) < LEAST:
         raise ConfigError(f"{len(arrays)} calibration samples; give {LEAST} or more")
     if all(x.min() == x.max() for sample in arrays for x in sample):
@@ -60,8 +60,8 @@ def calibrate(interface: Interface, samples: Iterable[Any]) -> Calibration:
     return Calibration(run_passes(trace(wide.model, *inputs, fn=wide.fn)), batches)
 
 
-def _arrays(interface: Interface, samples: Iterable[Any]) -> Iterator[tuple[Array, ...]]:
-    """Each sample with a first axis of one."""
+def arrays_of(interface: Interface, samples: Iterable[Any]) -> Iterator[tuple[Array, ...]]:
+    """The inputs of ``interface`` that each sample stands for, with a first axis of one."""
     problems: list[str] = []
     shapes = [tuple(x.shape) for x in interface.inputs]
     for number, sample in enumerate(samples):

@@ -59,7 +59,7 @@ OUTPUTS = {
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
-    help="A folder of pictures like those to come: makes every recipe better.",
+    help="A folder of pictures like those to come: for recipes, and half precision's ranges.",
 )
 @click.option("--budget", help="Size of the package, such as 2.5MB: a format for each layer.")
 @click.option(
