@@ -7,14 +7,16 @@ to -1, say) is the caller's to know: the node has the shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .graph import Array, Graph, Node
+from ondevice import kernels
+
+from .graph import Array, Graph, Node, Value
 
 Fn = Callable[..., Any]
 
@@ -42,9 +44,12 @@ def _gather(x: mx.array, *rest: Any) -> mx.array:
 
 def _convolution(x: mx.array, w: mx.array, *rest: Any) -> mx.array:
     *bias, stride, low, high, dilation, input_dilation, groups, flip = rest
-    y = mx.conv_general(
-        x, w, stride, (list(low), list(high)), dilation, input_dilation, groups, flip
-    )
+    if x.ndim == 4 and low == high and not flip and set(input_dilation) == {1}:
+        y = kernels.conv2d(x, w, tuple(stride), tuple(low), tuple(dilation), groups)
+    else:
+        y = mx.conv_general(
+            x, w, stride, (list(low), list(high)), dilation, input_dilation, groups, flip
+        )
     return y + bias[0] if bias else y
 
 
@@ -107,7 +112,7 @@ _PRIMITIVES: dict[str, Fn] = {
     "Full": lambda x: x,
     "Gather": _gather,
     "GatherAxis": lambda x, index, axis: mx.take_along_axis(x, index, axis),
-    "Gelu": nn.gelu,
+    "Gelu": kernels.gelu,
     "GeluSigmoid": nn.gelu_fast_approx,
     "GeluTanh": nn.gelu_approx,
     "Greater": mx.greater,
@@ -135,7 +140,7 @@ _PRIMITIVES: dict[str, Fn] = {
     "Pool": _pool,
     "Power": mx.power,
     "Reduce": _reduce,
-    "Relu": nn.relu,
+    "Relu": kernels.relu,
     "Relu6": nn.relu6,
     "Remainder": mx.remainder,
     "Resize": _resize,
@@ -149,7 +154,7 @@ _PRIMITIVES: dict[str, Fn] = {
     "Silu": nn.silu,
     "Sin": mx.sin,
     "Slice": _slice,
-    "Softmax": lambda x, *_: mx.softmax(x, axis=-1),
+    "Softmax": lambda x, *_: kernels.softmax(x),
     "Split": lambda x, indices, axis: mx.split(x, list(indices), axis=axis),
     "Sqrt": lambda x, reciprocal: mx.rsqrt(x) if reciprocal else mx.sqrt(x),
     "Square": mx.square,
@@ -183,35 +188,42 @@ def evaluate(
 ) -> dict[str, mx.array]:
     """The outputs of a graph still in MLX's layout, and the values named in ``keep``."""
     wanted = {*graph.outputs, *keep}
-    last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
-    env: dict[str, mx.array] = {k: mx.array(v) for k, v in graph.constants.items()}
-    env |= {v.name: mx.array(x) for v, x in zip(graph.inputs, inputs, strict=True)}
-    for i, node in enumerate(graph.nodes):
-        results = evaluate_node(node, *(env[name] for name in node.inputs))
-        env |= {v.name: r for v, r in zip(node.outputs, results, strict=True)}
-        for name in node.inputs:
-            if last[name] == i and name not in wanted:
-                env.pop(name, None)
-    return {name: env[name] for name in wanted}
+    found = {name: mx.array(v) for name, v in graph.constants.items() if name in wanted}
+    for value, result in _walk(graph, inputs):
+        if value.name in wanted:
+            found[value.name] = result
+    return found
 
 
 def peaks(graph: Graph, *inputs: mx.array | Array) -> dict[str, float]:
     """The largest absolute value of every floating value, of one run."""
-    env: dict[str, mx.array] = {k: mx.array(v) for k, v in graph.constants.items()}
-    env |= {v.name: mx.array(x) for v, x in zip(graph.inputs, inputs, strict=True)}
-    last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
     found: dict[str, mx.array] = {}
+    for value, result in _walk(graph, inputs):
+        if value not in graph.inputs and mx.issubdtype(result.dtype, mx.floating):
+            found[value.name] = mx.abs(result).max()
+            mx.eval(found[value.name])  # all at once would hold all values at once
+    return {name: float(np.array(peak)) for name, peak in found.items()}
+
+
+def _walk(graph: Graph, inputs: Iterable[mx.array | Array]) -> Iterator[tuple[Value, mx.array]]:
+    """Every value with what it is, inputs first; none is held longer than it is read.
+
+    Nor is a constant: a copy of all weights would be as large as the model.
+    """
+    env = {v.name: mx.array(x) for v, x in zip(graph.inputs, inputs, strict=True)}
+    yield from zip(graph.inputs, env.values(), strict=True)
+    last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs}
     for i, node in enumerate(graph.nodes):
-        results = evaluate_node(node, *(env[name] for name in node.inputs))
-        for value, result in zip(node.outputs, results, strict=True):
-            env[value.name] = result
-            if mx.issubdtype(result.dtype, mx.floating):
-                found[value.name] = mx.abs(result).max()
-                mx.eval(found[value.name])  # all at once would hold all values at once
+        given = (
+            env[name] if name in env else mx.array(graph.constants[name])
+            for name in node.inputs
+        )
+        results = evaluate_node(node, *given)
+        yield from zip(node.outputs, results, strict=True)
+        env |= {v.name: r for v, r in zip(node.outputs, results, strict=True)}
         for name in node.inputs:
             if last[name] == i:
                 env.pop(name, None)
-    return {name: float(np.array(peak)) for name, peak in found.items()}
 
 
 def fold(node: Node, constants: Mapping[str, Array]) -> dict[str, Array]:

@@ -85,7 +85,9 @@ def _graph(records: list[dict[str, Any]], params: dict[str, mx.array]) -> Graph:
 
 def to_numpy(array: mx.array) -> Array:
     """The array in numpy, without a copy where MLX allows it; bfloat16 as float32."""
-    return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+    found = np.asarray(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+    found.flags.writeable = False  # it is the model's own
+    return found
 
 
 def _frozen(value: Any) -> Any:
