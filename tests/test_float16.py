@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 
 from converters import export, load_package
+from converters.compress.apply import Compression
+from converters.compress.calibrate import calibrate, input_divisors
+from converters.compress.plan import in_mlx
 from converters.evaluate import evaluate, peaks
-from converters.float16 import LARGEST, Safety, rescale
+from converters.export import lay_out, to_graph
+from converters.float16 import LARGEST, Safety, make_safe, rescale
+from converters.interface import array_interface
 from converters.passes import run_passes
 from converters.trace import trace
 
@@ -92,6 +97,22 @@ def test_what_an_activation_needs_as_it_is_is_computed_in_float32(tmp_path):
     assert said["peak"] > LARGEST
     assert len(said["float32"]) == 3
     assert package.operations.count("cast") == 2
+
+
+@pytest.mark.parametrize("gain", [1e6, 1e-4])
+def test_weights_go_back_to_mlx_without_their_powers_of_two(gain):
+    net = Stream(gain)
+    net.stem.bias = mx.full(8, min(gain, 1) / 4)
+    interface = array_interface(as_module(net), X)
+    samples = [np.array(X) * scale for scale in np.linspace(0.5, 1.5, 8, dtype=np.float32)]
+    calibration = calibrate(interface, samples)
+    graph, safety = make_safe(to_graph(interface), interface)
+    assert safety.rescaled
+    divisors = input_divisors(graph, safety.rescaled)
+    constants = in_mlx(calibration.graph, Compression(lay_out(graph, interface)), divisors)
+    assert {"stem.weight", "stem.bias", "up.weight", "down.weight"} <= constants.keys()
+    (got,), (want,) = calibration.outputs(constants), calibration.outputs()
+    np.testing.assert_array_equal(got, want)
 
 
 def test_what_only_calibration_samples_reach_is_rescaled_too(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -102,10 +102,24 @@ def layers(graph: Graph) -> Iterator[tuple[str, Node]]:
             yield node.inputs[1], node
 
 
-def input_divisors(graph: Graph, powers: Mapping[str, int]) -> dict[str, float]:
-    """By what each layer's input was divided, given the power of two for each value."""
-    found = {path: powers.get(node.inputs[0], 0) for path, node in layers(graph)}
-    return {path: 2.0**power for path, power in found.items() if power}
+class Divisors(NamedTuple):
+    """By what a layer's input and output were divided: its weight was multiplied by the
+    input's and divided by the output's, its bias divided by the output's."""
+
+    input: float = 1.0
+    output: float = 1.0
+
+
+def input_divisors(graph: Graph, powers: Mapping[str, int]) -> dict[str, Divisors]:
+    """Those of each layer, by its weight's path, given the power of two for each value."""
+
+    def divisor(name: str) -> float:
+        return 2.0 ** powers.get(name, 0)
+
+    return {
+        path: Divisors(divisor(node.inputs[0]), divisor(node.output.name))
+        for path, node in layers(graph)
+    }
 
 
 def measure(

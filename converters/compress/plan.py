@@ -18,7 +18,7 @@ from ..interface import Interface
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph
 from .balance import balance
-from .calibrate import Calibration, calibrate, layers, measure
+from .calibrate import Calibration, Divisors, calibrate, layers, measure
 from .forms import Form
 from .mixed import Point, agreeing, candidates, front, within
 from .pareto import make_front
@@ -74,11 +74,11 @@ def compress(
     target: str,
     precision: str,
     float32: Collection[str] = (),
-    divisors: Mapping[str, float] | None = None,
+    divisors: Mapping[str, Divisors] | None = None,
 ) -> Compression:
     """The channels-first ``graph`` compressed as asked; untouched if nothing was.
 
-    ``divisors`` say which layers, by their weight, read less than the model's own layer does.
+    ``divisors`` say which layers, by their weight, read and give less than the model's own.
     Raises ConfigError and ImageError.
     """
     if request is None or not request.check().wanted:
@@ -106,7 +106,7 @@ class _Job:
     precision: str
     float32: frozenset[str]
     samples: list[Any] = field(repr=False)
-    divisors: Mapping[str, float] = field(default_factory=dict)
+    divisors: Mapping[str, Divisors] = field(default_factory=dict)
     known: dict[Any, Form | None] = field(default_factory=dict, repr=False)
 
     def need_samples(self, who: str) -> None:
@@ -121,7 +121,8 @@ class _Job:
     def statistics(self) -> Mapping[str, Statistics]:
         found = measure(self.calibration) if self.samples else {}
         by = {
-            path: np.full(len(s.peaks), self.divisors.get(path, 1)) for path, s in found.items()
+            path: np.full(len(s.peaks), self.divisors.get(path, Divisors()).input)
+            for path, s in found.items()
         }
         return {path: s.divided(by[path]) for path, s in found.items()}
 
@@ -173,7 +174,8 @@ class _Job:
 
     def agreement(self, point: Point) -> float:
         """The share of the calibration images that keep their class."""
-        constants = in_mlx(self.calibration.graph, self.compressed(point.recipe))
+        result = self.compressed(point.recipe)
+        constants = in_mlx(self.calibration.graph, result, self.divisors)
         got = np.concatenate(self.calibration.outputs(constants))
         return float((got.argmax(axis=1) == self._reference.argmax(axis=1)).mean())
 
@@ -208,16 +210,24 @@ def _weight_bytes(result: Compression) -> float:
     return sum(form.stored_bits for form in result.forms.values()) / 8
 
 
-def in_mlx(graph: Graph, result: Compression) -> dict[str, Array]:
-    """The layers' compressed weights and biases in MLX's layout, to be evaluated there."""
+def in_mlx(
+    graph: Graph, result: Compression, divisors: Mapping[str, Divisors] | None = None
+) -> dict[str, Array]:
+    """The layers' compressed weights and biases in MLX's layout, to be evaluated there.
+
+    ``graph`` is not rescaled, as ``result`` is by ``divisors``: each layer gets back the
+    powers of two that were taken from it, which is exact.
+    """
     constants: dict[str, Array] = {}
     for path, node in layers(graph):
+        taken = (divisors or {}).get(path, Divisors())
         for name in node.inputs[1:]:
             laid = result.graph.constants.get(name)
             if laid is None:
                 continue
             wanted = graph.constants[name].shape
-            value = np.asarray(laid, np.float32)
+            factor = taken.output / taken.input if name == path else taken.output
+            value = np.asarray(laid, np.float32) * np.float32(factor)
             moved = np.moveaxis(value, 1, -1) if name == path and value.ndim > 2 else value
             if moved.size == np.prod(wanted):
                 constants[name] = moved.reshape(wanted)
