@@ -49,8 +49,9 @@ def share_constants(program: Program) -> Program:
                 if op.op_type != "const" or (key := _key(op.outputs[0])) is None:
                     continue
                 kept = first.setdefault(key, op.outputs[0])
-                kept.name = kept.op.name = f"c{list(first).index(key)}"
-                if kept is not op.outputs[0] and op.outputs[0] not in function.outputs:
+                if kept is op.outputs[0]:
+                    kept.name = kept.op.name = f"c{len(first) - 1}"
+                elif op.outputs[0] not in function.outputs:
                     function.replace_uses_of_var_after_op(
                         anchor_op=op, old_var=op.outputs[0], new_var=kept
                     )
