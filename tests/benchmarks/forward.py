@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +86,7 @@ def ours(setting: Setting) -> Forward:
     x = mx.array(setting.pictures().transpose(0, 2, 3, 1)).astype(dtype)
     mx.eval(model.parameters(), x)
     if setting.network == "fastvithd":
-        return lambda: ondevice.run(model.final, x).transpose(0, 3, 1, 2)
+        return lambda: ondevice.run(model.features, x).transpose(0, 3, 1, 2)
     return lambda: ondevice.run(model, x)
 
 
@@ -118,7 +118,8 @@ def _merged(setting: Setting) -> tuple[Any, Any]:
     from timm.utils import reparameterize_model
 
     model.load_state_dict(safetensors.torch.load_file(setting.weights))
-    model = reparameterize_model(model)
+    if setting.network != "fastvithd":  # which is made merged
+        model = reparameterize_model(model)
     if hasattr(model, "fuse"):
         model.fuse()
     gpu = "cuda" if torch.cuda.is_available() else "mps"
@@ -348,15 +349,58 @@ def rows(name: str, batch: int, found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def count(name: str) -> Counter[str]:
-    """The primitives of a fused forward pass, as a GPU would be given them."""
+# What a norm without scale and shift is made of where it is traced; on a GPU it is one kernel.
+_NORM = 9
+_VIEWS = frozenset(
+    "Broadcast ExpandDims Flatten Reshape Split Squeeze Transpose Unflatten".split()
+)
+
+# A convolution is two primitives, one of them its bias; a GELU five (x/1.41, erf, +1, *x, /2).
+# SHViT-S4: 103 convolutions (stem 4; blocks of 3, and 2 more with attention: 4 of 3, 13 of 5;
+# two mergings of 11), 43 ReLUs, 34 sums of residuals, 13 attentions (norm, 2 products, softmax,
+# concatenation), 2 gates (mean of 2 primitives, sigmoid, product), pool of 2, head.
+# FastViT-SA12: 63 convolutions (stem 3; token mixers 10; attentions 2 * 2; position 1; MLPs
+# 12 * 3; downsamplings 3 * 2; last 1, its gate 2), 19 GELUs, 12 sums of MLPs' and 2 of
+# attentions' residuals, 2 attentions (2 products, softmax), 1 gate (mean of 2, ReLU, sigmoid,
+# product), pool of 2, head.
+BY_HAND = {
+    "shvit_s4": 2 * 103 + 43 + 34 + 13 * 5 + 2 * 4 + 2 + 1,
+    "fastvit_sa12": 2 * 63 + 19 * 5 + 12 + 2 + 2 * 3 + 5 + 2 + 1,
+}
+
+
+def count(name: str) -> int:
+    """The primitives of a fused forward pass that compute: a GPU's kernels, views aside."""
     import mlx.core as mx
 
     from converters.trace import trace
 
     model = ondevice.fuse(ondevice.create_model(name))
     size = NETWORKS[name].size
-    return Counter(node.op for node in trace(model, mx.zeros((1, size, size, 3))).nodes)
+    ops = [node.op for node in trace(model, mx.zeros((1, size, size, 3))).nodes]
+    norms = ops.count("Sqrt")
+    return sum(op not in _VIEWS for op in ops) - norms * (_NORM - 1)
+
+
+def growth(args: argparse.Namespace, name: str) -> str:
+    """How the time of one picture grows with its size."""
+    times = []
+    for size in (512, 1024):
+        with tempfile.TemporaryDirectory() as room:
+            weights = str(Path(room) / "weights.safetensors")
+            setting = Setting(name, 1, size, args.device, args.dtype, weights, args.threads)
+            write_weights(setting)
+            found = measure(setting, ["ours"], args.runs)
+        times.append(statistics.median(found["ours"]["seconds"]))
+    power = math.log(times[1] / times[0]) / math.log(4)
+    verdict = "met" if power <= GROWTH else "MISSED"
+    return (
+        f"{name}: {times[0]:.2f} s at 512 px, {times[1]:.2f} at 1024: pixels to the power of "
+        f"{power:.2f}, bar {GROWTH}: {verdict}"
+    )
+
+
+GROWTH = 1.1
 
 
 def main() -> None:
@@ -377,7 +421,8 @@ def main() -> None:
         return
     everything = {}
     for name in args.networks:
-        print(f"{name}: {sum(count(name).values())} primitives")
+        by_hand = f", {BY_HAND[name]} by hand" if name in BY_HAND else ""
+        print(f"{name}: {count(name)} primitives{by_hand}", flush=True)
         for batch in args.batch:
             with tempfile.TemporaryDirectory() as room:
                 size = args.size or NETWORKS[name].size
@@ -388,6 +433,8 @@ def main() -> None:
                 found = measure(setting, args.peers, args.runs)
             everything[f"{name} {batch}"] = found
             print(*rows(name, batch, found), sep="\n", flush=True)
+        if name == "fastvithd":
+            print(growth(args, name), flush=True)
     if args.json:
         args.json.write_text(json.dumps(everything, indent=1))
 
