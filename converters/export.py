@@ -264,5 +264,5 @@ def weights_hash(model: nn.Module) -> str:
     arrays: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     for name in sorted(arrays):
         digest.update(name.encode())
-        digest.update(np.array(arrays[name].astype(mx.float32)).tobytes())
+        digest.update(np.ascontiguousarray(arrays[name].astype(mx.float32)))
     return digest.hexdigest()

@@ -124,9 +124,10 @@ class _Lowerer:
 
 def _cast(array: Any, dtype: str) -> Any:
     if dtype == "float16":
-        finite = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
+        if np.isinf(array).any():
+            array = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
         with np.errstate(over="ignore"):  # make_safe has kept those nodes in float32
-            return finite.astype(np.float16)
+            return array.astype(np.float16)
     if dtype == "float32":
         return array.astype(np.float32)
     return array.astype(np.int32) if np.issubdtype(array.dtype, np.integer) else array
