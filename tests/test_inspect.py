@@ -119,6 +119,19 @@ def blocks(scale: tuple[int, ...]) -> Program:
     return program
 
 
+def scores(heads: int) -> Program:
+    program = Program()
+    shape = (1, heads, 16, 16)
+    program.op("softmax", shape, x=program.op("matmul", shape))
+    return program
+
+
+def stored_weight(width: int) -> Program:
+    program = blocks((width, 1))
+    program.types["w"] = TensorType("fp16", (width, 64))
+    return program
+
+
 # For each rule a program that breaks it, and one that nearly does.
 CASES = {
     "rank-above-five": (
@@ -138,6 +151,10 @@ CASES = {
     "constant-beyond-float16": (
         single("add", y=np.float32(-np.inf)), single("add", y=np.float32(-4e4))
     ),
+    "sum-of-many": (
+        single("reduce_sum", (1, 32, 1, 1), x=(1, 32, 32, 32), axes=np.array([2, 3])),
+        single("reduce_sum", (1, 1, 32, 32), x=(1, 32, 32, 32), axes=np.array([1])),
+    ),
     "transpose-left": (single("transpose", perm=np.array([0, 2, 3, 1])), single("reshape")),
     "linear-as-convolution": (
         single("linear", x=(1, 49, 32), weight=(64, 32)),
@@ -150,6 +167,8 @@ CASES = {
     "many-branches": (single("concat", values=["x"] * 12), single("concat", values=["x"] * 11)),
     "no-neural-engine-path": (single("topk", k=3), single("reduce_max")),
     "fused-attention": (single("scaled_dot_product_attention"), single("softmax")),
+    "heads-side-by-side": (scores(4), scores(1)),
+    "small-model": (stored_weight(64), stored_weight(2**15)),
     "decomposed-normalization": (normalization_in_parts(), single("rsqrt")),
     "kernel-too-wide": (conv(14), conv(13)),
     "large-kernel": (conv(9), conv(7)),

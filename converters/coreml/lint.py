@@ -15,6 +15,7 @@ M  measured for this project
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -174,9 +175,23 @@ def constant_beyond_float16(op: StoredOp, f: StoredFunction) -> str | None:
     return None
 
 
+_SUMS = frozenset({"reduce_sum", "reduce_sum_square", "reduce_l1_norm", "reduce_l2_norm"})
+
+
 def _largest(value: Any) -> float:
     is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
     return float(np.abs(value).max()) if is_float and value.size else 0.0
+
+
+@rule("warning", "T2 M")
+def sum_of_many(op: StoredOp, f: StoredFunction) -> str | None:
+    """A float16 sum of a thousand values overflows when they reach 64: take the mean."""
+    x = f.type_of(op, "x") if op.type in _SUMS else None
+    if x is None or x.dtype != "fp16":
+        return None
+    axes = _ints(f.value(op, "axes")) or range(len(x.shape))
+    count = math.prod(x.shape[axis] for axis in axes)
+    return _complain(count >= 1024, f"{op.type} of {count}")
 
 
 # Layout
@@ -234,6 +249,15 @@ def no_neural_engine_path(op: StoredOp, f: StoredFunction) -> str | None:
 def fused_attention(op: StoredOp, f: StoredFunction) -> str | None:
     """Apple names no fused attention on the engine: matmul, softmax, matmul is safer."""
     return _complain(op.type == "scaled_dot_product_attention", "fused attention")
+
+
+@rule("info", "A1 A2")
+def heads_side_by_side(op: StoredOp, f: StoredFunction) -> str | None:
+    """Heads one by one stay in the engine's cache: attention "per-head" splits them."""
+    x = f.type_of(op, "x") if op.type == "softmax" else None
+    maker = next((f.producers.get(n) for n in op.inputs.get("x", ())), None)
+    together = x and len(x.shape) == 4 and x.shape[1] > 1 and maker and maker.type == "matmul"
+    return _complain(together, f"{x.shape[1] if together and x else 1} heads")
 
 
 @rule("warning", "A3")
@@ -342,6 +366,15 @@ def large_operand(op: StoredOp, f: StoredFunction) -> str | None:
     """Values beyond 2 MB leave the engine's memory and are streamed."""
     largest = max((int(np.prod(s)) * 2 for d, s in _tensors(op, f) if d == "fp16"), default=0)
     return _complain(largest > 2 << 20, f"{largest / 2**20:.1f} MB")
+
+
+@rule("info", "T4")
+def small_model(op: StoredOp, f: StoredFunction) -> str | None:
+    """Below a million weights Core ML is seen to stay on the CPU, which may be fast enough."""
+    if op is not f.operations[0]:  # it is said once, of the whole
+        return None
+    count = sum(weight.size for weight in f.weights.values())
+    return _complain(0 < count < 1_000_000, f"{count:,} weights in all")
 
 
 # Compression
