@@ -26,6 +26,7 @@ from .compress.calibrate import arrays_of, input_divisors
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
 from .float16 import MAX_SAMPLES, Safety, make_safe
+from .garbage import old_objects_at_rest
 from .graph import Graph
 from .interface import Interface, array_interface, image_interface, text_interface
 from .passes import channels_first, run_passes
@@ -98,7 +99,7 @@ def export(
         metadata = describe_model(model, size=sizes[0])
     request = Request(recipe, calibration, budget, min_agreement, account, front)
     metadata |= versions(settings)
-    with replacing(path, force=force, marker="Manifest.json") as partial:
+    with old_objects_at_rest(), replacing(path, force=force, marker="Manifest.json") as partial:
         write(interfaces, settings, request, partial, metadata)
     return path
 
