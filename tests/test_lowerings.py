@@ -51,6 +51,12 @@ CASES = {
         lambda x: mx.fast.scaled_dot_product_attention(x, x, x, scale=0.3, mask="causal"),
         IMAGE,
     ),
+    "queries, keys and values of one product, split in front": (
+        lambda x: mx.fast.scaled_dot_product_attention(
+            *x.reshape(2, 10, 3, 2, 8).transpose(2, 0, 3, 1, 4), scale=0.3
+        ),
+        mx.random.normal((2, 10, 48)),
+    ),
     "embedding": (nn.Embedding(50, 16), mx.array([[1, 4, 2, 8]])),
     # norms
     "layer norm": (nn.LayerNorm(6), IMAGE),

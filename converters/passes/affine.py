@@ -63,7 +63,9 @@ class _Folder:
         layer = self.nodes.get(x)
         while layer and layer.op in _MOVES and self._alone(layer.output.name):
             layer = self.nodes.get(layer.inputs[0])
-        if not layer or layer.output.name == x or not self._alone(layer.output.name):
+        if not layer or layer.op == "Split" or layer.output.name == x:
+            return False
+        if not self._alone(layer.output.name):
             return False
         folded = self._into(layer, scale[:1], shift[:1], layer.output)
         if folded:
