@@ -264,6 +264,16 @@ def save_model(
     return Path(folder)
 
 
+def _nameless(values: Any) -> str:
+    """What a ``config.json`` that names none of our models is, and who takes it."""
+    from .vlm.checkpoint import MODEL_TYPES
+
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    if kind in MODEL_TYPES:
+        return "it is a FastVLM's; `ondevice describe --model` and `ondevice export` take it"
+    return "it names no model"
+
+
 def read_info(folder: Path) -> ModelInfo:
     """The ``config.json`` of a saved folder. Raises ConfigError."""
     path = folder / "config.json"
@@ -274,7 +284,7 @@ def read_info(folder: Path) -> ModelInfo:
     try:
         values = json.loads(path.read_bytes())
         if not isinstance(values, dict) or not isinstance(values.get("model"), str):
-            raise ConfigError("it names no model")
+            raise ConfigError(_nameless(values))
         spec = model_spec(values["model"])
         config: ModelConfig = type(spec.config).from_dict(values.pop("config", {}))
         preprocess = Preprocess.from_dict(values.pop("preprocess", {}))

@@ -433,6 +433,11 @@ def test_bad_pictures_are_left_out_and_named(package, pictures, capsys):
     assert err.count("\n") == 1
 
 
+def test_the_limit_is_of_test_patterns_too(package, capsys):
+    assert run(["verify", str(package.path), "--no-ladder", "--limit", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 1
+
+
 def test_in_the_library_bad_pictures_are_an_error(nano, package, pictures):
     (pictures / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"broken\.jpg"):

@@ -62,6 +62,15 @@ def test_describe_prints_the_answer_as_it_comes(ondevice_, photo, vlm, monkeypat
     assert "4 of 81 prompt tokens are of images" in err
 
 
+@pytest.mark.parametrize("command", ["show", "classify"])
+def test_commands_for_other_models_say_what_takes_it(command, folder, photo, capsys):
+    args = {"show": [str(folder)], "classify": [photo, "--model", str(folder)]}
+    assert run([command, *args[command]]) == 2
+    err = capsys.readouterr().err
+    assert "config.json cannot be used: it is a FastVLM's; `ondevice describe" in err
+    assert err.count("\n") == 1
+
+
 def test_describe_names_what_it_cannot_use_and_goes_on(ondevice_, photo, tmp_path):
     Image.new("RGB", (1, 10_000)).save(tmp_path / "line.png")
     bad = [str(tmp_path / "line.png"), "nowhere.png"]

@@ -75,7 +75,8 @@ def verify_command(
     opened = load_package(package)
     network = _model(opened, model)
     size = opened.preprocess.size if opened.preprocess else network.info.preprocess.size
-    chosen = pictures(images)[:limit] if images else samples(network, size, model)
+    found = pictures(images) if images else samples(network, size, model)
+    chosen = found[:limit]
     shown = progress(chosen, "verifying", len(chosen))
     bad: dict[int, ImageError] = {}
     report = verify(
