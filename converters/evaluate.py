@@ -21,6 +21,7 @@ from .graph import Array, Graph, Node, Value
 Fn = Callable[..., Any]
 
 _REDUCE: tuple[Fn, ...] = (mx.all, mx.any, mx.sum, mx.prod, mx.min, mx.max, mx.mean)
+_SCAN: tuple[Fn, ...] = (mx.cummax, mx.cummin, mx.cumsum, mx.cumprod, mx.logcumsumexp)
 _POOL = {"max": mx.max, "mean": mx.mean}
 
 
@@ -57,6 +58,14 @@ def _linear(x: mx.array, w: mx.array, *bias: mx.array) -> mx.array:
     return x @ w.T + bias[0] if bias else x @ w.T
 
 
+def _attention(q: mx.array, k: mx.array, v: mx.array, *mask: mx.array) -> mx.array:
+    scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
+    for seen in mask:
+        hides = seen.dtype == mx.bool_
+        scores = mx.where(seen, scores, -mx.inf) if hides else scores + seen
+    return mx.softmax(scores, axis=-1) @ v
+
+
 def _layer_norm(x: mx.array, *rest: Any) -> mx.array:
     *affine, axes, eps = rest
     mean = x.mean(axes, keepdims=True)
@@ -91,9 +100,9 @@ _PRIMITIVES: dict[str, Fn] = {
     "Add": mx.add,
     "AddMM": lambda a, b, c, alpha, beta: alpha * (a @ b) + beta * c,
     "Affine": lambda x, scale, shift: x * scale + shift,
-    "Attention": lambda q, k, v: (
-        mx.softmax(q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5, axis=-1) @ v
-    ),
+    "ArgPartition": mx.argpartition,
+    "ArgSort": mx.argsort,
+    "Attention": _attention,
     "ArgReduce": lambda x, kind, axis: (mx.argmin, mx.argmax)[kind](
         x, axis=axis, keepdims=True
     ),
@@ -106,6 +115,7 @@ _PRIMITIVES: dict[str, Fn] = {
     "Divide": mx.divide,
     "Equal": lambda a, b, *_: mx.equal(a, b),
     "Erf": mx.erf,
+    "ErfInv": mx.erfinv,
     "Exp": mx.exp,
     "Expm1": mx.expm1,
     "Floor": mx.floor,
@@ -137,6 +147,7 @@ _PRIMITIVES: dict[str, Fn] = {
     "Negative": mx.negative,
     "NotEqual": mx.not_equal,
     "Pad": _pad,
+    "Partition": mx.partition,
     "Pool": _pool,
     "Power": mx.power,
     "Reduce": _reduce,
@@ -145,7 +156,7 @@ _PRIMITIVES: dict[str, Fn] = {
     "Remainder": mx.remainder,
     "Resize": _resize,
     "Round": mx.round,
-    "Scan": lambda x, kind, axis, reverse, inclusive: mx.cumsum(
+    "Scan": lambda x, kind, axis, reverse, inclusive: _SCAN[kind](
         x, axis=axis, reverse=reverse, inclusive=inclusive
     ),
     "Select": mx.where,
@@ -155,6 +166,7 @@ _PRIMITIVES: dict[str, Fn] = {
     "Sin": mx.sin,
     "Slice": _slice,
     "Softmax": lambda x, *_: kernels.softmax(x),
+    "Sort": mx.sort,
     "Split": lambda x, indices, axis: mx.split(x, list(indices), axis=axis),
     "Sqrt": lambda x, reciprocal: mx.rsqrt(x) if reciprocal else mx.sqrt(x),
     "Square": mx.square,

@@ -9,6 +9,7 @@ import pytest
 from converters.evaluate import evaluate
 from converters.passes import run_passes
 from converters.trace import trace
+from ondevice.errors import UnsupportedOpError
 
 from .lowered import as_module, assert_lowered
 
@@ -103,6 +104,21 @@ CASES = {
     "log-sum-exp": (lambda x: mx.logsumexp(x, axis=-1), TOKENS),
     "argmax": (lambda x: mx.argmax(x, axis=-1), TOKENS),
     "cumulative sum": (lambda x: mx.cumsum(x, axis=1), TOKENS),
+    "cumulative product of constants": (
+        lambda x: x * mx.cumprod(mx.arange(1, 17) * 0.2),
+        TOKENS,
+    ),
+    "sort": (lambda x: mx.sort(x, axis=1), TOKENS),
+    "argsort": (lambda x: mx.argsort(x, axis=-1), TOKENS),
+    "top k": (lambda x: mx.sort(mx.topk(x, 3, axis=-1), axis=-1), TOKENS),
+    "places of the top k": (
+        lambda x: mx.sort(mx.argpartition(x, kth=-3, axis=1)[:, -3:], axis=1),
+        TOKENS,
+    ),
+    "gather in order": (
+        lambda x: mx.take_along_axis(x, mx.argsort(-x, axis=1)[:, :4], axis=1),
+        TOKENS,
+    ),
     # moving data
     "pad": (lambda x: mx.pad(x, [(0, 0), (1, 1), (2, 0), (0, 0)]), IMAGE),
     "slice": (lambda x: x[:, ::2, 1:], TOKENS),
@@ -153,3 +169,15 @@ def test_the_graph_can_be_run_as_it_stands(case):
 def test_the_program_gives_what_mlx_gives(case):
     fn, *inputs = CASES[case]
     assert_lowered(fn, *inputs)
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (lambda x: mx.cummax(x, axis=1), "a scan that is not a sum"),
+        (mx.erfinv, "no Core ML lowering for ErfInv"),
+    ],
+)
+def test_what_core_ml_has_no_operation_for_is_refused(fn, said):
+    with pytest.raises(UnsupportedOpError, match=said):
+        assert_lowered(fn, 0.1 * TOKENS)

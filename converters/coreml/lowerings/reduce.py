@@ -1,4 +1,4 @@
-"""Reductions over axes."""
+"""Reductions over axes, and what orders or accumulates along one."""
 
 from __future__ import annotations
 
@@ -49,3 +49,16 @@ def scan(node: Node, x: Var, kind: int, axis: int, reverse: bool, inclusive: boo
     if kind != _SCAN_SUM:
         raise UnsupportedOpError(f"a scan that is not a sum: {node}")
     return mb.cumsum(x=x, axis=axis, reverse=reverse, exclusive=not inclusive)
+
+
+@lower("Sort", "Partition")
+def sort(node: Node, x: Var, *where: int) -> Var:
+    """In rising order; a partition is content with any order on either side of its place."""
+    axis = where[-1]
+    count = x.shape[axis]
+    return mb.topk(x=x, k=count, axis=axis, ascending=True, sort=True)[0]
+
+
+@lower("ArgSort", "ArgPartition")
+def arg_sort(node: Node, x: Var, *where: int) -> Var:
+    return mb.argsort(x=x, axis=where[-1], ascending=True)
