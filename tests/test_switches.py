@@ -69,8 +69,66 @@ def test_fused_attention_is_one_operation(net, tmp_path):
     settings = {"attention": "fused", "target": "iOS18"}
     found, error = exported(net, tmp_path / "x.mlpackage", **settings)
     assert found["scaled_dot_product_attention"] == 1
-    assert found["matmul"] == found["softmax"] == 0
+    assert found["matmul"] == found["softmax"] == found["mul"] == 0
     assert error < 1e-6
+
+
+class Masked(nn.Module):
+    """Attention whose scores get something: added, or only some of them counted."""
+
+    def __init__(self, mask) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(16, 48)
+        self.mask = mask
+
+    def __call__(self, x, *given):
+        B, N, _ = x.shape
+        qkv = self.qkv(x).reshape(B, N, 3, 2, 8).transpose(2, 0, 3, 1, 4)
+        mask = given[0] if given else self.mask
+        y = mx.fast.scaled_dot_product_attention(*qkv, scale=0.3, mask=mask)
+        return y.transpose(0, 2, 1, 3).reshape(B, N, 16)
+
+
+BIAS = 3 * mx.random.normal((2, 10, 10), key=mx.random.key(1))
+MASKS = {
+    "bias": (BIAS,),
+    "bias for all heads": (BIAS[0],),
+    "causal": ("causal",),
+    "truths": (BIAS > -3,),
+    "computed": ("causal", BIAS),
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("case", MASKS)
+def test_fused_attention_takes_a_mask(case, precision, tmp_path):
+    mask, *given = MASKS[case]
+    net = as_module(Masked(mask))
+    inputs = [mx.random.normal((1, 10, 16), key=mx.random.key(2)), *given]
+    options = {"attention": "fused", "target": "iOS18", "precision": precision}
+    package = load_package(export(net, inputs, tmp_path / "x.mlpackage", **options))
+    found = Counter(package.operations)
+    assert found["scaled_dot_product_attention"] == 1
+    assert found["matmul"] == found["softmax"] == found["select"] == 0
+    arrays = dict(zip(package.inputs, map(np.array, inputs), strict=True))
+    want = np.array(net(*inputs))
+    error = np.abs(package.predict(arrays)["output"] - want).max() / np.abs(want).max()
+    assert error < {"float32": 1e-6, "float16": 3e-3}[precision]
+
+
+@pytest.mark.parametrize("hidden", ["all", "computed"])
+def test_a_mask_that_may_hide_everything_stays_outside(hidden, tmp_path):
+    net = as_module(Masked(mx.zeros((10, 10), mx.bool_)))
+    inputs = [mx.random.normal((1, 10, 16), key=mx.random.key(2))]
+    if hidden == "computed":
+        net = as_module(lambda x, m, inner=net: inner(x, m > 0))
+        inputs.append(-mx.ones((10, 10)))
+    options = {"attention": "fused", "target": "iOS18", "precision": "float32"}
+    package = load_package(export(net, inputs, tmp_path / "x.mlpackage", **options))
+    assert package.operations.count("scaled_dot_product_attention") == 0
+    arrays = dict(zip(package.inputs, map(np.array, inputs), strict=True))
+    want = np.array(net(*inputs))
+    assert np.abs(package.predict(arrays)["output"] - want).max() < 1e-5
 
 
 def test_tanh_gelu_is_near_but_not_equal(net, tmp_path):

@@ -13,6 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph import Graph, Node, Value
+from .affine import fold_affine
+from .dead_code import remove_dead_code
+
+_NOTHING = -1e4  # a score below it leaves nothing of a softmax
 
 
 def tanh_gelu(graph: Graph) -> Graph:
@@ -24,36 +28,71 @@ def tanh_gelu(graph: Graph) -> Graph:
 
 @dataclass(frozen=True)
 class _Attention:
-    """``second(softmax(first))``, where ``probabilities`` is the softmax."""
+    """``second(softmax(first))``, where ``probabilities`` is the softmax.
+
+    ``mask`` names what is added to the scores, or where they count; "" if all do.
+    """
 
     first: Node
     probabilities: Node
     second: Node
+    mask: str = ""
 
 
 def _attentions(graph: Graph) -> list[_Attention]:
-    """Every product, softmax, product in which nothing else reads what is between."""
+    """Every product, mask, softmax, product in which nothing else reads what is between."""
     found = []
     for second in graph.nodes:
         if second.op != "Matmul":
             continue
         for name in second.inputs:
-            softmax = graph.producer.get(name)
-            if softmax is None or softmax.op != "Softmax" or graph.uses[name] > 1:
+            softmax = _only_read(graph, name, {"Softmax"})
+            if softmax is None:
                 continue
-            first = graph.producer.get(softmax.inputs[0])
-            if first is None or first.op != "Matmul" or graph.uses[first.output.name] > 1:
-                continue
-            found.append(_Attention(first, softmax, second))
+            scores, mask = _masked(graph, softmax.inputs[0])
+            if first := _only_read(graph, scores, {"Matmul"}):
+                found.append(_Attention(first, softmax, second, mask))
     return found
 
 
+def _only_read(graph: Graph, name: str, ops: set[str]) -> Node | None:
+    """What makes ``name``, if it is one of ``ops`` and ``name`` is read once."""
+    maker = graph.producer.get(name)
+    return maker if maker and maker.op in ops and graph.uses[name] == 1 else None
+
+
+def _masked(graph: Graph, name: str) -> tuple[str, str]:
+    """The scores and their mask, of ``scores + mask`` or ``where(mask, scores, -inf)``.
+
+    A mask of truths is known only if it is constant: a row that sees nothing would be an
+    average in MLX, and not a number in Core ML.
+    """
+    node = _only_read(graph, name, {"Add", "Select"})
+    if node is None:
+        return name, ""
+    if node.op == "Add":
+        pairs = (node.inputs, node.inputs[::-1])
+        scores, mask = next((p for p in pairs if _is_product(graph, p[0])), (name, ""))
+    else:
+        mask, scores, least = node.inputs
+        seen, fill = graph.constants.get(mask), graph.constants.get(least)
+        if seen is None or fill is None or fill.max() > _NOTHING or not seen.any(-1).all():
+            return name, ""
+    fits = scores != name and graph.shape(scores) == node.output.shape
+    fits = fits and graph.shape(mask)[-1:] == node.output.shape[-1:]
+    return (scores, mask) if fits else (name, "")
+
+
+def _is_product(graph: Graph, name: str) -> bool:
+    maker = graph.producer.get(name)
+    return maker is not None and maker.op == "Matmul"
+
+
 def fuse_attention(graph: Graph) -> Graph:
-    """Each attention becomes one ``Attention(q, k, v)``: Core ML's fused op, iOS 18 and later.
+    """Each attention becomes ``Attention(q, k, v[, mask])``: Core ML's fused op, from iOS 18.
 
     In MLX's layout. The op divides by the root of the head's width itself, so q, whose scale
-    is in its weights by now, is multiplied by it first. A causal or other mask stays outside:
-    such attention is left as it is.
+    is in its weights by now, is multiplied by it first: ``fold_affine`` puts that there too.
     """
     constants = dict(graph.constants)
     replaced: dict[str, list[Node]] = {}
@@ -61,7 +100,8 @@ def fuse_attention(graph: Graph) -> Graph:
         q, turned = attention.first.inputs
         p, v = attention.second.inputs
         rank = len(graph.shape(q))
-        if p != attention.probabilities.output.name or rank < 3:
+        stacks = {graph.shape(name)[:-2] for name in (q, turned, v)}
+        if p != attention.probabilities.output.name or rank < 3 or len(stacks) > 1:
             continue
         out = attention.second.output
         axes = (*range(rank - 2), rank - 1, rank - 2)
@@ -69,27 +109,28 @@ def fuse_attention(graph: Graph) -> Graph:
         keys = Value(f"{out.name}.k", tuple(graph.shape(turned)[axis] for axis in axes))
         root = f"{out.name}.width"
         constants[root] = np.array(math.sqrt(graph.shape(q)[-1]), np.float32)
+        mask = (attention.mask,) if attention.mask else ()
         replaced[out.name] = [
             Node("Multiply", (q, root), (scaled,)),
             Node("Transpose", (turned,), (keys,), (axes,)),
-            Node("Attention", (scaled.name, keys.name, v), (out,)),
+            Node("Attention", (scaled.name, keys.name, v, *mask), (out,)),
         ]
     nodes = [m for n in graph.nodes for m in replaced.get(n.outputs[0].name, [n])]
-    return graph.with_nodes(nodes, constants=constants)
+    return remove_dead_code(graph.with_nodes(nodes, constants=constants))
 
 
 def split_heads(graph: Graph) -> Graph:
     """Attention over heads side by side becomes one small attention a head, concatenated.
 
     On a physical graph. What Apple's "Deploying Transformers on the Apple Neural Engine" does:
-    smaller intermediate arrays that stay in the engine's cache.
+    smaller intermediate arrays that stay in the engine's cache. Masked attention stays whole.
     """
     nodes: list[Node] = []
     gone: set[str] = set()
     ends: dict[str, _Attention] = {}
     for attention in _attentions(graph):
         shape = attention.first.output.shape
-        if len(shape) == 4 and shape[1] > 1:
+        if len(shape) == 4 and shape[1] > 1 and not attention.mask:
             ends[attention.second.output.name] = attention
             gone |= {attention.first.output.name, attention.probabilities.output.name}
     for node in graph.nodes:
@@ -147,6 +188,6 @@ class Form:
 ATTENTION = {
     "matmul": Form(),
     "per-head": Form(after=(split_heads,)),
-    "fused": Form(before=(fuse_attention,), least="iOS18"),
+    "fused": Form(before=(fuse_attention, fold_affine), least="iOS18"),
 }
 GELU = {"exact": Form(), "tanh": Form(before=(tanh_gelu,))}

@@ -37,6 +37,7 @@ def addmm(node: Node, a: Var, b: Var, c: Var, alpha: float, beta: float) -> Any:
 
 
 @lower("Attention")
-def attention(node: Node, q: Var, k: Var, v: Var) -> Var:
+def attention(node: Node, q: Var, k: Var, v: Var, *mask: Var) -> Var:
     """Core ML's fused op, which scales q by the root of its width itself."""
-    return mb.scaled_dot_product_attention(query=q, key=k, value=v)
+    seen = {"attn_mask": mask[0]} if mask else {}
+    return mb.scaled_dot_product_attention(query=q, key=k, value=v, **seen)
