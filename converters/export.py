@@ -265,5 +265,5 @@ def weights_hash(model: nn.Module) -> str:
     arrays: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     for name in sorted(arrays):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name].astype(mx.float32)))
+        digest.update(np.ascontiguousarray(arrays[name].astype(mx.float32)).data)
     return digest.hexdigest()

@@ -4,42 +4,58 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
-from functools import cache
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache, partial
 from typing import Any
 
 import mlx.core as mx
 
 from . import kernels
 
+Model = Callable[[mx.array], mx.array]
 
-def run(model: Callable[[mx.array], mx.array], x: mx.array) -> mx.array:
+
+def run(model: Model, x: mx.array) -> mx.array:
     """``model(x)``, computed; on a plain CPU the cores share the (B, ...) batch.
 
     As many as the BLAS library has threads, which ``OMP_NUM_THREADS`` sets: instead of all
     of them in each matrix product, each then does all that its pictures need.
     """
-    parts = min(_threads(), len(x)) if kernels.is_fast(x) else 1
-    keep_memory()
-    if parts < 2:
-        y = model(x)
-        mx.eval(y)
-        return y
-    with _single_threaded():
-        found = []
-        ends = [len(x) * i // parts for i in range(1, parts)]
-        for part, stream in zip(mx.split(x, ends), _streams(parts), strict=True):
-            with mx.stream(stream):
-                found.append(model(part))
-        y = mx.concatenate(found)
+    with sharing() if len(x) > 1 else nullcontext(_whole) as share:
+        y = share(model, x)
         mx.eval(y)
     return y
 
 
+@contextmanager
+def sharing() -> Iterator[Callable[[Model, mx.array], mx.array]]:
+    """What gives ``model(x)``, to be computed before the context ends, as ``run`` does it."""
+    keep_memory()
+    threads = _threads()
+    with _single_threaded() if threads > 1 else nullcontext():
+        yield partial(_shared, threads)
+
+
+def _whole(model: Model, x: mx.array) -> mx.array:
+    return model(x)
+
+
+def _shared(parts: int, model: Model, x: mx.array) -> mx.array:
+    parts = min(parts, len(x)) if kernels.is_fast(x) else 1
+    if parts == 1:
+        return model(x)
+    ends = [len(x) * i // parts for i in range(1, parts)]
+    found = []
+    for number, part in enumerate(mx.split(x, ends)):
+        with mx.stream(_stream(number)):
+            found.append(model(part))
+    return mx.concatenate(found)
+
+
 @cache
-def _streams(count: int) -> list[mx.Stream]:
-    return [mx.new_stream(mx.cpu) for _ in range(count)]
+def _stream(number: int) -> mx.Stream:
+    return mx.new_stream(mx.cpu)
 
 
 @cache

@@ -25,6 +25,7 @@ from mlx.utils import tree_flatten
 
 from . import backend
 from .config import Preprocess
+from .cores import sharing
 from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
 from .fuse import fuse
@@ -209,19 +210,20 @@ def _records(
 ) -> Iterator[Record]:
     """The record of each batch; the model is at work on the next one meanwhile."""
     embed = embedder(model)
-    running: tuple[int, list[str | None], mx.array] | None = None
-    for batch, pictures in decoded:
-        levels = np.zeros((job.batch_size, spec.size, spec.size, 3), np.uint8)
-        for place, picture in enumerate(pictures):
-            levels[place] = 0 if isinstance(picture, str) else picture
-        rows = embed(normalize_levels(mx.array(levels), spec)).astype(mx.float32)
-        rows = unit(rows) if job.normalized else rows
-        mx.async_eval(rows)
+    with sharing() as share:
+        running: tuple[int, list[str | None], mx.array] | None = None
+        for batch, pictures in decoded:
+            levels = np.zeros((job.batch_size, spec.size, spec.size, 3), np.uint8)
+            for place, picture in enumerate(pictures):
+                levels[place] = 0 if isinstance(picture, str) else picture
+            rows = share(embed, normalize_levels(mx.array(levels), spec)).astype(mx.float32)
+            rows = unit(rows) if job.normalized else rows
+            mx.async_eval(rows)
+            if running:
+                yield _record(room, *running)
+            running = batch, [p if isinstance(p, str) else None for p in pictures], rows
         if running:
             yield _record(room, *running)
-        running = batch, [p if isinstance(p, str) else None for p in pictures], rows
-    if running:
-        yield _record(room, *running)
 
 
 def _record(room: Room, batch: int, reasons: list[str | None], rows: mx.array) -> Record:
