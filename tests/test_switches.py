@@ -160,6 +160,19 @@ def test_several_sizes_share_their_weights(tmp_path):
     assert np.array_equal(got, load_package(alone).predict({"image": image})["logits"])
 
 
+def test_several_sizes_share_what_was_compressed_by_calibration(tmp_path):
+    model = create_model("shvit_nano.flowers")
+    options = {"target": "iOS18", "calibration": [n for s in (128, 160) for n in patterns(s)]}
+
+    def weights(name, **more):
+        path = export(model, tmp_path / f"{name}.mlpackage", **options, **more)
+        return (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
+
+    for name, form in {"eight": {"recipe": "w8a8"}, "searched": {"budget": 500_000}}.items():
+        one = weights(f"{name}_one", size=128, **form)
+        assert weights(name, size=[128, 192], **form) < 1.1 * one
+
+
 def test_several_sizes_need_ios18(tmp_path):
     with pytest.raises(ConfigError, match="need target iOS18"):
         export(create_model("shvit_nano.flowers"), tmp_path / "x.mlpackage", size=[128, 192])

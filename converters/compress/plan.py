@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,27 @@ _METADATA = 4096  # bytes of a package that are written after its size is estima
 
 
 @dataclass(frozen=True)
+class Observed:
+    """What a model does on sample images, found out when it is asked for."""
+
+    interface: Interface
+    samples: Sequence[Any] = field(repr=False)
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        return calibrate(self.interface, self.samples)
+
+    @cached_property
+    def statistics(self) -> Mapping[str, Statistics]:
+        """Of each layer's input, by its weight's path; nothing without samples."""
+        return measure(self.calibration) if self.samples else {}
+
+    @cached_property
+    def outputs(self) -> Array:
+        return np.concatenate(self.calibration.outputs())
+
+
+@dataclass(frozen=True)
 class Request:
     """What ``export`` was asked for: a recipe, images to calibrate on, or limits to search in.
 
@@ -43,6 +64,7 @@ class Request:
     min_agreement: float = 0.0
     account: Callable[[Compression], None] = lambda _: None
     front: bool = False
+    observed: list[Observed] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "calibration", tuple(self.calibration))  # read once a size
@@ -54,6 +76,15 @@ class Request:
     @property
     def searched(self) -> bool:
         return bool(self.budget or self.min_agreement)
+
+    def observe(self, interface: Interface) -> Observed:
+        """The model on the samples, at the size that is asked for first.
+
+        The functions of a package are compressed by the same figures, and so share weights.
+        """
+        if not self.observed:
+            self.observed.append(Observed(interface, tuple(self.calibration)))
+        return self.observed[0]
 
     def check(self) -> Request:
         """Itself; raises ConfigError for what contradicts itself."""
@@ -83,9 +114,8 @@ def compress(
     """
     if request is None or not request.check().wanted:
         return Compression(graph)
-    samples = list(request.calibration)
-    kept = frozenset(float32)
-    job = _Job(graph, interface, target, precision, kept, samples, divisors or {})
+    seen = request.observe(interface)
+    job = _Job(graph, interface, target, precision, frozenset(float32), seen, divisors or {})
     if request.searched:
         job.need_samples("a search")
         result = job.searched(request)
@@ -105,21 +135,18 @@ class _Job:
     target: str
     precision: str
     float32: frozenset[str]
-    samples: list[Any] = field(repr=False)
+    seen: Observed = field(repr=False)
     divisors: Mapping[str, Divisors] = field(default_factory=dict)
     known: dict[Any, Form | None] = field(default_factory=dict, repr=False)
 
     def need_samples(self, who: str) -> None:
-        if not self.samples:
+        if not self.seen.samples:
             raise ConfigError(f"{who} needs calibration images: --calibrate FOLDER")
 
     @cached_property
-    def calibration(self) -> Calibration:
-        return calibrate(self.interface, self.samples)
-
-    @cached_property
     def statistics(self) -> Mapping[str, Statistics]:
-        found = measure(self.calibration) if self.samples else {}
+        """Those of the rescaled model."""
+        found = self.seen.statistics
         by = {
             path: np.full(len(s.peaks), self.divisors.get(path, Divisors()).input)
             for path, s in found.items()
@@ -148,14 +175,14 @@ class _Job:
     def searched(self, request: Request) -> Compression:
         options = candidates(
             self.graph,
-            self.calibration,
+            self.seen.calibration,
             self.statistics,
             target=self.target,
             dtype=np.dtype(self.precision),
             known=self.known,
         )
         points = front(options)
-        measured = self.agreement if self._reference.ndim == 2 else None
+        measured = self.agreement if self.seen.outputs.ndim == 2 else None
         if request.budget:
             chosen = self._within(points, request.budget)
         elif measured is None:
@@ -168,16 +195,13 @@ class _Job:
         overhead = self._overhead(result) + _weight_bytes(result) - chosen.bytes
         return replace(result, front=make_front(points, chosen, overhead, measured))
 
-    @cached_property
-    def _reference(self) -> Array:
-        return np.concatenate(self.calibration.outputs())
-
     def agreement(self, point: Point) -> float:
         """The share of the calibration images that keep their class."""
         result = self.compressed(point.recipe)
-        constants = in_mlx(self.calibration.graph, result, self.divisors)
-        got = np.concatenate(self.calibration.outputs(constants))
-        return float((got.argmax(axis=1) == self._reference.argmax(axis=1)).mean())
+        calibration = self.seen.calibration
+        constants = in_mlx(calibration.graph, result, self.divisors)
+        got = np.concatenate(calibration.outputs(constants))
+        return float((got.argmax(axis=1) == self.seen.outputs.argmax(axis=1)).mean())
 
     def _within(self, points: list[Point], budget: float) -> Point:
         """What a package weighs beside its weights is known once it is made: so make it."""
