@@ -234,15 +234,28 @@ def _reference(model: nn.Module, package: Package) -> Interface:
             f"{package.path} gives {', '.join(sorted(foreign))}, which no model here gives; "
             f"there are {', '.join(OUTPUTS)}"
         )
-    if [feature.kind for feature in package.inputs.values()] != ["image"]:
-        given = ", ".join(f"{f.name} ({f.kind})" for f in package.inputs.values())
-        raise ConfigError(f"{package.path} takes {given}; {model.info.name} takes one picture")
-    size = package.preprocess.size if package.preprocess else None
-    whole = image_interface(model, outputs=kinds, size=size, fused=False)
+    if not declared(package):
+        raise ConfigError(f"{package.path} gives no numbers to compare")
+    whole = image_interface(model, outputs=kinds, size=_size(model, package), fused=False)
     if missing := set(declared(package)) - set(whole.output_names):
         listed = ", ".join(sorted(missing))
         raise ConfigError(f"{package.path} gives {listed}, which {model.info.name} does not")
     return whole
+
+
+def _size(model: ImageModel, package: Package) -> int | None:
+    """The pixels of the one picture that goes in; raises ConfigError if that is not so."""
+    inputs = tuple(package.inputs.values())
+    if [feature.kind for feature in inputs] != ["image"]:
+        given = ", ".join(f"{f.name} ({f.kind})" for f in inputs) or "nothing"
+        raise ConfigError(f"{package.path} takes {given}; {model.info.name} takes one picture")
+    size = package.preprocess.size if package.preprocess else None
+    if size is not None and inputs[0].shape != (size, size):
+        listed = " x ".join(map(str, inputs[0].shape))
+        raise ConfigError(
+            f"{package.path} takes a picture of {listed} pixels; its preprocessing makes {size}"
+        )
+    return size
 
 
 def _samples(

@@ -234,7 +234,7 @@ def test_inspect_counts_operations_and_weights(package):
     ]
     assert found.target == "iOS17"
     assert [(f.name, f.shape) for f in found.inputs] == [("x", (1, 64, 8, 8))]
-    assert [f.rule for f in found.findings] == ["transpose-left"]
+    assert [f.rule for f in found.findings] == ["transpose-left", "small-model"]
 
 
 @pytest.mark.parametrize(

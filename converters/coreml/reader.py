@@ -54,7 +54,9 @@ class SavedPackage:
             try:
                 return load(self.spec, self.spec.specificationVersion, str(self.weights_dir))
             except Exception as error:  # whatever a foreign program makes coremltools raise
-                raise PackageError(f"{self.path}: {_first_line(error)}") from error
+                raise PackageError(
+                    f"{self.path}: coremltools cannot read its program: {_first_line(error)}"
+                ) from error
 
 
 @contextmanager

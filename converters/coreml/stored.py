@@ -232,7 +232,9 @@ def _tensor_type(declared: Any) -> TensorType:
     if declared.WhichOneof("type") != "tensorType":
         return TensorType(declared.WhichOneof("type") or "unknown", ())
     tensor = declared.tensorType
-    dtype = proto.MIL_pb2.DataType.Name(tensor.dataType).lower().replace("float", "fp")
+    known = {number: name for name, number in proto.MIL_pb2.DataType.items()}
+    dtype = known.get(tensor.dataType, f"unknown {tensor.dataType}")
+    dtype = dtype.lower().replace("float", "fp")
     shape = tuple(
         int(d.constant.size) if d.WhichOneof("dimension") == "constant" else -1
         for d in tensor.dimensions
