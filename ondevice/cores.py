@@ -22,23 +22,19 @@ def run(model: Model, x: mx.array) -> mx.array:
     As many as the BLAS library has threads, which ``OMP_NUM_THREADS`` sets: instead of all
     of them in each matrix product, each then does all that its pictures need.
     """
-    with sharing() if len(x) > 1 else nullcontext(_whole) as share:
+    with sharing(len(x)) as share:
         y = share(model, x)
         mx.eval(y)
     return y
 
 
 @contextmanager
-def sharing() -> Iterator[Callable[[Model, mx.array], mx.array]]:
+def sharing(batch: int) -> Iterator[Callable[[Model, mx.array], mx.array]]:
     """What gives ``model(x)``, to be computed before the context ends, as ``run`` does it."""
     keep_memory()
-    threads = _threads()
-    with _single_threaded() if threads > 1 else nullcontext():
-        yield partial(_shared, threads)
-
-
-def _whole(model: Model, x: mx.array) -> mx.array:
-    return model(x)
+    parts = min(_threads(), batch)
+    with _single_threaded() if parts > 1 else nullcontext():
+        yield partial(_shared, parts)
 
 
 def _shared(parts: int, model: Model, x: mx.array) -> mx.array:

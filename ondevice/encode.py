@@ -210,7 +210,7 @@ def _records(
 ) -> Iterator[Record]:
     """The record of each batch; the model is at work on the next one meanwhile."""
     embed = embedder(model)
-    with sharing() as share:
+    with sharing(job.batch_size) as share:
         running: tuple[int, list[str | None], mx.array] | None = None
         for batch, pictures in decoded:
             levels = np.zeros((job.batch_size, spec.size, spec.size, 3), np.uint8)
