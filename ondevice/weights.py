@@ -22,7 +22,6 @@ from .config import ModelConfig, ModelInfo, Preprocess
 from .errors import ConfigError, UnknownModelError, WeightsError, printable
 from .hub import fetch, mention_license
 from .labels import with_labels
-from .layers import Conv2d
 from .output import replacing
 from .registry import ModelSpec, model_spec
 from .safetensors import read_safetensors, write_safetensors
@@ -38,7 +37,6 @@ _IGNORED = re.compile(r"(num_batches_tracked|attention_bias_idxs)$")
 _LAYOUTS: dict[type[nn.Module], tuple[int, ...]] = {
     nn.Conv1d: (0, 2, 1),
     nn.Conv2d: (0, 2, 3, 1),
-    Conv2d: (0, 2, 3, 1),
     nn.ConvTranspose2d: (1, 2, 3, 0),
 }
 
@@ -221,7 +219,7 @@ def _misfit(key: str, array: mx.array, wanted: mx.array) -> list[str]:
 
 
 def _to_mlx(array: mx.array, layer: nn.Module, key: str) -> mx.array:
-    axes = _LAYOUTS.get(type(layer))
+    axes = next((axes for kind, axes in _LAYOUTS.items() if isinstance(layer, kind)), None)
     if axes is None or not key.endswith("weight") or array.ndim != len(axes):
         return array
     return array.transpose(axes)
