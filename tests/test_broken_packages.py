@@ -47,7 +47,6 @@ def unknown_type(spec):
 
 
 def no_block(spec):
-    block(spec)
     spec.mlProgram.functions["main"].block_specializations.clear()
 
 

@@ -13,7 +13,6 @@ from PIL import Image
 
 import ondevice
 from ondevice import create_model, fuse, load_clip, model_spec, registry
-from ondevice.cli import run
 from ondevice.clip import CLIP
 from ondevice.clip.model import check_labels
 from ondevice.encode import encode
@@ -44,15 +43,6 @@ def photos(tmp_path_factory):
     for i, picture in enumerate(levels):
         Image.fromarray(picture).save(room / f"{i}.png")
     return [str(room / f"{i}.png") for i in range(3)]
-
-
-@pytest.fixture
-def ondevice_(capsys):
-    def call(*args):
-        status = run(tuple(map(str, args)))
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def norms(x: mx.array) -> list[float]:

@@ -11,7 +11,6 @@ import pytest
 
 from converters import export, load_package, verify
 from ondevice import create_model, load_clip
-from ondevice.cli import run
 from ondevice.cli.verify import CAPTIONS, samples
 from ondevice.clip.load import load_text
 from ondevice.clip.tokenizer import Tokenizer
@@ -73,15 +72,6 @@ def test_packages_of_both_encoders_give_the_cosines_of_the_model(tmp_path):
     found = image.predict({"image": levels})["embedding"] @ np.concatenate(rows).T
     wanted = np.array(clip.encode_image(levels) @ clip.encode_text(words).T)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-
-
-@pytest.fixture
-def ondevice_(capsys):
-    def call(*args):
-        status = run(tuple(map(str, args)))
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def test_the_commands_export_and_verify_either_encoder(ondevice_, tmp_path):

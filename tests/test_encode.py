@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 import ondevice
-from ondevice.cli import run
 from ondevice.cli.encode import _Progress
 from ondevice.encode import encode, unit
 from ondevice.errors import ConfigError, ImageError, OutputError
@@ -42,15 +41,6 @@ def save_pictures(folder, count):
 def photos(tmp_path):
     """Seven pictures: at two a batch, the last batch is not full."""
     return save_pictures(tmp_path / "photos", 7)
-
-
-@pytest.fixture
-def ondevice_(capsys):
-    def call(*args):
-        status = run(tuple(map(str, args)))
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def rows_of(path):

@@ -9,7 +9,6 @@ from PIL import Image
 
 import ondevice
 from ondevice import index as index_module
-from ondevice.cli import run
 from ondevice.embeddings import Table, write
 from ondevice.encode import encode
 from ondevice.errors import ConfigError
@@ -33,15 +32,6 @@ def save_rows(path, rows, **info):
 @pytest.fixture
 def rows():
     return np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
-
-
-@pytest.fixture
-def ondevice_(capsys):
-    def call(*args):
-        status = run(tuple(map(str, args)))
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

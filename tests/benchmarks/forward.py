@@ -32,6 +32,8 @@ import numpy as np
 
 import ondevice
 
+from .memory import most_memory
+
 Forward = Callable[[], object]
 
 
@@ -219,16 +221,6 @@ def serve(peer: str, setting: Setting) -> None:
         forward()
         say(time.perf_counter() - start)
     say(most_memory())
-
-
-def most_memory() -> int:
-    """Bytes of this process at its peak: Linux' ru_maxrss begins with that of its parent."""
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 class Process:

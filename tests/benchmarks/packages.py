@@ -11,7 +11,6 @@ FastViTHD takes minutes and some 8 GB: name it to have it.
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,8 @@ from ondevice import create_model, fuse
 from ondevice.config import Preprocess
 from tests.parity import weightgen
 from tests.parity.cases import Case
+
+from .memory import most_memory
 
 
 @dataclass(frozen=True)
@@ -182,18 +183,10 @@ def measure_peak(name: str) -> None:
     model = create_model(name, weights=None)
     mx.eval(model.parameters())
     weights = sum(a.size * 4 for _, a in tree_flatten(fuse(model).parameters()))
-    before = _most_memory()
+    before = most_memory()
     with tempfile.TemporaryDirectory() as room:
         ours(model, NETWORKS[name], Path(room) / "x.mlpackage")()
-    print(before, _most_memory(), weights)
-
-
-def _most_memory() -> int:
-    """This program's peak: Linux' ru_maxrss would begin with that of the process it is from."""
-    if sys.platform == "darwin":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    print(before, most_memory(), weights)
 
 
 def figures(name: str, runs: int, room: Path, with_torch: bool) -> Iterator[Row]:
