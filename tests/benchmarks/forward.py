@@ -96,19 +96,14 @@ def _timm(setting: Setting) -> Any:
     """timm's network, not yet trained nor merged."""
     import torch
 
-    if not hasattr(torch.ops.torchvision, "nms"):  # as on a CPU; timm only imports them
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float threshold) -> Tensor")
-        _kept.append(library)
+    from tests.parity.clip_torch import shim
+
+    shim()
     import timm
 
     torch.set_num_threads(setting.threads)
     merged = {"inference_mode": True} if setting.network == "fastvithd" else {}
     return timm.create_model(NETWORKS[setting.network].timm, **merged)
-
-
-_kept: list[Any] = []  # torch forgets what it was told with the object that told it
 
 
 def _merged(setting: Setting) -> tuple[Any, Any]:

@@ -102,7 +102,7 @@ def through_torch(network: Network, spec: Preprocess, path: Path) -> Callable[[]
     import coremltools as ct
     import torch
 
-    _mend(torch)
+    _mend()
     import timm
 
     timm.layers.set_fused_attn(False)
@@ -138,13 +138,13 @@ def through_torch(network: Network, spec: Preprocess, path: Path) -> Callable[[]
 
 
 @cache
-def _mend(torch: Any) -> Any:
+def _mend() -> None:
     """What keeps today's versions from working together at all."""
     from coremltools.converters.mil.frontend.torch import ops
 
-    library = torch.library.Library("torchvision", "DEF")  # timm looks for these two
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    from tests.parity.clip_torch import shim
+
+    shim()
     cast = ops._cast
 
     def cast_scalars(context: Any, node: Any, dtype: type, dtype_name: str) -> None:
@@ -156,7 +156,6 @@ def _mend(torch: Any) -> Any:
         context.add(ops.mb.const(val=value, name=node.name), node.name)
 
     ops._cast = cast_scalars
-    return library  # its operators are gone when it goes
 
 
 def fastest(call: Callable[[], object], runs: int) -> float:
