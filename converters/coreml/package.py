@@ -10,7 +10,7 @@ from coremltools.converters.mil.mil import Program
 
 from ..interface import Interface
 from .reader import quiet
-from .sharing import share_constants, short_vectors_inline
+from .sharing import share_constants, shorten_names, small_ones_inline
 from .target import opset
 
 # All that is left to do for coremltools after our own passes.
@@ -22,7 +22,7 @@ def to_package(program: Program, interface: Interface, *, target: str) -> Any:
 
     Every byte is saved that costs no number: see ``sharing``.
     """
-    share_constants(program)
+    shorten_names(share_constants(program))
     with quiet():
         import coremltools as ct
 
@@ -41,7 +41,7 @@ def to_package(program: Program, interface: Interface, *, target: str) -> Any:
             options["classifier_config"] = ct.ClassifierConfig(
                 list(interface.labels), predicted_probabilities_output="probabilities"
             )
-        with short_vectors_inline():
+        with small_ones_inline():
             return ct.convert(
                 program,
                 convert_to="mlprogram",

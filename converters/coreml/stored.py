@@ -34,6 +34,12 @@ class TensorType(NamedTuple):
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def bytes(self) -> int:
+        """At the bits that its name ends in; eight for what has none."""
+        bits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
+        return math.ceil(self.size * int(bits if bits.isdigit() else 8) / 8)
+
 
 @dataclass(frozen=True)
 class StoredOp:
@@ -44,6 +50,7 @@ class StoredOp:
     outputs: tuple[str, ...]
     own: Mapping[str, TensorType]  # constants that are part of the operation itself
     blobs: tuple[Blob, ...]
+    inline: int = 0  # bytes of its own constants that lie in the program
 
     @property
     def name(self) -> str:
@@ -117,18 +124,21 @@ class StoredFunction:
         """Constants that are tensors of numbers, by the name under which they are used."""
         weights = {}
         for op in self.everything:
+            if not op.is_constant:
+                continue
             is_part = any(r.is_constant for n in op.outputs for r in self.readers.get(n, []))
-            size = sum(blob.bytes for blob in set(self._blobs(op)))
-            if op.is_constant and not is_part and size:
-                shape = self.types[op.outputs[-1]].shape
+            shape = self.types[op.outputs[-1]].shape
+            blobs = {blob for each in self._made_of(op) for blob in each.blobs}
+            if not is_part and (blobs or sum(n > 1 for n in shape) > 1):
+                size = sum(b.bytes for b in blobs) + sum(o.inline for o in self._made_of(op))
                 weights[op.outputs[-1]] = Weight(op.outputs[-1], shape, self.format(op), size)
         return weights
 
-    def _blobs(self, op: StoredOp) -> Iterator[Blob]:
-        yield from op.blobs
-        if op.is_constant:
-            for name in op.reads():
-                yield from self._blobs(self.producers[name])
+    def _made_of(self, op: StoredOp) -> Iterator[StoredOp]:
+        """A constant and those that it unpacks."""
+        yield op
+        for name in op.reads():
+            yield from self._made_of(self.producers[name])
 
     def parts(self, op: StoredOp) -> dict[str, TensorType]:
         """The types of a compressed constant's ingredients, by parameter."""
@@ -212,8 +222,10 @@ def _operation(op: Any, package: SavedPackage) -> StoredOp:
     }
     literals = {**op.attributes, **_literal_inputs(op)}
     own = {name: _tensor_type(v.type) for name, v in literals.items() if name != "name"}
+    written = (own[n] for n in own if literals[n].WhichOneof("value") == "immediateValue")
+    inline = sum(kind.bytes for kind in written)
     outputs = tuple(o.name for o in op.outputs)
-    return StoredOp(op.type, inputs, outputs, own, tuple(blobs_of(op, package)))
+    return StoredOp(op.type, inputs, outputs, own, tuple(blobs_of(op, package)), inline)
 
 
 def _literal_inputs(op: Any) -> dict[str, Any]:
