@@ -6,10 +6,13 @@ import json
 import sys
 from collections import Counter
 
+import mlx.core as mx
 import numpy as np
 import pytest
 
 from converters import export, load_package, verify
+from converters.compress.apply import LEAST
+from converters.compress.recipe import PRESETS, CompressionRecipe, Rule
 from ondevice import create_model, load_clip
 from ondevice.cli.verify import CAPTIONS, samples
 from ondevice.clip.load import load_text
@@ -38,6 +41,28 @@ def test_a_text_encoder_computes_the_same_in_its_package(tmp_path, name, precisi
     (step,) = verify(model, package, texts).steps
     (found,) = step.comparisons
     assert found.relative_error < 1e-5 if gate == "relative" else found.psnr_db > 55
+
+
+SPARSE = CompressionRecipe((Rule("*", "prune", sparsity=0.7),), name="prune 70 %")
+
+
+@pytest.mark.parametrize("recipe", [*PRESETS, SPARSE], ids=lambda r: getattr(r, "name", r))
+def test_a_text_encoder_is_compressed_whole(tmp_path, recipe):
+    """Calibrated on texts; what hides later words from earlier ones stays as it is."""
+    mx.random.seed(0)
+    model = small_text("mobileclip_b")
+    texts = [np.array(row)[None] for row in example_tokens(model.config, texts=16)]
+    accounts = []
+    options = {"recipe": recipe, "calibration": texts, "account": accounts.append}
+    path = export(model, tmp_path / "t.mlpackage", target="iOS18", **options)
+    assert all(row.path in accounts[0].forms for row in accounts[0].rows if row.size >= LEAST)
+    (mask,) = (row for row in accounts[0].rows if row.shape == (1, 1, 77, 77))
+    assert (mask.bits < 1.01, mask.snr_db) == (True, float("inf"))
+    package = load_package(path)
+    wanted = np.array(model(mx.array(np.concatenate(texts))))
+    found = np.concatenate([package.predict({"text": x})["embedding"] for x in texts])
+    pruned = recipe == SPARSE or recipe.startswith("prune")
+    assert (wanted * found).sum(axis=1).mean() > (0.9 if pruned else 0.98)
 
 
 def test_operations_of_a_text_encoder_are_few(tmp_path):

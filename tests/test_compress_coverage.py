@@ -17,8 +17,8 @@ from converters.compress.methods import compress
 from converters.compress.recipe import PRESETS, load_recipe
 from converters.compress.rounding import Weight
 from converters.export import lay_out, rename_inputs, to_graph
-from converters.interface import image_interface
-from ondevice import create_model, list_models
+from converters.interface import image_interface, text_interface
+from ondevice import create_model, list_models, model_spec
 
 LARGE = 1 << 15  # elements: what goes wrong with odd widths goes wrong in smaller weights
 
@@ -35,10 +35,21 @@ def towers():
 
 
 @cache
+def text_towers():
+    """A name for each text encoder: their configurations say all."""
+    names = [name for image in list_models() if (name := model_spec(image).text)]
+    return tuple({model_spec(name).config: name for name in names}.values())
+
+
+@cache
 def covered(name):
     """The shapes and axes of a model's weights, and its large matrices that are none."""
     model = create_model(name)
-    interface = image_interface(model, outputs=["logits" if "head" in model else "embedding"])
+    if name in text_towers():
+        interface = text_interface(model)
+    else:
+        output = "logits" if "head" in model else "embedding"
+        interface = image_interface(model, outputs=[output])
     graph = lay_out(rename_inputs(to_graph(interface), interface.input_names), interface)
     found = [w for w in weights(graph) if w.value.size >= LEAST]
     matrices = {
@@ -50,11 +61,18 @@ def covered(name):
     return {(w.value.shape, w.axis) for w in found}, missed
 
 
-@pytest.mark.parametrize("name", towers())
+@pytest.mark.parametrize("name", [*towers(), *text_towers()])
 def test_every_matrix_of_a_model_is_seen_as_a_weight(name):
     shapes, missed = covered(name)
     assert shapes
     assert not missed
+
+
+@pytest.mark.parametrize("name", text_towers())
+def test_a_text_encoders_tables_are_weights(name):
+    config = model_spec(name).config
+    shapes = {shape for shape, _ in covered(name)[0]}
+    assert {(config.vocab, config.width), (1, config.context, config.width)} <= shapes
 
 
 HELD = [(preset, "iOS18") for preset in PRESETS]
@@ -65,7 +83,7 @@ HELD += [(p, "iOS17") for p in ("int8", "palette8", "palette6", "palette4", "w8a
 def test_every_shape_of_every_model_takes_every_preset(preset, target):
     recipe = load_recipe(preset, target)
     rule = recipe.rule("any.weight")
-    shapes = set().union(*(covered(name)[0] for name in towers()))
+    shapes = set().union(*(covered(name)[0] for name in (*towers(), *text_towers())))
     small = {(s, a) for s, a in shapes if np.prod(s) < LARGE}
     assert len(small) > 100
     for shape, axis in sorted(small):

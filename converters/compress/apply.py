@@ -19,6 +19,7 @@ from .rounding import Statistics, Weight
 _RULES = 16  # as many are written into a package
 LEAST = 256  # elements: below, a table or a scale costs more than it saves
 LAYERS = frozenset({"Conv", "ConvTranspose", "Linear"})
+_EXACT = ("palettize", {"bits": 1})  # for a mask, which no method may prune or blur
 _FIXED = frozenset({"Affine", "LayerNorm", "Pad"})  # their lowerings look at the values
 
 
@@ -86,12 +87,18 @@ def weights(
             if name in seen or value is None or not _is_weight(node, value):
                 continue
             seen.add(name)
-            axis = 1 if node.op == "ConvTranspose" else 0
-            layer = node.op in LAYERS and place == 1
+            axis = _outputs_axis(node, place, value)
             kind = np.float32 if node.outputs[0].name in float32 else dtype
             given = (statistics or {}).get(name)
             given = given.centred() if given and name in biased else given
-            yield Weight(name, value.astype(np.float32), kind, axis if layer else 0, given)
+            yield Weight(name, value.astype(np.float32), kind, axis, given)
+
+
+def _outputs_axis(node: Node, place: int, value: Array) -> int:
+    """Where a layer's weight has its outputs, a table its rows: each gets a scale."""
+    if node.op in LAYERS and place == 1:
+        return 1 if node.op == "ConvTranspose" else 0
+    return next(axis for axis, n in enumerate(value.shape) if n > 1)
 
 
 def _biased(graph: Graph) -> Iterator[Node]:
@@ -144,7 +151,10 @@ def _one(
     if weight.value.size < LEAST:
         return None, replace(plain, note=f"fewer than {LEAST} elements")
     rule = recipe.rule(weight.path)
-    form = remembered(known, weight, rule.method, rule.options)
+    method, options = rule.method, rule.options
+    if method != "none" and weight.is_mask:
+        method, options = _EXACT
+    form = remembered(known, weight, method, options)
     if form is None:
         return None, replace(plain, note=f"rule {rule.pattern}")
     row = Row(

@@ -64,6 +64,7 @@ def arrays_of(interface: Interface, samples: Iterable[Any]) -> Iterator[tuple[Ar
     """The inputs of ``interface`` that each sample stands for, with a first axis of one."""
     problems: list[str] = []
     shapes = [tuple(x.shape) for x in interface.inputs]
+    types = [_numpy_type(x) for x in interface.inputs]
     for number, sample in enumerate(samples):
         if interface.image:
             try:
@@ -72,15 +73,20 @@ def arrays_of(interface: Interface, samples: Iterable[Any]) -> Iterator[tuple[Ar
                 problems.append(str(error))
             continue
         given = sample if isinstance(sample, tuple | list) else (sample,)
-        arrays = tuple(np.asarray(x, np.float32) for x in given)
+        arrays = tuple(np.asarray(x) for x in given)
         if [x.shape for x in arrays] != shapes:
             raise ConfigError(
                 f"calibration sample {number} has shapes {[list(x.shape) for x in arrays]}; "
                 f"the model takes {[list(s) for s in shapes]}"
             )
-        yield arrays
+        yield tuple(x.astype(kind) for x, kind in zip(arrays, types, strict=True))
     if problems:
         raise ImageError("; ".join(problems))
+
+
+def _numpy_type(example: mx.array) -> type:
+    """Token numbers stay whole; all else is measured in float32."""
+    return np.int32 if mx.issubdtype(example.dtype, mx.integer) else np.float32
 
 
 def _levels(interface: Interface, sample: Any) -> Array:

@@ -113,7 +113,7 @@ def quantize(
     shape = [1] * weight.value.ndim
     shape[weight.axis] = weight.value.shape[weight.axis]
     if block:
-        inner = 1 - weight.axis  # inputs
+        inner = 0 if weight.axis == 1 else 1  # inputs
         rest = math.prod(weight.value.shape[2:])
         size = divisor_near(weight.value.shape[inner], block / rest)
         shape[inner] = weight.value.shape[inner] // size

@@ -87,6 +87,12 @@ class Weight:
     def original(self) -> Array:
         return self.value if self.before is None else self.before
 
+    @property
+    def is_mask(self) -> bool:
+        """Whether it has two values only, as what hides places from attention has."""
+        ends = self.value.min(), self.value.max()
+        return bool(((self.value == ends[0]) | (self.value == ends[1])).all())
+
     def masked(self, mask: Array) -> Weight:
         value = np.where(mask, self.value, 0)
         return replace(self, value=value, mask=mask, before=self.value)
