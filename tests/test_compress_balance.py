@@ -235,6 +235,14 @@ def test_the_range_is_chosen_by_what_the_layers_behind_notice():
             assert least <= RANGES[name](values, weights).cost(values, weights)
 
 
+def test_a_histogram_alone_does_not_decide_what_is_clipped():
+    """Half of what a ReLU gives is zero, and a divergence sees little but that."""
+    values = np.maximum(np.random.default_rng(0).standard_normal((20_000, 2)), 0)
+    for weights in (1.0, np.array([1.0, 0.01])):
+        bound = RANGES["minmax"](values, weights).cost(values, weights)
+        assert RANGES["kl"](values, weights).cost(values, weights) <= bound
+
+
 def test_a_scheme_says_where_it_ends():
     assert symmetric(-1, 2).ends == pytest.approx((-2 * 128 / 127, 2), rel=1e-3)
     assert affine(0, 4).ends == pytest.approx((0, 4), rel=1e-3)
