@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import cast
 
 import mlx.core as mx
@@ -67,9 +68,12 @@ def relu(x: mx.array) -> mx.array:
     return mx.maximum(x, 0)
 
 
-def gelu(x: mx.array) -> mx.array:
-    """``x`` times the probability that a standard normal variable is below it."""
-    return _in_pieces(_gelu, x) if is_fast(x) else nn.gelu(x)
+def gelu(x: mx.array, *, exact: bool = False) -> mx.array:
+    """``x`` times the probability that a standard normal variable is below it.
+
+    ``exact``: hardly more wrong than one rounding, for half as much time again.
+    """
+    return _in_pieces(_GELU[2 if exact else 8], x) if is_fast(x) else nn.gelu(x)
 
 
 PIECE = 1 << 17  # numbers: half a megabyte, which the second cache of a core holds
@@ -86,32 +90,55 @@ def _in_pieces(form: Function, x: mx.array) -> mx.array:
     return mx.concatenate(done).reshape(x.shape)
 
 
-# P(X > a) ** (-1/8) of a standard normal X, by powers of a >= 0: a minimax fit on [0, 6]
-# that lets the GELU err by 6e-8 * max(|x|, 1). Beyond 6 its power overtakes the tail.
-_TAIL = (
-    1.09050775,
-    0.108761289,
-    0.048825559,
-    0.00941479978,
-    0.00101025213,
-    0.000162761168,
-    9.05914762e-05,
-    -1.51488342e-05,
-    2.95243868e-06,
-)
+# P(X > a) ** (-1/n) of a standard normal X, by powers of a >= 0: minimax fits on [0, 6] that
+# let the GELU err by 6e-8 (n = 8) or 8e-9 (n = 2) of max(|x|, 1). Beyond 6 its power overtakes
+# the tail.
+_TAIL = {
+    8: (
+        1.09050775,
+        0.108761289,
+        0.048825559,
+        0.00941479978,
+        0.00101025213,
+        0.000162761168,
+        9.05914762e-05,
+        -1.51488342e-05,
+        2.95243868e-06,
+    ),
+    2: (
+        1.41421413,
+        0.564155459,
+        0.338175982,
+        0.126244813,
+        0.0621020123,
+        -0.0333068706,
+        0.0884322152,
+        -0.101544783,
+        0.0879175365,
+        -0.0528683253,
+        0.0224885736,
+        -0.00656105392,
+        0.00125828444,
+        -0.000142813136,
+        7.41030908e-06,
+    ),
+}
 
 
-@_gradient_of(nn.gelu)
-def _gelu(x: mx.array) -> mx.array:
-    """relu(x) - |x| P(X > |x|), the tail P as a polynomial to the power of -8.
+def _gelu(power: int, x: mx.array) -> mx.array:
+    """relu(x) - |x| P(X > |x|), the tail P as a polynomial to the power of ``-power``.
 
     After Hastings, in Abramowitz and Stegun's Handbook of Mathematical Functions, 7.1.28.
+    The power counts what the polynomial has rounded off.
     """
     size = mx.abs(x)
-    inverse = _polynomial(size, _TAIL)
-    for _ in range(3):
-        inverse = inverse * inverse
+    inverse = _polynomial(size, _TAIL[power])
+    while power > 1:
+        inverse, power = inverse * inverse, power // 2
     return mx.maximum(x, 0) - size / inverse
+
+
+_GELU = {power: _gradient_of(nn.gelu)(partial(_gelu, power)) for power in _TAIL}
 
 
 def _polynomial(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
@@ -161,16 +188,39 @@ def conv2d(
     padding: Pair,
     dilation: int | Pair = 1,
     groups: int = 1,
+    *,
+    bias: mx.array | None = None,
+    exact: bool = False,
 ) -> mx.array:
-    """A convolution in the form that suits its kernel and the size of the map."""
+    """A convolution in the form that suits its kernel and the size of the map.
+
+    ``exact``: long sums are made of short ones, whose roundings are fewer and smaller.
+    """
     out, kh, kw, depth = weight.shape
     if is_fast(x) and groups == 1 and (kh, kw, stride, padding) == (1, 1, (1, 1), (0, 0)):
-        return x @ weight.reshape(out, -1).T
+        return _product(x, weight.reshape(out, -1), bias, exact)
     if not is_fast(x) or groups == 1 or depth > 1 or dilation not in (1, (1, 1)):
-        return mx.conv2d(x, weight, stride, padding, dilation, groups)
-    places = x.size // x.shape[-1] // (stride[0] * stride[1])
-    form = _depthwise_tiles if kh * kw >= 25 and places >= 256 else _depthwise_windows
-    return form(x, weight, stride, padding)
+        y = mx.conv2d(x, weight, stride, padding, dilation, groups)
+    elif kh * kw >= 25 and x.size // x.shape[-1] // (stride[0] * stride[1]) >= 256:
+        y = _depthwise_tiles(x, weight, stride, padding, exact)
+    else:
+        y = _depthwise_windows(x, weight, stride, padding)
+    return y if bias is None else y + bias
+
+
+TERMS = 64  # of a short sum
+
+
+def _product(x: mx.array, weight: mx.array, bias: mx.array | None, exact: bool) -> mx.array:
+    """x @ weight.T + bias; the sums begin with the bias, which saves a pass over them."""
+    rows, depth = x.reshape(-1, x.shape[-1]), x.shape[-1]
+    step = -(-depth // -(-depth // TERMS)) if exact else depth
+    y = bias
+    for i in range(0, depth, step):
+        part, columns = rows[:, i : i + step], weight[:, i : i + step].T
+        y = part @ columns if y is None else mx.addmm(y, part, columns)
+    assert y is not None  # a sum of no terms has no kernel
+    return y.reshape(*x.shape[:-1], len(weight))
 
 
 def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
@@ -194,29 +244,48 @@ def _depthwise_windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pai
 TILE = 4  # places a side
 
 
-def _depthwise_tiles(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
+def _depthwise_tiles(
+    x: mx.array, weight: mx.array, stride: Pair, padding: Pair, exact: bool
+) -> mx.array:
     """A channel's tiles of 4 x 4 places are one matrix product with what they depend on.
 
     The matrix has the kernel at 16 places and zeros elsewhere, as many as not for a large
-    kernel: still a third of the time of products and sums one by one.
+    kernel: still a third of the time of products and sums one by one. ``exact``: a product
+    for every two rows of what a tile depends on, then their sum.
     """
     tall, wide = (
         _Axis(*lengths)
         for lengths in zip(x.shape[1:3], weight.shape[1:3], stride, padding, strict=True)
     )
     x = mx.pad(x.transpose(0, 3, 1, 2), [(0, 0), (0, 0), tall.edges, wide.edges])
-    B, C, H, W = x.shape
-    tiles = mx.as_strided(
-        x,
-        (B, C, tall.tiles, wide.tiles, tall.field, wide.field),
-        (C * H * W, H * W, tall.step * W, wide.step, W, 1),
+    matrix = _tile_matrix(weight.reshape(x.shape[1], -1, *weight.shape[1:3]), tall, wide)
+    height = 2 if exact else tall.field
+    bands = (slice(i, min(i + height, tall.field)) for i in range(0, tall.field, height))
+    y = reduce(
+        mx.add,
+        (
+            _tiles(x, tall, wide, rows)
+            @ matrix[:, rows.start * wide.field : rows.stop * wide.field]
+            for rows in bands
+        ),
     )
-    tiles = tiles.reshape(B, C, tall.tiles * wide.tiles, -1)
-    y = tiles @ _tile_matrix(weight.reshape(C, -1, *weight.shape[1:3]), tall, wide)
+    B, C = x.shape[:2]
     y = y.reshape(B, C, tall.tiles, wide.tiles, -1, TILE, TILE)
     y = y.transpose(0, 2, 5, 3, 6, 1, 4)
     y = y.reshape(B, tall.tiles * TILE, wide.tiles * TILE, -1)
     return y[:, : tall.size, : wide.size]
+
+
+def _tiles(x: mx.array, tall: _Axis, wide: _Axis, rows: slice) -> mx.array:
+    """(B, C, tiles, places) of a (B, C, H, W) map: these rows of what each tile depends on."""
+    B, C, H, W = x.shape
+    tiles = mx.as_strided(
+        x,
+        (B, C, tall.tiles, wide.tiles, rows.stop - rows.start, wide.field),
+        (C * H * W, H * W, tall.step * W, wide.step, W, 1),
+        rows.start * W,
+    )
+    return tiles.reshape(B, C, tall.tiles * wide.tiles, -1)
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,42 @@ def test_gelu_is_as_exact_as_float32_is():
     assert (error / np.maximum(np.abs(x), 1e-30)).max() < 8 * EPS  # the power of 8 counts it
 
 
+@fast_here
+def test_an_exact_gelu_errs_by_little_more_than_a_rounding():
+    x = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
+    wanted = np.array([v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.astype(float)])
+
+    def rms(found):
+        return np.sqrt(np.square(np.asarray(found, np.float64) - wanted).mean())
+
+    assert rms(kernels.gelu(mx.array(x), exact=True)) < 1.4 * rms(wanted.astype(np.float32))
+
+
+@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("value", [0.0, 1e-30, 30.0, 1e30, -30.0, -1e30])
-def test_gelu_at_the_ends_is_zero_or_the_number_itself(value):
+def test_gelu_at_the_ends_is_zero_or_the_number_itself(value, exact):
     wanted = value if value > 1 else value / 2 if value >= 0 else 0
-    assert kernels.gelu(mx.array([value])).item() == pytest.approx(wanted, rel=4e-7)
+    found = kernels.gelu(mx.array([value]), exact=exact).item()
+    assert found == pytest.approx(wanted, rel=4e-7, abs=1e-25)
+
+
+@fast_here
+@pytest.mark.parametrize(
+    ("kernel", "stride", "in_chs", "groups", "gain"),
+    [(1, 1, 768, 1, 1.7), (7, 1, 16, 16, 1.3), (7, 2, 16, 16, 1.3)],
+)
+def test_exact_convolutions_err_less(kernel, stride, in_chs, groups, gain):
+    x = mx.random.normal((1, 32, 32, in_chs), key=mx.random.key(4))
+    weight = mx.random.normal((16, kernel, kernel, in_chs // groups), key=mx.random.key(5))
+    bias = mx.random.normal((16,), key=mx.random.key(6))
+    sizes = (stride, stride), (kernel // 2, kernel // 2), 1, groups
+    wanted = float64_convolution(x, weight, stride, kernel // 2, groups) + np.array(bias)
+
+    def rms(exact):
+        y = kernels.conv2d(x, weight, *sizes, bias=bias, exact=exact)
+        return np.sqrt(np.square(np.array(y) - wanted).mean())
+
+    assert rms(exact=True) * gain < rms(exact=False) < 1e-6 * wanted.std()
 
 
 @pytest.mark.parametrize("spread", [1, 30, 1e4])
