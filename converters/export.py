@@ -25,7 +25,7 @@ from ondevice.output import replacing
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
-from .float16 import MAX_SAMPLES, Safety, make_safe
+from .float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .garbage import old_objects_at_rest
 from .graph import Graph
 from .interface import Interface, array_interface, image_interface, text_interface
@@ -139,6 +139,7 @@ def build(interface: Interface, settings: Settings, request: Request | None = No
     if settings.precision == "float16":
         samples = islice(request.calibration if request else (), MAX_SAMPLES)
         graph, safety = make_safe(graph, interface, arrays_of(interface, samples))
+        graph = round_kernels(graph, keep=safety.float32)
     divisors = input_divisors(graph, safety.rescaled)
     graph = run_passes(lay_out(graph, interface), settings.after)
     chosen = {"target": settings.target, "precision": settings.precision}

@@ -29,6 +29,7 @@ MAX_SAMPLES = 8  # calibration images that are looked at
 MOST_UP = 10  # powers of two; the weights grow by them, and have a range as well
 LARGE, SMALL = 384, 256  # pixels: what is measured at another size, and at which
 SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
+MANY = 25  # taps of a kernel: of fewer, one takes on too much
 
 # What computes the same on x / 2ᵏ, its result divided by 2ᵏ as well.
 _HOMOGENEOUS = frozenset(
@@ -237,3 +238,40 @@ def _apply(graph: Graph, powers: Mapping[str, int]) -> Graph:
         return node
 
     return graph.with_nodes([visit(n) for n in graph.nodes], constants=constants)
+
+
+def round_kernels(graph: Graph, keep: Iterable[str] = ()) -> Graph:
+    """Round depthwise kernels to half precision so that their sums stay what they were.
+
+    Tap by tap, the largest first, each takes on what those before it were rounded by: to a
+    smooth map the kernel does what it did. What ``keep`` names stays as it is.
+    """
+    kept = frozenset(keep)
+    kernels = {
+        node.inputs[1]
+        for node in graph.nodes
+        if node.op == "Convolution" and node.outputs[0].name not in kept
+    }
+    constants = {
+        name: _carried(value) if name in kernels and _is_depthwise(value) else value
+        for name, value in graph.constants.items()
+    }
+    return replace(graph, constants=constants)
+
+
+def _is_depthwise(kernel: Array) -> bool:
+    return kernel.ndim == 4 and kernel.shape[-1] == 1 and kernel[0].size >= MANY
+
+
+def _carried(kernel: Array) -> Array:
+    """A (C, h, w, 1) kernel in half precision's numbers, the rounding errors carried on."""
+    taps = kernel.reshape(len(kernel), -1).astype(np.float64)
+    order = np.argsort(-np.abs(taps), axis=1)
+    rounded = np.zeros_like(taps)
+    carry = np.zeros((len(taps), 1))
+    for place in np.split(order, order.shape[1], axis=1):
+        wanted = np.take_along_axis(taps, place, axis=1) + carry
+        found = wanted.astype(np.float16).astype(np.float64)
+        np.put_along_axis(rounded, place, found, axis=1)
+        carry = wanted - found
+    return rounded.reshape(kernel.shape).astype(np.float32)

@@ -16,7 +16,7 @@ from converters.compress.calibrate import calibrate, input_divisors
 from converters.compress.plan import in_mlx
 from converters.evaluate import evaluate, peaks
 from converters.export import lay_out, to_graph
-from converters.float16 import LARGEST, Safety, make_safe, rescale
+from converters.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
 from converters.interface import array_interface
 from converters.passes import run_passes
 from converters.trace import trace
@@ -141,3 +141,19 @@ def test_without_it_the_package_would_overflow(tmp_path, monkeypatch):
 
     assert error(safe) < 5e-3 * np.abs(want).max()
     assert not error(naive) < np.abs(want).max() / 10
+
+
+def test_large_kernels_are_rounded_with_their_sums_kept():
+    conv = nn.Conv2d(8, 8, 7, padding=3, groups=8, bias=False)
+    graph = run_passes(trace(conv.eval(), mx.zeros((1, 16, 16, 8))))
+    (before,) = (v for v in graph.constants.values() if v.ndim == 4)
+    (after,) = (v for v in round_kernels(graph).constants.values() if v.ndim == 4)
+    taps, rounded = (np.float64(v).reshape(8, -1) for v in (before, after))
+    nearest = np.float64(np.float16(taps))
+    assert (rounded == np.float16(rounded)).all()
+    # Half a step is carried to a tap, half a step is its own rounding.
+    assert np.abs(rounded - taps).max() < 2.0**-10 * np.abs(taps).max()
+    left, usual = (np.abs((r - taps).sum(axis=1)) for r in (rounded, nearest))
+    assert left.max() < 2.0**-11 * np.abs(taps).min(axis=1).max() < usual.mean()
+    kept = round_kernels(graph, keep=[n.outputs[0].name for n in graph.nodes])
+    assert all(kept.constants[k] is v for k, v in graph.constants.items())
