@@ -8,6 +8,7 @@ import pytest
 
 from ondevice import create_model, fuse, model_spec
 
+from .parity import torchvision_ops
 from .parity.clip_cases import GOLDEN, golden, tokens, weights
 from .parity.weightgen import image_batch
 
@@ -77,9 +78,10 @@ def test_text_encoders_give_the_vectors_of_a_live_pytorch(name):
 )
 def test_encoders_are_configured_as_in_open_clip(name):
     pytest.importorskip("torch")
+
     from .parity import clip_torch
 
-    clip_torch.shim()
+    torchvision_ops.declare()
     open_clip = pytest.importorskip("open_clip")
     theirs = open_clip.get_model_config(clip_torch.OPEN_CLIP[name])
     text, image = theirs["text_cfg"], model_spec(name)

@@ -11,6 +11,7 @@ from ondevice.clip import Tokenizer
 from ondevice.errors import ConfigError
 
 from . import clips
+from .parity import torchvision_ops
 
 pytest.importorskip("tokenizers")
 
@@ -88,9 +89,8 @@ def test_another_vocabulary_is_refused(tmp_path):
 def test_tokens_are_those_of_open_clip(tmp_path):
     """Its own merges, read by ours; what is not cleaned by ftfy is the same."""
     pytest.importorskip("torch")
-    from .parity import clip_torch
 
-    clip_torch.shim()
+    torchvision_ops.declare()
     open_clip = pytest.importorskip("open_clip")
     theirs = open_clip.tokenizer.SimpleTokenizer()
     values = clips.tokenizer_json()

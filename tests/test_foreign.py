@@ -11,6 +11,7 @@ import pytest
 from converters import load_package
 from converters.coreml.reader import quiet
 from tests.mil import ct
+from tests.parity import torchvision_ops
 
 NAMES = (
     "shvit_s1",
@@ -26,12 +27,9 @@ NAMES = (
 
 @pytest.fixture(scope="module")
 def torch():
-    """PyTorch, with the two operators declared that timm's torchvision looks for."""
+    """PyTorch on one thread, beside a timm that can be imported."""
     torch = pytest.importorskip("torch")
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    torchvision_ops.declare()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pytest.importorskip("timm")

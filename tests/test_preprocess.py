@@ -1,7 +1,6 @@
 import itertools
 import math
 import os
-import sys
 import weakref
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,8 @@ from PIL import Image, ImageOps
 from ondevice.config import Preprocess
 from ondevice.errors import ImageError
 from ondevice.preprocess import batches, normalize, preprocess, resize_and_crop
+
+from .parity import torchvision_ops
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -234,11 +235,8 @@ def photos():
 
 @cache
 def timm_transform():
-    torch = pytest.importorskip("torch")
-    if "torchvision" not in sys.modules:  # built for CUDA, it misses two operators on a CPU
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    pytest.importorskip("torch")
+    torchvision_ops.declare()
     return pytest.importorskip("timm.data.transforms_factory").transforms_imagenet_eval
 
 

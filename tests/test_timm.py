@@ -8,7 +8,7 @@ import pytest
 
 from ondevice import create_model, fuse, list_models, model_spec
 
-from .parity import weightgen
+from .parity import torchvision_ops, weightgen
 from .parity.cases import outputs
 
 torch = pytest.importorskip("torch")
@@ -36,10 +36,7 @@ OTHER_SIZES = [
 
 @pytest.fixture(scope="module")
 def timm():
-    # torchvision's own operators, which timm only imports, are missing from its CPU builds.
-    library = torch.library.Library("torchvision", "DEF")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    torchvision_ops.declare()
     timm = pytest.importorskip("timm")
     timm.layers.set_fused_attn(False)
     return timm

@@ -96,9 +96,9 @@ def _timm(setting: Setting) -> Any:
     """timm's network, not yet trained nor merged."""
     import torch
 
-    from tests.parity.clip_torch import shim
+    from tests.parity import torchvision_ops
 
-    shim()
+    torchvision_ops.declare()
     import timm
 
     torch.set_num_threads(setting.threads)

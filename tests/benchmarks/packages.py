@@ -142,9 +142,9 @@ def _mend() -> None:
     """What keeps today's versions from working together at all."""
     from coremltools.converters.mil.frontend.torch import ops
 
-    from tests.parity.clip_torch import shim
+    from tests.parity import torchvision_ops
 
-    shim()
+    torchvision_ops.declare()
     cast = ops._cast
 
     def cast_scalars(context: Any, node: Any, dtype: type, dtype_name: str) -> None:

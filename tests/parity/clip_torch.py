@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from functools import cache
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import torchvision_ops
 from .clip_cases import tokens, weights
 from .weightgen import image_batch
 
@@ -26,20 +23,10 @@ OPEN_CLIP = {
 Shapes = dict[str, list[int]]
 
 
-@cache
-def shim() -> Any:
-    """Declare torchvision's own operators, which are missing from its CPU builds."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    with contextlib.suppress(RuntimeError):  # declared already
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    return library  # whose end would undo it
-
-
 @torch.no_grad()
 def run(name: str) -> tuple[Shapes, dict[str, np.ndarray]]:
     """The shapes of a checkpoint, by its published names, and the outputs."""
-    shim()
+    torchvision_ops.declare()
     if name == "vit_base_mci_224":
         return _vit(name)
     model = name.removesuffix("_text")
