@@ -4,6 +4,8 @@
 
 DIR holds ``cifar10/test.npz`` (JPEG files in one array) and, if there, ``flower_photos``.
 Every figure is the median of ``--runs`` pairs taken in turns, because machines are shared.
+Where a GPU computes, the cores are free to decode. On a plain CPU both share them, so that
+``overlap`` gives the model one core and the decoder the others: what is left is waiting.
 Bars: throughput at least 95 % of the bare model's, memory growth at most 50 MB from 1,000 to
 20,000 images, two ranks of one thread at least 1.7 times one, ten kills without a trace.
 """
@@ -77,6 +79,24 @@ def throughput(sets: dict[str, list[str]], room: Path, runs: int) -> None:
         )
 
 
+def overlap(sets: dict[str, list[str]], room: Path, runs: int) -> None:
+    """Beside the model alone, where the model has a core of its own, as it has a GPU."""
+    from threadpoolctl import threadpool_limits
+
+    for name, paths in sets.items():
+        model = ondevice.create_model(MODELS[name])
+        workers = max(1, (os.cpu_count() or 1) - 1)
+        with threadpool_limits(1, user_api="blas"):
+            alone = bare_model(model, paths)
+            ways = alone, encoder(model, paths, room / "o.npz", workers)
+            rounds = [[way() for way in ways] for _ in range(runs)]
+        rates = [len(paths) / statistics.median(way) for way in zip(*rounds, strict=True)]
+        print(
+            f"{name}: {len(paths):,} images; images/s on a core of its own: the model alone "
+            f"{rates[0]:.0f}, encode {rates[1]:.0f}; ratio {spread([m / e for m, e in rounds])}"
+        )
+
+
 def decoder(model: ondevice.nn.Module, paths: list[str]) -> Callable[[], float]:
     """Seconds in which all cores decode and resize the pictures."""
     from ondevice.preprocess import resize_and_crop
@@ -111,10 +131,14 @@ def bare_model(model: ondevice.nn.Module, paths: list[str]) -> Callable[[], floa
     return run
 
 
-def encoder(model: ondevice.nn.Module, paths: list[str], out: Path) -> Callable[[], float]:
+def encoder(
+    model: ondevice.nn.Module, paths: list[str], out: Path, workers: int | None = None
+) -> Callable[[], float]:
+    """Seconds of the whole command's work."""
+
     def run() -> float:
         start = time.perf_counter()
-        encode(model, paths, out, force=True)
+        encode(model, paths, out, force=True, workers=workers)
         return time.perf_counter() - start
 
     return run
@@ -207,7 +231,13 @@ def spread(values: list[float]) -> str:
     return f"{statistics.median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
 
 
-PARTS = {"throughput": throughput, "memory": memory, "ranks": ranks, "kills": kills}
+PARTS = {
+    "throughput": throughput,
+    "overlap": overlap,
+    "memory": memory,
+    "ranks": ranks,
+    "kills": kills,
+}
 
 
 def main() -> None:
