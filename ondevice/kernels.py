@@ -22,6 +22,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 Pair = tuple[int, int]
+Form = Callable[[mx.array, mx.array, Pair, Pair], mx.array]  # of a convolution
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
@@ -68,12 +69,18 @@ def relu(x: mx.array) -> mx.array:
     return mx.maximum(x, 0)
 
 
-def gelu(x: mx.array, *, exact: bool = False) -> mx.array:
-    """``x`` times the probability that a standard normal variable is below it.
+def is_large(x: mx.array) -> bool:
+    """Whether a (B, H, W, C) map has so many places that its errors count.
 
-    ``exact``: hardly more wrong than one rounding, for half as much time again.
+    Two thirds of what the float32 of FastViTHD's tokens errs by, at 1024 px, comes from its
+    first maps. There every operation takes the more exact of its forms.
     """
-    return _in_pieces(_GELU[2 if exact else 8], x) if is_fast(x) else nn.gelu(x)
+    return x.ndim == 4 and x.shape[1] * x.shape[2] >= 1 << 12
+
+
+def gelu(x: mx.array) -> mx.array:
+    """``x`` times the probability that a standard normal variable is below it."""
+    return _in_pieces(_GELU[2 if is_large(x) else 8], x) if is_fast(x) else nn.gelu(x)
 
 
 PIECE = 1 << 17  # numbers: half a megabyte, which the second cache of a core holds
@@ -91,8 +98,8 @@ def _in_pieces(form: Function, x: mx.array) -> mx.array:
 
 
 # P(X > a) ** (-1/n) of a standard normal X, by powers of a >= 0: minimax fits on [0, 6] that
-# let the GELU err by 6e-8 (n = 8) or 8e-9 (n = 2) of max(|x|, 1). Beyond 6 its power overtakes
-# the tail.
+# let the GELU err by 6e-8 (n = 8) or 8e-9 (n = 2, half as much time again) of max(|x|, 1).
+# Beyond 6 its power overtakes the tail.
 _TAIL = {
     8: (
         1.09050775,
@@ -188,39 +195,38 @@ def conv2d(
     padding: Pair,
     dilation: int | Pair = 1,
     groups: int = 1,
-    *,
-    bias: mx.array | None = None,
-    exact: bool = False,
 ) -> mx.array:
-    """A convolution in the form that suits its kernel and the size of the map.
-
-    ``exact``: long sums are made of short ones, whose roundings are fewer and smaller.
-    """
-    out, kh, kw, depth = weight.shape
-    if is_fast(x) and groups == 1 and (kh, kw, stride, padding) == (1, 1, (1, 1), (0, 0)):
-        return _product(x, weight.reshape(out, -1), bias, exact)
-    if not is_fast(x) or groups == 1 or depth > 1 or dilation not in (1, (1, 1)):
-        y = mx.conv2d(x, weight, stride, padding, dilation, groups)
-    elif kh * kw >= 25 and x.size // x.shape[-1] // (stride[0] * stride[1]) >= 256:
-        y = _depthwise_tiles(x, weight, stride, padding, exact)
-    else:
-        y = _depthwise_windows(x, weight, stride, padding)
-    return y if bias is None else y + bias
+    """A convolution in the form that suits its kernel and the size of the map."""
+    plain = not is_fast(x) or dilation not in (1, (1, 1))
+    if not plain and groups == 1:
+        return _dense(x, weight, stride, padding)
+    if plain or weight.shape[-1] > 1:
+        return mx.conv2d(x, weight, stride, padding, dilation, groups)
+    return _depthwise_form(x, weight, stride, padding)(x, weight, stride, padding)
 
 
+def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
+    """A matrix product of the kernel with what each place of the result depends on."""
+    out, kh, kw, _ = weight.shape
+    if (kh, kw, stride, padding) != (1, 1, (1, 1), (0, 0)):
+        # Times one is a copy at twice the speed of a copy.
+        x = (_windows(x, weight, stride, padding) * _ONE).flatten(3)
+    rows, columns = x.reshape(-1, x.shape[-1]), weight.reshape(out, -1)
+    return _product(rows, columns, exact=is_large(x)).reshape(*x.shape[:-1], out)
+
+
+_ONE = mx.array(1.0)
 TERMS = 64  # of a short sum
 
 
-def _product(x: mx.array, weight: mx.array, bias: mx.array | None, exact: bool) -> mx.array:
-    """x @ weight.T + bias; the sums begin with the bias, which saves a pass over them."""
-    rows, depth = x.reshape(-1, x.shape[-1]), x.shape[-1]
-    step = -(-depth // -(-depth // TERMS)) if exact else depth
-    y = bias
-    for i in range(0, depth, step):
-        part, columns = rows[:, i : i + step], weight[:, i : i + step].T
-        y = part @ columns if y is None else mx.addmm(y, part, columns)
-    assert y is not None  # a sum of no terms has no kernel
-    return y.reshape(*x.shape[:-1], len(weight))
+def _product(rows: mx.array, columns: mx.array, *, exact: bool) -> mx.array:
+    """rows @ columns.T; ``exact``: a sum of short sums, whose roundings are smaller."""
+    depth = rows.shape[1]
+    if not exact or depth <= TERMS:
+        return rows @ columns.T
+    ends = [depth * i // -(-depth // TERMS) for i in range(1, -(-depth // TERMS))]
+    first, *rest = zip(mx.split(rows, ends, 1), mx.split(columns, ends, 1), strict=True)
+    return reduce(lambda y, part: mx.addmm(y, part[0], part[1].T), rest, first[0] @ first[1].T)
 
 
 def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
@@ -233,6 +239,19 @@ def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.a
     return mx.as_strided(x, (B, *size, kh, kw, C), (H * W * C, sy * W * C, sx * C, W * C, C, 1))
 
 
+def _depthwise_form(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> Form:
+    """What is fastest for a kernel of this size and a map of this size."""
+    (B, H, W, C), (out, kh, kw, _) = x.shape, weight.shape
+    same = (out, stride) == (C, (1, 1)) and padding == (kh // 2, kw // 2) and kh * kw % 2
+    if kh * kw < 25:
+        whole_tiles = same and H % TILE == W % TILE == 0 and W >= 16
+        return _depthwise_tiles if whole_tiles else _depthwise_windows
+    if same and H * W <= 64 and B >= 4:
+        return _depthwise_whole
+    places = B * H * W // (stride[0] * stride[1])
+    return _depthwise_tiles if places >= 256 else _depthwise_windows
+
+
 def _depthwise_windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
     """Windows times kernel, then summed."""
     if len(weight) > x.shape[-1]:
@@ -241,25 +260,37 @@ def _depthwise_windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pai
     return (_windows(x, weight, stride, padding) * kernel).sum(axis=(3, 4))
 
 
+def _depthwise_whole(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
+    """A channel of a small map is one matrix product, its kernel at all places at once."""
+    (B, H, W, C), (_, kh, kw, _) = x.shape, weight.shape
+    kernel = mx.pad(weight[..., 0], [(0, 0), (H - 1, H - 1), (W - 1, W - 1)])
+    tall, wide = kernel.shape[1:]
+    middle = (H - 1 + kh // 2) * wide + W - 1 + kw // 2
+    matrix = mx.as_strided(  # input places go forwards, output places backwards
+        kernel, (C, H, W, H, W), (tall * wide, wide, 1, -wide, -1), middle
+    )
+    channels = mx.contiguous(x.reshape(B, H * W, C).transpose(2, 0, 1))
+    y = channels @ matrix.reshape(C, H * W, H * W)
+    return mx.contiguous(y.transpose(1, 2, 0)).reshape(B, H, W, C)
+
+
 TILE = 4  # places a side
 
 
-def _depthwise_tiles(
-    x: mx.array, weight: mx.array, stride: Pair, padding: Pair, exact: bool
-) -> mx.array:
+def _depthwise_tiles(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
     """A channel's tiles of 4 x 4 places are one matrix product with what they depend on.
 
     The matrix has the kernel at 16 places and zeros elsewhere, as many as not for a large
-    kernel: still a third of the time of products and sums one by one. ``exact``: a product
-    for every two rows of what a tile depends on, then their sum.
+    kernel: still a third of the time of products and sums one by one. Of a large map it is
+    a product for every two rows of what a tile depends on, then their sum.
     """
     tall, wide = (
         _Axis(*lengths)
         for lengths in zip(x.shape[1:3], weight.shape[1:3], stride, padding, strict=True)
     )
+    height = 2 if is_large(x) else tall.field
     x = mx.pad(x.transpose(0, 3, 1, 2), [(0, 0), (0, 0), tall.edges, wide.edges])
     matrix = _tile_matrix(weight.reshape(x.shape[1], -1, *weight.shape[1:3]), tall, wide)
-    height = 2 if exact else tall.field
     bands = (slice(i, min(i + height, tall.field)) for i in range(0, tall.field, height))
     y = reduce(
         mx.add,

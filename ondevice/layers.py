@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -28,26 +27,13 @@ def unit(x: mx.array) -> mx.array:
 
 
 class Conv2d(nn.Conv2d):
-    """``nn.Conv2d`` (it is one, to all that look for them) in the form that is fast here.
-
-    ``exact`` is for layers whose errors many others pass on.
-    """
-
-    def __init__(self, *shape: Any, exact: bool = False, **options: Any) -> None:
-        super().__init__(*shape, **options)
-        self.exact = exact
+    """``nn.Conv2d`` (it is one, to all that look for them) in the form that is fast here."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return kernels.conv2d(
-            x,
-            self.weight,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            bias=self.get("bias"),
-            exact=self.exact,
+        y = kernels.conv2d(
+            x, self.weight, self.stride, self.padding, self.dilation, self.groups
         )
+        return y + self.bias if "bias" in self else y
 
 
 class ReLU(nn.Module):
@@ -56,12 +42,8 @@ class ReLU(nn.Module):
 
 
 class GELU(nn.Module):
-    def __init__(self, *, exact: bool = False) -> None:
-        super().__init__()
-        self.exact = exact
-
     def __call__(self, x: mx.array) -> mx.array:
-        return kernels.gelu(x, exact=self.exact)
+        return kernels.gelu(x)
 
 
 def norm_affine(norm: nn.BatchNorm) -> tuple[mx.array, mx.array]:
@@ -135,14 +117,10 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         groups: int = 1,
         padding: Kernel | None = None,
-        *,
-        exact: bool = False,
     ) -> None:
         super().__init__()
         padding = half(kernel) if padding is None else padding
-        self.conv = Conv2d(
-            in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False, exact=exact
-        )
+        self.conv = Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False)
         self.bn = nn.BatchNorm(out_chs)
 
     def __call__(self, x: mx.array) -> mx.array:

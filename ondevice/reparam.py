@@ -49,18 +49,16 @@ class MobileOne(nn.Module):
         super().__init__()
         if fused:
             self.reparam_conv: nn.Module = Conv2d(
-                in_chs, out_chs, kernel, stride, half(kernel), groups=groups, exact=True
+                in_chs, out_chs, kernel, stride, half(kernel), groups=groups
             )
         else:
-            self.conv_kxk: list[nn.Module] = [
-                ConvNorm(in_chs, out_chs, kernel, stride, groups, exact=True)
-            ]
+            self.conv_kxk: list[nn.Module] = [ConvNorm(in_chs, out_chs, kernel, stride, groups)]
             if scale not in (0, kernel):
-                self.conv_scale = ConvNorm(in_chs, out_chs, scale, stride, groups, exact=True)
+                self.conv_scale = ConvNorm(in_chs, out_chs, scale, stride, groups)
             if identity:
                 self.identity = nn.BatchNorm(in_chs)
         self.se = SqueezeExcite(out_chs, se_dim) if se_dim else nn.Identity()
-        self.act = GELU(exact=True) if act else nn.Identity()
+        self.act = GELU() if act else nn.Identity()
 
     def __call__(self, x: mx.array) -> mx.array:
         if "reparam_conv" in self:

@@ -57,13 +57,11 @@ class FastViTConfig(ModelConfig):
 class ConvMlp(nn.Module):
     """A large depthwise convolution, then two 1x1 with a GELU between."""
 
-    def __init__(
-        self, dim: int, hidden: int, kernel: Kernel = 7, *, exact: bool = False
-    ) -> None:
+    def __init__(self, dim: int, hidden: int, kernel: Kernel = 7) -> None:
         super().__init__()
-        self.conv = ConvNorm(dim, dim, kernel, groups=dim, exact=exact)
-        self.fc1 = Conv2d(dim, hidden, 1, exact=exact)
-        self.fc2: nn.Module = Conv2d(hidden, dim, 1, exact=exact)
+        self.conv = ConvNorm(dim, dim, kernel, groups=dim)
+        self.fc1 = Conv2d(dim, hidden, 1)
+        self.fc2: nn.Module = Conv2d(hidden, dim, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
         return self.fc2(kernels.gelu(self.fc1(self.conv(x))))
@@ -116,17 +114,11 @@ class Block(nn.Module):
     """Mixes places, then channels: ``x = token_mixer(x)``, ``x + layer_scale * mlp(x)``."""
 
     def __init__(
-        self,
-        dim: int,
-        hidden: int,
-        token_mixer: nn.Module,
-        kernel: Kernel = 7,
-        *,
-        exact: bool = False,
+        self, dim: int, hidden: int, token_mixer: nn.Module, kernel: Kernel = 7
     ) -> None:
         super().__init__()
         self.token_mixer = token_mixer
-        self.mlp = ConvMlp(dim, hidden, kernel, exact=exact)
+        self.mlp = ConvMlp(dim, hidden, kernel)
         self.layer_scale = mx.ones(dim)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -157,8 +149,7 @@ class Stage(nn.Module):
             mixer: nn.Module = Attention(dim, c.norm) if c.attention[index] else RepMixer(dim)
             if fused and not c.attention[index]:
                 mixer = _depthwise(dim, 3, fused=True)
-            # Two thirds of what FastViTHD's tokens err by would come from the first stages.
-            self.blocks.append(Block(dim, c.mlp_ratio * dim, mixer, exact=index < 2))
+            self.blocks.append(Block(dim, c.mlp_ratio * dim, mixer))
 
     def __call__(self, x: mx.array) -> mx.array:
         for layer in [*self.downsample, self.pos_emb, *self.blocks]:
