@@ -197,12 +197,11 @@ def conv2d(
     groups: int = 1,
 ) -> mx.array:
     """A convolution in the form that suits its kernel and the size of the map."""
-    plain = not is_fast(x) or dilation not in (1, (1, 1))
-    if not plain and groups == 1:
-        return _dense(x, weight, stride, padding)
-    if plain or weight.shape[-1] > 1:
+    has_form = is_fast(x) and dilation in (1, (1, 1)) and 1 in (groups, weight.shape[-1])
+    if not has_form:
         return mx.conv2d(x, weight, stride, padding, dilation, groups)
-    return _depthwise_form(x, weight, stride, padding)(x, weight, stride, padding)
+    form = _dense if groups == 1 else _depthwise_form(x, weight, stride, padding)
+    return form(x, weight, stride, padding)
 
 
 def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
@@ -244,7 +243,7 @@ def _depthwise_form(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) 
     (B, H, W, C), (out, kh, kw, _) = x.shape, weight.shape
     same = (out, stride) == (C, (1, 1)) and padding == (kh // 2, kw // 2) and kh * kw % 2
     if kh * kw < 25:
-        whole_tiles = same and H % TILE == W % TILE == 0 and W >= 16
+        whole_tiles = same and H % TILE == W % TILE == 0 and W >= 16 and not is_large(x)
         return _depthwise_tiles if whole_tiles else _depthwise_windows
     if same and H * W <= 64 and B >= 4:
         return _depthwise_whole
