@@ -73,7 +73,8 @@ def encode(
 
     Rows are in the order of ``paths``, of length 1 with ``normalize``. What is done so far is
     in the folder ``OUT.partial``; after an interruption of any kind, the same call goes on
-    there, and the file has the same bytes. Memory does not depend on how many paths there
+    there, and the file has the same bytes; not if a picture's size or time of change is
+    another by then, which is an OutputError. Memory does not depend on how many paths there
     are. Files that are no usable pictures get no row; ``on_error`` is given each of them at
     the end, by its position and the ImageError. ``on_progress`` is given how many of how many
     files are done, after each batch. With a ``group``, each of its processes does a share,

@@ -2,6 +2,8 @@
 
 ``job.json`` says what is computed, ``paths`` and ``path_ends`` on which files, ``0.rows``,
 ``1.rows``, ... (one a rank) hold the batches that are done, in the order they were.
+``0.states``, ... tell whether the files are what they were, on each rank's machine by its own
+clock: the SHA-256 of all their sizes and times of change.
 """
 
 from __future__ import annotations
@@ -46,21 +48,22 @@ class Paths:
     def __init__(self, folder: Path, prefix: str = "") -> None:
         self._ends, self._text = folder / f"{prefix}path_ends", folder / f"{prefix}paths"
 
-    def write(self, paths: Iterable[str | os.PathLike[str]]) -> tuple[int, str]:
-        """Store ``paths``: how many they are, and their SHA-256."""
+    def write(self, paths: Iterable[str | os.PathLike[str]]) -> tuple[int, str, str]:
+        """Store ``paths``: how many they are, their SHA-256, and that of the files' states."""
         count = end = 0
-        digest = hashlib.sha256()
+        digest, states = hashlib.sha256(), hashlib.sha256()
         with self._text.open("wb") as text, self._ends.open("wb") as ends:
             for path in paths:
                 name = os.fsencode(path) + b"\0"
                 count, end = count + 1, end + len(name)
                 digest.update(name)
+                states.update(_state(path))
                 text.write(name)
                 ends.write(end.to_bytes(8, "little"))
             for file in (text, ends):
                 file.flush()
                 os.fsync(file.fileno())
-        return count, digest.hexdigest()
+        return count, digest.hexdigest(), states.hexdigest()
 
     def read(self, start: int, stop: int) -> list[bytes]:
         """The paths of these positions."""
@@ -85,6 +88,7 @@ class Room:
         self.rank = rank
         self.paths = Paths(self.folder)
         self._job = self.folder / "job.json"
+        self._known = self.folder / f"{rank}.states"
 
     def __enter__(self) -> Room:
         try:
@@ -105,25 +109,33 @@ class Room:
     def list_paths(self, paths: Iterable[str | os.PathLike[str]]) -> tuple[int, str]:
         """Store ``paths``, aside as yet: how many they are, and their SHA-256."""
         try:
-            return Paths(self.folder, f"new{self.rank}.").write(paths)
+            count, digest, self._states = Paths(self.folder, f"new{self.rank}.").write(paths)
+            return count, digest
         except OSError as error:
             raise OutputError(f"cannot write {self.folder}: {error.strerror}") from error
 
     def begin(self, job: Job) -> None:
         """Start ``job``, or go on with it. Raises OutputError if another is unfinished."""
         found = self._read_job()
-        if found and (apart := _differences(found, asdict(job))):
+        if found and (apart := _differences(found, asdict(job)) or self._changed()):
             raise OutputError(
                 f"{self.folder} is an unfinished encode of other {', '.join(apart)}; finish "
                 "it as it was begun, or delete it"
             )
         Paths(self.folder, f"new{self.rank}.").rename(self.paths)
+        _write_synced(self._known, self._states)
         if not found:
             _write_synced(self._job, job.to_json(), f".{self.rank}")
         self.kind = record_type(job.batch_size, job.dim)
         self.batches = -(-job.images // job.batch_size)
         self.seed = zlib.crc32(job.to_json().encode())
-        self.journal.cut(sum(r.nbytes for r in self._whole(self.journal.path)))
+        kept = self._whole(self.journal.path) if found else ()
+        self.journal.cut(sum(record.nbytes for record in kept))
+
+    def _changed(self) -> list[str]:
+        """What is other if the files are not what they were; nothing on a machine new to it."""
+        known = self._known.read_bytes() if self._known.exists() else self._states.encode()
+        return [] if known == self._states.encode() else ["contents of files"]
 
     def _whole(self, path: Path) -> Iterator[Record]:
         return whole_records(path, self.kind, seed=self.seed)
@@ -164,13 +176,22 @@ class Room:
 _CALLED = {"normalized": "scaling", "images": "files", "paths": "files", "dim": "model"}
 
 
+def _state(path: str | os.PathLike[str]) -> bytes:
+    """What changes with a file's contents, and is known without reading them."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return b"none\n"
+    return b"%d %d\n" % (found.st_size, found.st_mtime_ns)
+
+
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     wanted = json.loads(json.dumps(wanted))
     names = [_CALLED.get(k, k) for k, v in wanted.items() if found.get(k) != v]
     return list(dict.fromkeys(names))
 
 
-def _write_synced(path: Path, text: str, suffix: str) -> None:
+def _write_synced(path: Path, text: str, suffix: str = ".new") -> None:
     partial = path.with_name(path.name + suffix)
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)

@@ -23,6 +23,7 @@ from .errors import ConfigError, UnknownModelError, WeightsError, printable
 from .hub import fetch, mention_license
 from .labels import with_labels
 from .output import replacing
+from .packed import unpack
 from .registry import ModelSpec, model_spec
 from .safetensors import read_safetensors, write_safetensors
 
@@ -184,11 +185,12 @@ def load_weights(
     """Put ``weights`` into ``model``, all of them or none, as the type its parameters have.
 
     Convolution kernels are given as torch stores them (output, input, height, width), or as
-    MLX does with ``mlx_layout``. Raises WeightsError that lists every missing, unexpected,
-    misshapen or non-finite array.
+    MLX does with ``mlx_layout``. What MLX quantized is unpacked for a layer that is not.
+    Raises WeightsError that lists every missing, unexpected, misshapen or non-finite array.
     """
     wanted: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     layers = dict(model.named_modules())
+    weights = unpack(weights, layers)
     problems = _list("missing", wanted.keys() - weights.keys())
     problems += _list("unexpected", weights.keys() - wanted.keys())
     fitted = []

@@ -23,6 +23,27 @@ IMAGE = {"embed_dim": (32, 32, 64, 64), "depth": (1, 1, 1, 1), "num_classes": 16
 TEXT = {"width": 64, "heads": 2, "depth": 2, "embed_dim": 16}
 
 
+SPLIT = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|"
+    r"[^\s\p{L}\p{N}]+"
+)
+NORMALIZERS = [
+    {"type": "NFC"},
+    {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+    {"type": "Lowercase"},
+]
+PRETOKENIZERS = [
+    {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Removed", "invert": True},
+    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True},
+]
+TRUNCATION = {
+    "direction": "Right",
+    "max_length": 9,
+    "strategy": "LongestFirst",
+    "stride": 0,
+}
+
+
 def tokenizer_json() -> dict:
     """As OpenAI's, but for the size of its vocabulary."""
     alphabet = _byte_alphabet()
@@ -30,51 +51,13 @@ def tokenizer_json() -> dict:
     words = [*alphabet, *(c + "</w>" for c in alphabet), *merged]
     special = ["<|startoftext|>", "<|endoftext|>"]
     vocab = {word: i for i, word in enumerate([*words, *special])}
-    split = (
-        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|"
-        r"[^\s\p{L}\p{N}]+"
-    )
     return {
         "version": "1.0",
-        "truncation": {
-            "direction": "Right",
-            "max_length": 9,
-            "strategy": "LongestFirst",
-            "stride": 0,
-        },
+        "truncation": TRUNCATION,
         "padding": None,
-        "added_tokens": [
-            {
-                "id": vocab[token],
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for token in special
-        ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                {"type": "NFC"},
-                {"type": "Replace", "pattern": {"Regex": "\\s+"}, "content": " "},
-                {"type": "Lowercase"},
-            ],
-        },
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": split},
-                    "behavior": "Removed",
-                    "invert": True,
-                },
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True},
-            ],
-        },
+        "added_tokens": [_special_token(vocab[token], token) for token in special],
+        "normalizer": {"type": "Sequence", "normalizers": NORMALIZERS},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": PRETOKENIZERS},
         "post_processor": None,
         "decoder": None,
         "model": {
@@ -87,6 +70,11 @@ def tokenizer_json() -> dict:
             "merges": MERGES,
         },
     }
+
+
+def _special_token(number: int, token: str) -> dict:
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": token, **plain, "special": True}
 
 
 def _byte_alphabet() -> list[str]:

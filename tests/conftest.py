@@ -15,3 +15,19 @@ def ondevice_(capsys):
         return status, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture(scope="session")
+def vlm_folder(tmp_path_factory):
+    """The files of a tiny FastVLM."""
+    from .vlm import tiny
+
+    return tiny.write(tmp_path_factory.mktemp("vlm") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def vlm(vlm_folder):
+    """A tiny FastVLM that sees pictures as four tokens."""
+    from ondevice.vlm import Vision
+
+    return ondevice.load_vlm(vlm_folder, vision=Vision(size=128))

@@ -300,6 +300,25 @@ def test_other_weights_of_the_same_model_are_refused(model, photos, tmp_path):
         encode(other, photos, tmp_path / "e.npz", batch_size=2)
 
 
+@pytest.mark.parametrize("change", ["contents", "time", "gone"])
+def test_files_that_changed_meanwhile_are_refused(model, photos, tmp_path, change):
+    """Rows of what the files were would stand among rows of what they are."""
+    start(model, photos, tmp_path / "e.npz", batches=1)
+    if change == "time":
+        os.utime(photos[0], ns=(0, 1))
+    else:
+        os.unlink(photos[0])
+    if change == "contents":
+        Image.new("RGB", (40, 32)).save(photos[0])
+    with pytest.raises(OutputError, match="of other contents of files; finish it as it was"):
+        encode(model, photos, tmp_path / "e.npz", batch_size=2)
+    if change != "time":  # with the folder deleted, but for its rows
+        (tmp_path / "e.npz.partial" / "job.json").unlink()
+        whole = encode(model, photos, tmp_path / "whole.npz", batch_size=2).out.read_bytes()
+        encode(model, photos, tmp_path / "e.npz", batch_size=2)
+        assert (tmp_path / "e.npz").read_bytes() == whole
+
+
 def test_a_damaged_job_is_one_line(model, photos, tmp_path):
     start(model, photos, tmp_path / "e.npz", batches=1)
     (tmp_path / "e.npz.partial" / "job.json").write_text("{")

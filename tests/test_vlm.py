@@ -11,23 +11,11 @@ import pytest
 
 import ondevice
 from ondevice.errors import ConfigError
-from ondevice.vlm import Vision
 
 from .parity import weightgen
 from .parity.cases import Case
 from .vlm import tiny
 from .vlm.golden import FILE, positions
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny.write(tmp_path_factory.mktemp("vlm") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def vlm(folder):
-    return ondevice.load_vlm(folder, vision=Vision(size=128))
-
 
 # --- the numbers of transformers
 

@@ -13,7 +13,6 @@ import mlx.core as mx
 import pytest
 from PIL import Image
 
-import ondevice
 from ondevice.cli import run
 from ondevice.errors import ConfigError, ImageError
 from ondevice.safetensors import read_safetensors
@@ -25,16 +24,6 @@ from .vlm import tiny
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tiny.write(tmp_path_factory.mktemp("vlm") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def vlm(folder):
-    return ondevice.load_vlm(folder, vision=Vision(size=128))
-
-
 @pytest.fixture
 def photo(tmp_path):
     Image.fromarray(tiny.picture()).save(tmp_path / "photo.png")
@@ -42,11 +31,11 @@ def photo(tmp_path):
 
 
 @pytest.fixture
-def ondevice_(capsys, folder):
+def ondevice_(capsys, vlm_folder):
     """Run a command line with the tiny model: its exit status, stdout, stderr."""
 
     def call(*args):
-        status = run([*args, "--model", str(folder)])
+        status = run([*args, "--model", str(vlm_folder)])
         return status, *capsys.readouterr()
 
     return call
@@ -63,8 +52,8 @@ def test_describe_prints_the_answer_as_it_comes(ondevice_, photo, vlm, monkeypat
 
 
 @pytest.mark.parametrize("command", ["show", "classify"])
-def test_commands_for_other_models_say_what_takes_it(command, folder, photo, capsys):
-    args = {"show": [str(folder)], "classify": [photo, "--model", str(folder)]}
+def test_commands_for_other_models_say_what_takes_it(command, vlm_folder, photo, capsys):
+    args = {"show": [str(vlm_folder)], "classify": [photo, "--model", str(vlm_folder)]}
     assert run([command, *args[command]]) == 2
     err = capsys.readouterr().err
     assert "config.json cannot be used: it is a FastVLM's; `ondevice describe" in err
@@ -159,9 +148,9 @@ def test_bench_vlm_refuses_what_reduces_nothing(ondevice_, photo, tokens):
     assert f"--tokens {tokens} reduces nothing: these sizes make 16 at most" in err
 
 
-def test_a_fastvlm_is_exported_as_apples_app_calls_it(folder, tmp_path, capsys):
+def test_a_fastvlm_is_exported_as_apples_app_calls_it(vlm_folder, tmp_path, capsys):
     path = tmp_path / "encoder.mlpackage"
-    assert run(["export", str(folder), "--size", "64", "--out", str(path), "--json"]) == 0
+    assert run(["export", str(vlm_folder), "--size", "64", "--out", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outputs"] == "image_features"
 
 
@@ -199,9 +188,9 @@ def test_encode_refuses_sizes_that_cannot_be(ondevice_, photo, tmp_path, args, s
     assert (status, err.count("\n"), said in err) == (2, 1, True)
 
 
-def test_tokens_are_written_as_they_come(folder, photo, tmp_path):
+def test_tokens_are_written_as_they_come(vlm_folder, photo, tmp_path):
     """A thousand pictures take no more memory than one: on the disk before the next is read."""
-    tower, vision = load_vision(folder, dtype=mx.bfloat16), Vision(size=64)
+    tower, vision = load_vision(vlm_folder, dtype=mx.bfloat16), Vision(size=64)
     sizes = []
 
     def paths():
@@ -216,9 +205,10 @@ def test_tokens_are_written_as_they_come(folder, photo, tmp_path):
     assert mx.array_equal(arrays["tokens"][39], arrays["tokens"][0])
 
 
-def test_tokens_may_be_the_encoders(folder, photo, vlm, tmp_path):
+def test_tokens_may_be_the_encoders(vlm_folder, photo, vlm, tmp_path):
     out, vision = tmp_path / "t.safetensors", Vision(size=128, tokens=1)
-    assert write_tokens(load_vision(folder), [photo], out, vision=vision, projected=False) == 1
+    tower = load_vision(vlm_folder)
+    assert write_tokens(tower, [photo], out, vision=vision, projected=False) == 1
     arrays, _ = read_safetensors(out)
     assert mx.array_equal(arrays["tokens"], vlm.encoder_tokens(photo, vision=vision))
     with pytest.raises(ConfigError, match=r"has to end with \.safetensors"):
@@ -231,8 +221,8 @@ def test_tokens_may_be_the_encoders(folder, photo, vlm, tmp_path):
 # --- from the hub's cache to a package
 
 
-def test_from_the_hubs_cache_to_an_answer_and_a_package(folder, photo, tmp_path):
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+def test_from_the_hubs_cache_to_an_answer_and_a_package(vlm_folder, photo, tmp_path):
+    files = {path.name: path.read_bytes() for path in vlm_folder.iterdir()}
     put(tmp_path / "home" / "hub", files, repo="apple/FastVLM-0.5B", commit=COMMIT)
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
 
@@ -256,7 +246,7 @@ def test_from_the_hubs_cache_to_an_answer_and_a_package(folder, photo, tmp_path)
     wanted = ("--image-features", "--projected", "--size", "128", "--out", str(path))
     report = command("export", "apple/FastVLM-0.5B", *wanted)
     assert (report["license"], report["outputs"]) == ("apple-amlr", "image_features, projected")
-    check_package(path, folder, photo)
+    check_package(path, vlm_folder, photo)
     gate = ("--gate", "psnr_db=55", "--no-ladder")
     assert command("verify", str(path), "--model", "apple/FastVLM-0.5B", *gate)["passed"]
 

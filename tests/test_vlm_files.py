@@ -135,6 +135,81 @@ def test_the_licence_is_said_once(arrays, tmp_path, caplog):
     assert "apple-amlr" in line
 
 
+# --- encoder and projector as MLX quantizes
+
+
+def mixed(key):
+    """Bits of each layer, of encoder and projector alone."""
+    return ("vision_tower" in key or "projector" in key) and (4 if "qkv" in key else 8)
+
+
+def tokens(folder, arrays):
+    tower = load_vision(tiny.write(folder, arrays))
+    return tower.embed(tiny.picture(), Vision(size=128), Clock())[0]
+
+
+@pytest.mark.parametrize("scales", [mx.float32, mx.bfloat16])
+def test_a_quantized_encoder_is_what_its_numbers_say(scales, arrays, wanted, tmp_path):
+    packed = {
+        k: v.astype(scales) if k.endswith((".scales", ".biases")) else v
+        for k, v in tiny.quantized(arrays, mixed).items()
+    }
+    stems = [k for k in packed if k.endswith(".scales")]
+    assert sum("vision_tower" in k for k in stems) == 16
+    assert sum("projector" in k for k in stems) == 2
+    found = tokens(tmp_path / "packed", packed)
+    assert mx.array_equal(found, tokens(tmp_path / "by hand", tiny.unpacked(packed)))
+    assert 1e-4 < relative_error(found, wanted[0]) < 0.05
+
+
+QKV = "vision_tower.vision_model.network.7.0.token_mixer.qkv"
+UNFIT = {  # of a layer of 64 inputs: codes (192, 8), scales and biases (192, 2)
+    "fewer scales": ("scales", lambda x: x[:, :1], r"scales \(192, 1\)"),
+    "fewer biases": ("biases", lambda x: x[:4], r"biases \(4, 2\)"),
+    "fewer codes": ("weight", lambda x: x[:, :7], r"weight \(192, 7\)"),
+    "fewer rows": ("weight", lambda x: x[:8], r"weight \(8, 8\)"),
+    "wrong type": ("weight", lambda x: x.astype(mx.int32), "of mlx.core.int32"),
+    "one number": ("weight", lambda x: x[0, 0], r"weight \(\)"),
+    "no numbers": ("scales", lambda x: x[:, :0], r"scales \(192, 0\)"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_codes_and_scales_that_do_not_fit_are_refused_in_a_line(case, arrays, tmp_path):
+    part, change, said = UNFIT[case]
+    packed, key = tiny.quantized(arrays, mixed), f"{QKV}.{part}"
+    folder = tiny.write(tmp_path, changed(packed, key, change(packed[key])))
+    said = rf"do not fit together: stages\.3\.\S+qkv has .*{said}.* for 64 inputs; convert"
+    with pytest.raises(WeightsError, match=said) as error:
+        load_vision(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("weight", r"qkv has scales \(192, 2\) of \S+, biases \(192, 2\) of \S+ for 64"),
+        ("biases", r"qkv has weight \(192, 8\) of .*, scales \(192, 2\) of \S+ for 64"),
+        ("scales", r"unexpected 1: stages\.3\.\S+qkv\.biases; .*has shape \(192, 8\)"),
+    ],
+)
+def test_codes_scales_and_biases_go_together(part, said, arrays, tmp_path):
+    packed = tiny.quantized(arrays, mixed)
+    with pytest.raises(WeightsError, match=said):
+        load_vision(tiny.write(tmp_path, without(packed, f"{QKV}.{part}")))
+
+
+@pytest.mark.parametrize(
+    ("bits", "group", "mode"), [(4, 16, "nvfp4"), (4, 32, "mxfp4"), (8, 32, "mxfp8")]
+)
+def test_scales_of_eight_bits_are_understood(bits, group, mode, arrays, wanted, tmp_path):
+    packed = tiny.mlx_vlm(arrays)
+    weight = packed[f"{QKV}.weight"]
+    given = mx.quantize(weight, group_size=group, bits=bits, mode=mode)
+    packed |= {f"{QKV}.{k}": v for k, v in zip(("weight", "scales"), given, strict=True)}
+    assert 1e-4 < relative_error(tokens(tmp_path, packed), wanted[0]) < 0.05
+
+
 # --- what is no FastVLM
 
 
@@ -244,14 +319,11 @@ def test_without_mlx_lm_the_extra_is_named(monkeypatch, tmp_path):
         ondevice.load_vlm(tmp_path)
 
 
-def test_the_encoder_needs_no_mlx_lm_unless_it_is_to_unpack(arrays, tmp_path, monkeypatch):
+def test_the_encoder_needs_no_mlx_lm(arrays, tmp_path, monkeypatch):
     wanted = load(tiny.write(tmp_path / "a", arrays)).encode_image(tiny.picture())
-    tiny.write(tmp_path / "b", tiny.quantized(arrays))
     monkeypatch.setitem(sys.modules, "mlx_lm", None)
-    vision, tower = Vision(size=128), load_vision(tmp_path / "a")
-    assert mx.array_equal(tower.embed(tiny.picture(), vision, Clock())[0], wanted)
-    with pytest.raises(ConfigError, match=r"pip install 'ondevice\[vlm\]'"):
-        load_vision(tmp_path / "b")
+    assert mx.array_equal(tokens(tmp_path / "a", arrays), wanted)
+    assert relative_error(tokens(tmp_path / "b", tiny.quantized(arrays, mixed)), wanted) < 0.05
 
 
 def test_the_encoder_of_the_largest_is_taken_out_of_its_many_files(

@@ -23,9 +23,8 @@ RNG = np.random.default_rng(1)
 
 
 @pytest.fixture(scope="module")
-def vlm(tmp_path_factory):
-    folder = tiny.write(tmp_path_factory.mktemp("vlm") / "tiny")
-    return ondevice.load_vlm(folder, vision=Vision(size=256))
+def vlm(vlm_folder):
+    return ondevice.load_vlm(vlm_folder, vision=Vision(size=256))
 
 
 def wave(side: int, *frequencies: int) -> mx.array:

@@ -1,7 +1,7 @@
 """FastVLM's files: what a folder needs, whose every array is, what the config says.
 
-Four layouts are known: Apple's, transformers', mlx-vlm's (with a quantized language model,
-if they like), and the folders of Apple's app, whose encoder is a Core ML package.
+Four layouts are known: Apple's, transformers', mlx-vlm's (quantized in any of its parts, if
+they like), and the folders of Apple's app, whose encoder is a Core ML package.
 """
 
 from __future__ import annotations

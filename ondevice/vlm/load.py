@@ -159,26 +159,8 @@ def _projector(arrays: Mapping[str, mx.array], in_dim: int, dtype: mx.Dtype) -> 
     named = {f"{ours[k[0]]}{k[1:]}": v for k, v in arrays.items()}
     projector = Projector(in_dim, named["linear_1.bias"].size)
     projector.set_dtype(dtype)
-    load_weights(projector, _dequantized(named, projector))
+    load_weights(projector, named)
     return projector
-
-
-def _dequantized(arrays: dict[str, mx.array], projector: nn.Module) -> dict[str, mx.array]:
-    """Matrices that mlx-vlm quantized, as they were but for the rounding."""
-    packed = [k.removesuffix(".scales") for k in arrays if k.endswith(".scales")]
-    if not packed:
-        return arrays
-    _require_mlx_lm()
-    from mlx_lm.utils import infer_quant_config
-
-    plain = {k: v for k, v in arrays.items() if not k.endswith((".scales", ".biases"))}
-    for path in packed:
-        config = infer_quant_config(path, projector[path], arrays)
-        weight, scales = arrays[f"{path}.weight"], arrays[f"{path}.scales"]
-        plain[f"{path}.weight"] = mx.dequantize(
-            weight, scales, arrays.get(f"{path}.biases"), **config
-        )
-    return plain
 
 
 def _language(config: Mapping[str, Any], parts: Parts, folder: Path) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +151,36 @@ def mlx_vlm(arrays: dict[str, mx.array]) -> dict[str, mx.array]:
     )
 
 
-def quantized(arrays: dict[str, mx.array]) -> dict[str, mx.array]:
-    """mlx-vlm's, with eight-bit matrices outside the encoder."""
+def eight_bits_outside_the_encoder(key: str) -> int:
+    return 0 if "vision_tower" in key else 8
+
+
+def quantized(
+    arrays: dict[str, mx.array], bits: Callable[[str], int] = eight_bits_outside_the_encoder
+) -> dict[str, mx.array]:
+    """mlx-vlm's, with linear layers and 1x1 convolutions in as many bits; 0: as they are."""
     found = {}
     for key, array in mlx_vlm(arrays).items():
         found[key] = array
-        if array.ndim == 2 and "vision_tower" not in key:
-            parts = mx.quantize(array, group_size=32, bits=8)
+        pointwise = array.size == array.shape[0] * array.shape[-1] and array.ndim > 1
+        if pointwise and key.endswith("weight") and array.shape[-1] % 32 == 0 and bits(key):
+            parts = mx.quantize(array, group_size=32, bits=bits(key))
             stem = key.removesuffix(".weight")
             found |= dict(zip((key, f"{stem}.scales", f"{stem}.biases"), parts, strict=True))
+    return found
+
+
+def unpacked(arrays: dict[str, mx.array]) -> dict[str, mx.array]:
+    """What ``quantized`` packed in 4 or 8 bits, by the definition: scale * code + bias."""
+    found = {k: v for k, v in arrays.items() if not k.endswith((".scales", ".biases"))}
+    for key in (k for k in arrays if k.endswith(".scales")):
+        stem = key.removesuffix(".scales")
+        words, scales, biases = (arrays[f"{stem}.{p}"] for p in ("weight", "scales", "biases"))
+        bits = words.shape[-1] // scales.shape[-1]  # as many words as bits make a group of 32
+        codes = words[..., None] >> mx.arange(0, 32, bits, dtype=mx.uint32) & (2**bits - 1)
+        codes = codes.reshape(*scales.shape, 32).astype(mx.float32)
+        groups = codes * scales[..., None] + biases[..., None]
+        found[f"{stem}.weight"] = groups.flatten(-2)
     return found
 
 

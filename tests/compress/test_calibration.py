@@ -1,0 +1,166 @@
+"""What sample inputs say of layers, and of the range of each value."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+
+from converters import export
+from converters.compress.activations import RANGES, Range, mse, range_of
+from converters.compress.apply import Compression, compress_graph
+from converters.compress.calibrate import calibrate, layers, measure
+from converters.compress.plan import in_mlx
+from converters.compress.recipe import CompressionRecipe, Rule
+from converters.evaluate import evaluate
+from ondevice import create_model
+from ondevice.errors import ConfigError, ImageError
+
+from .odd import SHAPE, exported, physical, specified
+
+
+def test_statistics_come_from_every_sample_in_any_order(odd, samples):
+    """coremltools 9.0 keeps the range of the last sample only."""
+    loud = [*samples[:8], *(x * 9 for x in samples[8:])]
+    _, interface = physical(odd)
+    first, second = (measure(calibrate(interface, x)) for x in (loud, loud[::-1]))
+    for path, found in first.items():
+        np.testing.assert_allclose(found.moments, second[path].moments, rtol=1e-3, atol=1e-3)
+    assert first["stem.weight"].values.max() == pytest.approx(np.max(loud), rel=0.1)
+
+
+def test_statistics_are_of_what_a_channels_first_weight_meets(odd, samples):
+    """For every layer: W H W^T is the mean square of the layer's output before its bias."""
+    graph, interface = physical(odd)
+    calibration = calibrate(interface, samples)
+    found = measure(calibration)
+    nodes = dict(layers(calibration.graph))
+    assert nodes.keys() == found.keys() == {
+        "stem.weight", "depthwise.weight", "wide.weight", "grouped.weight", "qkv.weight",
+        "head.weight",
+    }  # fmt: skip
+    keep = {n.output.name for n in nodes.values()}
+    for path, statistics in found.items():
+        if path == "stem.weight":  # 144 places: only some of them are counted
+            continue
+        node, groups = nodes[path], len(statistics.means)
+        outputs = []
+        for batch in calibration.batches:
+            y = np.array(evaluate(calibration.graph, *batch, keep=keep)[node.output.name])
+            bias = calibration.graph.constants[node.inputs[2]] if len(node.inputs) > 2 else 0
+            outputs.append((y - bias).reshape(-1, y.shape[-1]))
+        if path in {"depthwise.weight", "wide.weight", "qkv.weight"}:
+            continue  # more than 64 places as well
+        wanted = np.square(np.concatenate(outputs)).mean(axis=0)
+        rows = graph.constants[path].reshape(groups, -1, statistics.means.shape[1])
+        got = ((rows @ statistics.moments) * rows).sum(axis=-1).ravel()
+        np.testing.assert_allclose(got, wanted, rtol=1e-3)
+
+
+def test_biases_make_up_for_the_mean(odd, samples):
+    graph, interface = physical(odd)
+    statistics = measure(calibrate(interface, samples))
+    recipe = CompressionRecipe((Rule("*", "palettize", bits=2, rounding="nearest"),))
+    result = compress_graph(graph, recipe, target="iOS17", statistics=statistics)
+    means = statistics["head.weight"].means[0]
+    before, after = (
+        g.constants["head.weight"] @ means + g.constants["head.bias"]
+        for g in (graph, result.graph)
+    )
+    np.testing.assert_allclose(before, after, atol=1e-3)
+
+
+def test_compressed_weights_go_back_to_mlxs_layout(odd, samples):
+    graph, interface = physical(odd)
+    calibration = calibrate(interface, samples)
+    untouched = in_mlx(calibration.graph, Compression(graph))
+    assert len(untouched) == 11
+    for name, value in untouched.items():
+        np.testing.assert_array_equal(value, calibration.graph.constants[name])
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ([], "needs calibration images"),
+        ([np.ones(SHAPE, np.float32)] * 3, "give 8 or more"),
+        ([np.zeros(SHAPE, np.float32)] * 9, "one value everywhere"),
+        ([np.ones((1, 5, 5, 3), np.float32)] * 9, "the model takes"),
+    ],
+)
+def test_calibration_that_says_nothing_is_refused(odd, tmp_path, bad, said):
+    with pytest.raises(ConfigError, match=said):
+        exported(odd, tmp_path / "a.mlpackage", recipe="w8a8", calibration=bad)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_that_cannot_be_read_are_named(tmp_path):
+    model = create_model("shvit_nano.cifar10", pretrained=True)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    paths = [tmp_path / "broken.jpg", tmp_path / "missing.jpg"]
+    with pytest.raises(ImageError, match=r"broken\.jpg.*missing\.jpg"):
+        export(model, tmp_path / "a.mlpackage", recipe="int8", calibration=paths)
+    assert not (tmp_path / "a.mlpackage").exists()
+
+
+# Activations.
+
+
+def test_activations_are_rounded_in_front_of_layers_only(odd, samples, tmp_path):
+    package, _ = exported(odd, tmp_path / "a.mlpackage", recipe="w8a8", calibration=samples)
+    made = {o.name: op for op in specified(package) for o in op.outputs}
+
+    def source(op, name):
+        return made.get(op.inputs[name].arguments[0].name)
+
+    rounded = [op for op in specified(package) if op.type == "dequantize"]
+    assert rounded
+    for op in specified(package):
+        if op.type in {"gelu", "relu", "softmax", "add", "matmul", "layer_norm"}:
+            inputs = [
+                source(op, k) for k in op.inputs if op.inputs[k].arguments[0].name in made
+            ]
+            assert not [i for i in inputs if i is not None and i.type == "dequantize"]
+        if op.type == "conv":
+            assert source(op, "x").type == "dequantize"
+    assert all(source(op, "input").type == "quantize" for op in rounded)
+
+
+def test_a_residual_read_by_two_layers_is_rounded_once(samples, tmp_path):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 96, 1), nn.Conv2d(3, 96, 1)
+
+        def __call__(self, x):
+            return self.a(x) + self.b(x)
+
+    model = Two().eval()
+    mx.eval(model.parameters())
+    package, _ = exported(model, tmp_path / "a.mlpackage", recipe="w8a8", calibration=samples)
+    assert package.operations.count("quantize") == 1
+
+
+@pytest.mark.parametrize("method", RANGES)
+def test_a_range_rounds_a_bell_to_within_a_percent(method):
+    values = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
+    found = RANGES[method](values)
+    assert np.square(values - found.rounded(values)).mean() < 1e-3
+
+
+def test_a_range_without_outliers_is_finer():
+    values = np.random.default_rng(0).standard_normal(50_000).astype(np.float32)
+    values[0] = 60
+    least = mse(values)
+    assert (
+        np.square(values - least.rounded(values)).sum()
+        <= np.square(values - RANGES["minmax"](values).rounded(values)).sum()
+    )
+    assert RANGES["percentile"](values).scale < range_of(-4, 60).scale / 3
+
+
+def test_what_is_never_negative_uses_all_codes():
+    found = range_of(0, 2.55)
+    assert found == Range(pytest.approx(0.01, rel=1e-2), -128)
+    assert found.rounded(np.array([0.0, 2.55])) == pytest.approx([0, 2.55], rel=1e-2)

@@ -1,0 +1,85 @@
+"""The report of a comparison, as a page and as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from converters.coreml.inspect import inspect
+from converters.html import to_html, write_html
+from ondevice.errors import OutputError
+
+from .page import Checked
+
+
+def test_the_page_has_the_figures_and_loads_nothing(report, package):
+    text = to_html(report, inspect(package))
+    page = Checked(text)
+    assert page.links == []
+    assert "script" not in page.tags
+    assert "http" not in text.replace(report.package, "").split("<h2>Package")[0]
+    for step in report.steps:
+        assert f"{step.comparisons[0].psnr_db:.1f}" in page.text
+        assert step.name in page.text
+    assert page.tags.count("polyline") == 3
+    assert page.tags.count("circle") == sum(len(step.trail) for step in report.steps)
+    for word in ("passed", "mit", "image 3", "173 operations", "coremltools 9.0", "gate 55 dB"):
+        assert word in page.text
+
+
+def test_the_page_marks_where_the_error_jumps(failed, package):
+    text = to_html(failed, inspect(package))
+    Checked(text)
+    assert text.count('class="mark"') == 1
+    assert "conv stages_1_blocks_0_conv" in text
+    assert "failed" in text
+
+
+def test_names_from_a_strangers_package_are_only_text(report, package):
+    evil = "<script>alert(1)</script>"
+    found = replace(inspect(package), metadata={evil: evil, "ondevice.versions": "[1"})
+    text = to_html(replace(report, package=evil, notes=(evil,)), found)
+    assert "script" not in Checked(text).tags
+
+
+def test_the_page_shows_what_a_mac_measured(report, package):
+    unit = {"units": "CPU_AND_NE", "first_load_ms": 310.0, "median_ms": 1.25, "spread_ms": 0.1}
+    unit |= {"placement": {"Neural Engine": 170, "CPU": 3}, "fallen_off": ["cast image_cast"]}
+    page = Checked(
+        to_html(replace(report, device={"name": "Apple M2", "units": [unit]}), inspect(package))
+    )
+    for word in ("Apple M2", "310.0", "1.25", "Neural Engine 170, CPU 3", "cast image_cast"):
+        assert word in page.text
+
+
+def test_the_page_is_written_whole_or_not_at_all(report, package, tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    write_html(report, package, path)
+    before = path.read_text(encoding="utf-8")
+    with pytest.raises(OutputError, match="--force"):
+        write_html(report, package, path)
+    monkeypatch.setattr("converters.html.to_html", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_html(report, package, path, force=True)
+    assert path.read_text(encoding="utf-8") == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_has_a_stable_shape(report):
+    found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert found.keys() == {
+        *("model", "package", "images", "steps", "problems", "notes", "versions", "device"),
+        *("passed", "failures"),
+    }
+    step = found["steps"][-1]
+    assert step.keys() == {
+        *("name", "precision", "backend", "package_bytes", "comparisons", "gates", "trail"),
+        *("passed", "failures", "worst_image", "jump"),
+    }
+    assert step["trail"][0].keys() == {"name", "op", "before_db", "after_db"}
+    assert step["comparisons"][0].keys() == {
+        *("output", "cosine", "psnr_db", "max_error", "relative_error", "finite"),
+        *("worst_image", "top1_agreement", "top5_agreement", "per_image"),
+    }
