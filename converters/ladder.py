@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 KNOWN = ("float32", "float16")
 # What a package's metadata say it was made with.
-RECORDED = ("target", "attention", "gelu")
+RECORDED = ("target", "attention", "gelu", "input")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import ondevice
+from converters.coreml.loaded import load_package
 from ondevice.cli import run
 from ondevice.errors import ConfigError, ImageError
 from ondevice.safetensors import read_safetensors
@@ -23,6 +24,7 @@ from .test_hub import COMMIT, put
 from .vlm import tiny
 
 ROOT = Path(__file__).parents[1]
+FLOAT32 = 65568  # of Core ML's ArrayFeatureType
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +165,23 @@ def test_a_fastvlm_is_exported_as_apples_app_calls_it(folder, tmp_path, capsys):
     path = tmp_path / "encoder.mlpackage"
     assert run(["export", str(folder), "--size", "64", "--out", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outputs"] == "image_features"
+
+
+def test_apples_app_gets_float32_arrays_both_ways(folder, tmp_path, capsys):
+    """FastVLM.swift: ``prediction(images:)`` of an array, ``image_features`` as Float."""
+    path = tmp_path / "fastvithd.mlpackage"
+    args = ("--input", "array", "--size", "128", "--out", str(path), "--json")
+    assert run(["export", str(folder), *args]) == 0
+    spec = load_package(path).saved.spec.description
+    (given,), (result,) = spec.input, spec.output
+    found = [(f.name, f.type.multiArrayType) for f in (given, result)]
+    assert [(name, tuple(a.shape), a.dataType) for name, a in found] == [
+        ("images", (1, 3, 128, 128), FLOAT32),
+        ("image_features", (1, 4, 256), FLOAT32),
+    ]
+    assert given.shortDescription.endswith("as (levels / 255 - [0, 0, 0]) / [1, 1, 1]")
+    assert run(["verify", str(path), "--model", str(folder)]) == 0
+    assert "passed" in capsys.readouterr().out
 
 
 def test_encode_writes_all_tokens(ondevice_, photo, vlm, tmp_path):

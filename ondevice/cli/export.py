@@ -19,6 +19,7 @@ TARGETS = ("iOS16", "iOS17", "iOS18")
 PRECISIONS = ("float16", "float32")
 ATTENTION = ("matmul", "per-head", "fused")
 GELU = ("exact", "tanh")
+INPUTS = ("image", "array")
 OUTPUTS = {
     "embed": "embedding",
     "features": "features",
@@ -38,6 +39,13 @@ OUTPUTS = {
 )
 @click.option("--attention", type=click.Choice(ATTENTION), default="matmul", show_default=True)
 @click.option("--gelu", type=click.Choice(GELU), default="exact", show_default=True)
+@click.option(
+    "--input",
+    type=click.Choice(INPUTS),
+    default="image",
+    show_default=True,
+    help="As a picture, or a float32 array, normalized outside, as Apple's FastVLM app has it.",
+)
 @click.option(
     "--size",
     type=click.IntRange(min=1),
