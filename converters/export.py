@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import islice
@@ -42,6 +42,7 @@ def export(
     precision: str = "float16",
     attention: str = "matmul",
     gelu: str = "exact",
+    input: str = "image",
     size: int | Sequence[int] | None = None,
     outputs: Sequence[str] = ("logits",),
     input_names: Sequence[str] = (),
@@ -60,7 +61,9 @@ def export(
     (with the checkpoint's normalization inside), ``outputs`` come out: any of ``logits`` (with
     labels), ``embedding``, ``features`` (one map a stage, channels-first) and ``tokens``;
     ``size`` replaces the native input size. Several sizes become one package with a function
-    each (``size_256``) that share their weights, from iOS18 on.
+    each (``size_256``) that share their weights, from iOS18 on. With ``input="array"`` the
+    picture goes in as ``images``, a float32 array (1, 3, H, W) that the caller has normalized
+    with the contract's mean and std, and all that comes out is float32.
 
     ``export(text_encoder, path)`` takes a CLIP's text encoder: token numbers (1, 77) go in as
     ``text``, the unit vector ``embedding`` comes out.
@@ -83,20 +86,9 @@ def export(
     *example, path = where
     settings = Settings(target=target, precision=precision, attention=attention, gelu=gelu)
     path = _check(path, settings, sizes := _sizes(size))
-    if example:
-        interface = array_interface(
-            model, example[0], input_names=input_names, output_names=output_names
-        )
-        interfaces = [interface]
-        metadata = {"description": f"{type(model).__name__}, exported from MLX"}
-    elif isinstance(model, TextTower):
-        interfaces = [text_interface(model)]
-        metadata = describe_text(model)
-    else:
-        if not isinstance(model, ImageModel):
-            raise ConfigError("export(module, example_inputs, path) needs example inputs here")
-        interfaces = [image_interface(model, outputs=outputs, size=n) for n in sizes]
-        metadata = describe_model(model, size=sizes[0])
+    names = {"input_names": input_names, "output_names": output_names}
+    chosen = {"input": input, "outputs": outputs}
+    interfaces, metadata = _interfaces(model, example, names, sizes, chosen)
     request = Request(recipe, calibration, budget, min_agreement, account, front)
     metadata |= versions(settings)
     with old_objects_at_rest(), replacing(path, force=force, marker="Manifest.json") as partial:
@@ -120,6 +112,31 @@ def _check(path: str | Path, settings: Settings, sizes: Sequence[int | None]) ->
     if problems:
         raise ConfigError("; ".join(problems))
     return path
+
+
+def _interfaces(
+    model: nn.Module,
+    example: Sequence[Any],
+    names: Mapping[str, Any],
+    sizes: Sequence[int | None],
+    chosen: Mapping[str, Any],
+) -> tuple[list[Interface], dict[str, str]]:
+    """What to trace, once a size, and what the package says of the model. Raises ConfigError.
+
+    ``names`` are for a module with an ``example``, ``chosen`` is for a model of pictures.
+    """
+    if isinstance(model, ImageModel) and not example:
+        interfaces = [image_interface(model, size=size, **chosen) for size in sizes]
+        return interfaces, describe_model(model, interfaces[0])
+    kind = type(model).__name__
+    if chosen["input"] != "image":
+        raise ConfigError(f"input {chosen['input']!r} is for pictures; {kind} takes arrays")
+    if example:
+        metadata = {"description": f"{kind}, exported from MLX"}
+        return [array_interface(model, example[0], **names)], metadata
+    if isinstance(model, TextTower):
+        return [text_interface(model)], describe_text(model)
+    raise ConfigError("export(module, example_inputs, path) needs example inputs here")
 
 
 def to_graph(interface: Interface) -> Graph:
@@ -146,7 +163,9 @@ def build(interface: Interface, settings: Settings, request: Request | None = No
     compressed = compress(
         graph, interface, request, **chosen, float32=safety.float32, divisors=divisors
     )
-    graph = set_precision(compressed.graph, settings.precision, keep=safety.float32).check()
+    graph = set_precision(
+        compressed.graph, settings.precision, keep=safety.float32, border=interface.border
+    ).check()
     program = to_program(
         graph, target=settings.target, names=interface.output_names, forms=compressed.forms
     )
@@ -212,13 +231,14 @@ def write(
     join(parts, path, metadata | ({"ondevice.labels": json.dumps(labels)} if labels else {}))
 
 
-def describe_model(model: ImageModel, *, size: int | None = None) -> dict[str, str]:
+def describe_model(model: ImageModel, interface: Interface) -> dict[str, str]:
     """What a package says of the model in it."""
-    info = model.info
-    contract = info.preprocess if size is None else replace(info.preprocess, size=size)
-    metadata = _origin(model, f"{_task(model)}, {contract.size} px RGB picture in")
-    metadata["ondevice.preprocess"] = json.dumps(asdict(contract))
-    if info.labels:
+    info, size = model.info, interface.inputs[0].shape[1]
+    metadata = _origin(model, f"{_task(model)}, {size} px RGB picture in")
+    metadata["ondevice.preprocess"] = json.dumps(asdict(replace(info.preprocess, size=size)))
+    if interface.picture:
+        metadata |= interface.picture.contract
+    if info.labels and not interface.border:
         metadata["com.apple.coreml.model.preview.type"] = "imageClassifier"
     return metadata
 

@@ -87,7 +87,7 @@ def make_safe(
 
 def _quick_peaks(graph: Graph, interface: Interface) -> dict[str, float]:
     """Peaks on the examples; a large picture is measured small if the graph is the same."""
-    B, H, W, C = interface.inputs[0].shape if interface.image else (0, 0, 0, 0)
+    B, H, W, C = interface.inputs[0].shape if interface.picture else (0, 0, 0, 0)
     if max(H, W) > LARGE:
         small = replace(interface, inputs=(mx.zeros((B, SMALL, SMALL, C)),))
         traced = run_passes(trace(small.model, *small.inputs, fn=small.fn))
@@ -104,15 +104,15 @@ def _alike(a: Graph, b: Graph) -> bool:
 
 
 def _examples(interface: Interface) -> list[Array]:
-    """Levels with edges at several scales and noise, in place of pictures."""
+    """Edges at several scales and noise, in place of pictures."""
     arrays = [np.array(x) for x in interface.inputs]
-    if interface.image:
+    if interface.picture:
         B, H, W, C = arrays[0].shape
         y, x, c = np.meshgrid(np.arange(H), np.arange(W), np.arange(C), indexing="ij")
         blocks = sum(((x >> s) ^ (y >> s) ^ c) & 1 for s in range(1, 8))
         noise = np.random.default_rng(0).integers(0, 64, (H, W, C))
-        levels = (blocks * 27 + noise).astype(np.float32)
-        arrays[0] = np.broadcast_to(levels, (B, H, W, C))
+        levels = np.broadcast_to(blocks * 27 + noise, (B, H, W, C))
+        arrays[0] = interface.picture.given(levels)
     return arrays
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
+from ondevice.config import Preprocess
 from ondevice.errors import ConfigError
 from ondevice.fuse import fuse
 from ondevice.labels import with_labels
@@ -16,9 +18,31 @@ from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower, example_tokens
 from ondevice.preprocess import normalize
 
+from .graph import Array
 from .passes.layout import NCHW, Order
 
 Fn = Callable[..., Any]
+Step = Callable[[mx.array], mx.array]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """How a picture goes in: what is done to its levels outside, and what by the package.
+
+    ``border`` is the type of the array that goes in, and of all that comes out; without one
+    it goes in as Core ML's own kind of image. ``contract`` is for the package's metadata.
+    """
+
+    name: str
+    described: str
+    contract: Mapping[str, str]
+    outside: Step = lambda x: x
+    inside: Step = lambda x: x
+    border: str = ""
+
+    def given(self, levels: Array) -> Array:
+        """Levels 0-255 of shape (B, H, W, 3) as the numbers that go in, channels last."""
+        return np.array(self.outside(mx.array(levels.astype(np.float32))))
 
 
 @dataclass(frozen=True)
@@ -27,7 +51,7 @@ class Interface:
 
     ``fn`` calls ``model``, whose parameters get to keep their names.
     ``orders`` gives the names that cross the border channels-first; the others keep the
-    order that MLX has. ``image`` names the input that is a picture, levels 0-255.
+    order that MLX has. ``picture`` says how the one input is made of a picture, if it is.
     """
 
     model: nn.Module
@@ -36,10 +60,43 @@ class Interface:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     orders: Mapping[str, Order] = field(default_factory=dict)
-    image: str = ""
+    picture: Picture | None = None
     labels: tuple[str, ...] = ()
     described: Mapping[str, str] = field(default_factory=dict)  # a line for each output
 
+    @property
+    def border(self) -> str:
+        """The type of the numbers that go in and come out; "" is the package's precision."""
+        return self.picture.border if self.picture else ""
+
+
+def _pixels(spec: Preprocess) -> Picture:
+    return Picture(
+        name="image",
+        described="RGB picture, resized and cropped",
+        contract={"ondevice.input": "image"},
+        inside=lambda levels: normalize(levels, spec),
+    )
+
+
+def _numbers(spec: Preprocess) -> Picture:
+    mean, std = (", ".join(f"{x:g}" for x in values) for values in (spec.mean, spec.std))
+    shape = f"(1, 3, {spec.size}, {spec.size})"
+    return Picture(
+        name="images",
+        described=f"RGB picture, {shape}, as (levels / 255 - [{mean}]) / [{std}]",
+        contract={
+            "ondevice.input": "array",
+            "ondevice.layout": "NCHW",
+            "ondevice.colors": "RGB",
+        },
+        outside=lambda levels: normalize(levels, spec),
+        border="float32",
+    )
+
+
+# In what form a package of ours can take a picture, given the model's preprocessing.
+INPUTS: dict[str, Callable[[Preprocess], Picture]] = {"image": _pixels, "array": _numbers}
 
 # What a package of ours can give: the function of model and image, and a line about it.
 OUTPUTS: dict[str, tuple[Callable[[Any, mx.array], Any], str]] = {
@@ -77,25 +134,26 @@ def _projected(model: Any, x: mx.array) -> mx.array:
 def image_interface(
     model: ImageModel,
     *,
+    input: str = "image",
     outputs: Sequence[str] = ("logits",),
     size: int | None = None,
     fused: bool = True,
 ) -> Interface:
     """A picture in, the chosen ``outputs`` out; labels beside logits if the model has any.
 
-    Raises ConfigError for an output that does not exist.
+    Raises ConfigError for an input or output that does not exist.
     """
-    if unknown := [name for name in outputs if name not in OUTPUTS]:
-        raise ConfigError(f"no output {', '.join(unknown)}; there are {', '.join(OUTPUTS)}")
+    _check_known("input", [input], INPUTS)
+    _check_known("output", outputs, OUTPUTS)
     spec = model.info.preprocess if size is None else replace(model.info.preprocess, size=size)
+    picture = INPUTS[input](spec)
     info = with_labels(model.info)
     model = cast("ImageModel", fuse(model)) if fused else model
     wanted = [OUTPUTS[name] for name in dict.fromkeys(outputs)]
     labels = info.labels if "logits" in outputs else ()
 
-    def fn(levels: mx.array) -> list[mx.array]:
-        x = normalize(levels, spec)
-        results = _compute([call for call, _ in wanted], model, x)
+    def fn(given: mx.array) -> list[mx.array]:
+        results = _compute([call for call, _ in wanted], model, picture.inside(given))
         return [mx.softmax(results[0], axis=-1), *results] if labels else results
 
     names, described = _names(model, dict.fromkeys(outputs))
@@ -106,13 +164,18 @@ def image_interface(
         model=model,
         fn=fn,
         inputs=(mx.zeros((1, spec.size, spec.size, 3)),),
-        input_names=("image",),
+        input_names=(picture.name,),
         output_names=tuple(names),
-        orders={"image": NCHW, **orders},
-        image="image",
+        orders={picture.name: NCHW, **orders},
+        picture=picture,
         labels=labels,
         described=described,
     )
+
+
+def _check_known(what: str, names: Sequence[str], known: Collection[str]) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"no {what} {', '.join(unknown)}; there are {', '.join(known)}")
 
 
 def _compute(calls: Sequence[Any], model: ImageModel, x: mx.array) -> list[mx.array]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from .coreml.loaded import Package
 
 KNOWN = ("float32", "float16")
-RECORDED = ("target", "attention", "gelu")  # what a package's metadata say it was made with
+# What a package's metadata say it was made with.
+RECORDED = ("target", "attention", "gelu", "input")
 
 
 @contextmanager
@@ -61,7 +62,10 @@ def layer_values(
             if path.endswith(".weight") and path in graph.constants:
                 title = path.removesuffix(".weight").replace(".", "_")
                 made.setdefault(title, node.outputs[0].name)
-    inputs = [mx.array(x).reshape(v.shape) for x, v in zip(given, graph.inputs, strict=True)]
+    inputs = [
+        mx.array(x, getattr(mx, v.dtype)).reshape(v.shape)  # levels are bytes
+        for x, v in zip(given, graph.inputs, strict=True)
+    ]
     values = evaluate(graph, *inputs, keep=made.values())
     return {title: np.array(values[name]) for title, name in made.items()}
 

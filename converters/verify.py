@@ -211,7 +211,7 @@ def versions() -> dict[str, str]:
 def compute(reference: Interface, given: Sequence[Array]) -> dict[str, Array]:
     """The model's outputs by name, laid out as the package has them."""
     arrays = [mx.array(x) for x in given]
-    results = reference.fn(*(x[None] if reference.image else x for x in arrays))
+    results = reference.fn(*(x[None] if reference.picture else x for x in arrays))
     results = results if isinstance(results, list | tuple) else [results]
     return {
         name: _laid(np.array(value.astype(mx.float32)), reference.orders.get(name))
@@ -245,7 +245,7 @@ def _reference(model: nn.Module, package: Package) -> Interface:
 
 def _size(model: ImageModel, package: Package) -> int | None:
     """The pixels of the one picture that goes in; raises ConfigError if that is not so."""
-    inputs = tuple(package.inputs.values())
+    inputs = tuple(map(package.as_picture, package.inputs.values()))
     if [feature.kind for feature in inputs] != ["image"]:
         given = ", ".join(f"{f.name} ({f.kind})" for f in inputs) or "nothing"
         raise ConfigError(f"{package.path} takes {given}; {model.info.name} takes one picture")

@@ -16,6 +16,7 @@ from ondevice import create_model
 from ondevice.cli.export import (
     ATTENTION as CLI_ATTENTION,
     GELU as CLI_GELU,
+    INPUTS as CLI_INPUTS,
     PRECISIONS,
     TARGETS,
 )
@@ -179,11 +180,13 @@ def test_several_sizes_need_ios18(tmp_path):
 
 
 def test_the_command_line_knows_every_choice():
+    from converters.interface import INPUTS
     from converters.passes.switches import ATTENTION, GELU
     from converters.settings import PRECISIONS as ALL_PRECISIONS
     from converters.targets import TARGETS as ALL_TARGETS
 
     assert tuple(ATTENTION) == CLI_ATTENTION
     assert tuple(GELU) == CLI_GELU
+    assert tuple(INPUTS) == CLI_INPUTS
     assert ALL_PRECISIONS == PRECISIONS
     assert ALL_TARGETS == TARGETS

@@ -13,6 +13,7 @@ import mlx.core as mx
 import pytest
 from PIL import Image
 
+from converters.coreml.loaded import load_package
 from ondevice.cli import run
 from ondevice.errors import ConfigError, ImageError
 from ondevice.safetensors import read_safetensors
@@ -22,6 +23,7 @@ from .test_hub import COMMIT, put
 from .vlm import tiny
 
 ROOT = Path(__file__).parents[1]
+FLOAT32 = 65568  # of Core ML's ArrayFeatureType
 
 
 @pytest.fixture
@@ -152,6 +154,23 @@ def test_a_fastvlm_is_exported_as_apples_app_calls_it(vlm_folder, tmp_path, caps
     path = tmp_path / "encoder.mlpackage"
     assert run(["export", str(vlm_folder), "--size", "64", "--out", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["outputs"] == "image_features"
+
+
+def test_apples_app_gets_float32_arrays_both_ways(vlm_folder, tmp_path, capsys):
+    """FastVLM.swift: ``prediction(images:)`` of an array, ``image_features`` as Float."""
+    path = tmp_path / "fastvithd.mlpackage"
+    args = ("--input", "array", "--size", "128", "--out", str(path), "--json")
+    assert run(["export", str(vlm_folder), *args]) == 0
+    spec = load_package(path).saved.spec.description
+    (given,), (result,) = spec.input, spec.output
+    found = [(f.name, f.type.multiArrayType) for f in (given, result)]
+    assert [(name, tuple(a.shape), a.dataType) for name, a in found] == [
+        ("images", (1, 3, 128, 128), FLOAT32),
+        ("image_features", (1, 4, 256), FLOAT32),
+    ]
+    assert given.shortDescription.endswith("as (levels / 255 - [0, 0, 0]) / [1, 1, 1]")
+    assert run(["verify", str(path), "--model", str(vlm_folder)]) == 0
+    assert "passed" in capsys.readouterr().out
 
 
 def test_encode_writes_all_tokens(ondevice_, photo, vlm, tmp_path):

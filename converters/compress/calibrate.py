@@ -66,9 +66,9 @@ def arrays_of(interface: Interface, samples: Iterable[Any]) -> Iterator[tuple[Ar
     shapes = [tuple(x.shape) for x in interface.inputs]
     types = [_numpy_type(x) for x in interface.inputs]
     for number, sample in enumerate(samples):
-        if interface.image:
+        if interface.picture:
             try:
-                yield (_levels(interface, sample)[None].astype(np.float32),)
+                yield (interface.picture.given(_levels(interface, sample)[None]),)
             except ImageError as error:
                 problems.append(str(error))
             continue

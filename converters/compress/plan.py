@@ -219,7 +219,9 @@ class _Job:
         from ..coreml.program import to_program
         from ..passes.precision import set_precision
 
-        graph = set_precision(result.graph, self.precision, keep=self.float32)
+        graph = set_precision(
+            result.graph, self.precision, keep=self.float32, border=self.interface.border
+        )
         names = self.interface.output_names
         program = to_program(graph, target=self.target, names=names, forms=result.forms)
         package = to_package(program, self.interface, target=self.target)

@@ -23,6 +23,7 @@ from .stored import StoredFunction, Weight, stored_function
 
 Backend = Literal["auto", "reference", "coreml"]
 PREPROCESS_KEY = "ondevice.preprocess"
+INPUT_KEY = "ondevice.input"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,13 @@ class Package:
         except (ValueError, AttributeError, ConfigError) as error:
             raise PackageError(f"{self.path}: bad {PREPROCESS_KEY}: {error}") from error
 
+    def as_picture(self, feature: Feature) -> Feature:
+        """An array that the contract makes of a picture, as that picture; else ``feature``."""
+        made = self.metadata.get(INPUT_KEY) == "array" and self.preprocess is not None
+        if made and feature.kind == "array" and feature.shape[:-2] == (1, 3):
+            return Feature(feature.name, "image", feature.shape[-2:], "RGB")
+        return feature
+
     @property
     def labels(self) -> tuple[str, ...]:
         """A classifier's classes in order."""
@@ -174,7 +182,8 @@ class Package:
         """Outputs by name: arrays (floats as float32), a label, or a dictionary of scores.
 
         An image input takes a photo (PIL image or path), to which the package's preprocessing
-        contract is applied, or its exact pixels (uint8 array: height, width, 3).
+        contract is applied, or its exact pixels (uint8 array: height, width, 3). So does an
+        array that stands for a picture; it takes the normalized numbers as well.
         ``"auto"`` is Core ML on macOS and the reference elsewhere. Raises PackageError.
         """
         if backend == "coreml" and sys.platform != "darwin":
@@ -237,6 +246,9 @@ class Package:
     def _array(self, feature: Feature, value: Any) -> Array:
         if feature.kind == "image":
             return _planes(self._pixels(feature, value), feature)
+        picture = self.as_picture(feature)
+        if picture is not feature and _is_picture(value):
+            return self._normalized(_planes(self._pixels(picture, value), picture))
         if isinstance(value, Image.Image):
             raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
         array = np.asarray(value)
@@ -269,6 +281,13 @@ class Package:
         if self.preprocess is None:
             return np.asarray(as_rgb(image).convert(_PIL_MODES[feature.dtype]))
         return resize_and_crop(image, replace(self.preprocess, size=feature.shape[0]))
+
+    def _normalized(self, levels: Array) -> Array:
+        """Levels (1, 3, height, width) as the numbers of the contract."""
+        assert self.preprocess is not None  # see as_picture
+        told = (self.preprocess.mean, self.preprocess.std)
+        mean, std = (np.array(x, np.float32)[:, None, None] for x in told)
+        return (levels / 255 - mean) / std
 
     def _predict_with_coreml(self, inputs: Mapping[str, Any], function: str) -> dict[str, Any]:
         features = self._checked(inputs, function)
@@ -308,6 +327,11 @@ def _feature(declared: Any) -> Feature:
         dtype = _ARRAY_TYPES.get(array.dataType, str(array.dataType))
         return Feature(declared.name, "array", tuple(array.shape), dtype)
     return Feature(declared.name, (kind or "unknown").removesuffix("Type"))
+
+
+def _is_picture(value: Any) -> bool:
+    """A photo, a path, a file or levels, rather than normalized numbers."""
+    return isinstance(value, Image.Image) or np.asarray(value).dtype.kind in "UOu"
 
 
 def _planes(pixels: Array, feature: Feature) -> Array:

@@ -27,12 +27,11 @@ def to_package(program: Program, interface: Interface, *, target: str) -> Any:
         import coremltools as ct
 
         options: dict[str, Any] = {}
-        if interface.image:
-            (image,) = (x for x in interface.inputs[:1])
-            height, width = image.shape[1:3]
+        if interface.picture and not interface.border:
+            height, width = interface.inputs[0].shape[1:3]
             options["inputs"] = [
                 ct.ImageType(
-                    name=interface.image,
+                    name=interface.picture.name,
                     shape=(1, 3, height, width),
                     color_layout=ct.colorlayout.RGB,
                 )
@@ -55,8 +54,8 @@ def to_package(program: Program, interface: Interface, *, target: str) -> Any:
 def describe(package: Any, interface: Interface, metadata: Mapping[str, str]) -> None:
     """Write who made it and from what into the package, a line for each input and output."""
     _tell(package, metadata)
-    if interface.image:
-        package.input_description[interface.image] = "RGB picture, resized and cropped"
+    if picture := interface.picture:
+        package.input_description[picture.name] = picture.described
     for name, line in interface.described.items():
         package.output_description[name] = line
 

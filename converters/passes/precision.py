@@ -6,19 +6,23 @@ from dataclasses import replace
 from ..graph import Graph, Node, Value
 
 
-def set_precision(graph: Graph, precision: str, keep: Collection[str] = ()) -> Graph:
+def set_precision(
+    graph: Graph, precision: str, keep: Collection[str] = (), border: str = ""
+) -> Graph:
     """Make every float value ``precision``, except those of the nodes that ``keep`` names.
 
-    A node in ``keep`` (by the name of its first output) computes in float32; an AsType stands
-    wherever a value crosses over. Constants are cast where they are used.
+    A node in ``keep`` (by the name of its first output) computes in float32; inputs and
+    outputs are of the type ``border``, if one is given. An AsType stands wherever a value
+    crosses over. Constants are cast where they are used.
     """
     if precision == "float32":
         return graph
     caster = _Caster(graph, precision, frozenset(keep))
-    inputs = tuple(caster.typed(v, precision) for v in graph.inputs)
+    inputs = tuple(caster.typed(v, border or precision) for v in graph.inputs)
     for node in graph.nodes:
         caster.add(node)
-    return replace(graph, inputs=inputs, nodes=tuple(caster.nodes))
+    outputs = tuple(caster.as_(n, border) for n in graph.outputs) if border else graph.outputs
+    return replace(graph, inputs=inputs, nodes=tuple(caster.nodes), outputs=outputs)
 
 
 class _Caster:
@@ -35,11 +39,12 @@ class _Caster:
 
     def add(self, node: Node) -> None:
         dtype = "float32" if node.outputs[0].name in self.keep else self.precision
-        inputs = tuple(self._as(name, dtype) for name in node.inputs)
+        inputs = tuple(self.as_(name, dtype) for name in node.inputs)
         outputs = tuple(self.typed(v, dtype) for v in node.outputs)
         self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
 
-    def _as(self, name: str, dtype: str) -> str:
+    def as_(self, name: str, dtype: str) -> str:
+        """The name of the value in that type."""
         have = self.dtype.get(name)
         if have is None or have == dtype or not have.startswith("float"):
             return name

@@ -19,6 +19,7 @@ TARGETS = ("iOS16", "iOS17", "iOS18")
 PRECISIONS = ("float16", "float32")
 ATTENTION = ("matmul", "per-head", "fused")
 GELU = ("exact", "tanh")
+INPUTS = ("image", "array")
 OUTPUTS = {
     "embed": "embedding",
     "features": "features",
@@ -38,6 +39,13 @@ OUTPUTS = {
 )
 @click.option("--attention", type=click.Choice(ATTENTION), default="matmul", show_default=True)
 @click.option("--gelu", type=click.Choice(GELU), default="exact", show_default=True)
+@click.option(
+    "--input",
+    type=click.Choice(INPUTS),
+    default="image",
+    show_default=True,
+    help="As a picture, or a float32 array, normalized outside, as Apple's FastVLM app has it.",
+)
 @click.option(
     "--size",
     type=click.IntRange(min=1),
@@ -79,10 +87,6 @@ OUTPUTS = {
 def export_command(
     model: str,
     out: Path | None,
-    target: str,
-    precision: str,
-    attention: str,
-    gelu: str,
     size: tuple[int, ...],
     tower: str | None,
     recipe: str | None,
@@ -92,9 +96,8 @@ def export_command(
     pareto: Path | None,
     limit: int,
     table: bool,
-    force: bool,
     as_json: bool,
-    **wanted: bool,
+    **options: Any,
 ) -> None:
     """Write MODEL (a name, name.tag or saved folder) to a Core ML package.
 
@@ -104,45 +107,26 @@ def export_command(
     """
     from converters.export import export
 
-    from ..registry import model_spec
-    from ..vlm.checkpoint import ENCODER
-    from ..vlm.load import is_vlm, load_vision
-    from ..weights import create_model
-
-    network = (
-        load_vision(model).exportable()
-        if is_vlm(model)
-        else create_model(model, pretrained=True)
-    )
     if tower == "text" and calibrate:
         raise click.UsageError("--calibrate has pictures, which a text encoder cannot take.")
-    network = _encoder(network, model, tower) if tower else network
-    outputs = tuple(name for flag, name in OUTPUTS.items() if wanted[flag])
-    if model_spec(network.info.model).text:
-        outputs = outputs or ("embedding",)
-    if network.info.model == ENCODER:
-        outputs = outputs or ("image_features",)
-    path = out or Path(f"{network.info.name}.mlpackage")
     if pareto and not (budget or min_agreement):
         raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
+    outputs = tuple(name for flag, name in OUTPUTS.items() if options.pop(flag))
+    network = _network(model, tower)
     accounts: list[Any] = []
     start = time.perf_counter()
-    export(
+    path = export(
         network,
-        path,
-        target=target,
-        precision=precision,
-        attention=attention,
-        gelu=gelu,
+        out or f"{network.info.name}.mlpackage",
         size=size or None,
-        outputs=outputs or ("logits",),
+        outputs=outputs or _usual_outputs(network),
         recipe=recipe or "",
         calibration=_spread(list(expand([str(calibrate)])), limit) if calibrate else (),
         budget=_bytes(budget) if budget else 0,
         min_agreement=(min_agreement or 0) / 100,
         account=accounts.append,
         front=pareto is not None,
-        force=force,
+        **options,
     )
     report = _summary(path) | {"seconds": round(time.perf_counter() - start, 2)}
     if pareto:
@@ -151,12 +135,40 @@ def export_command(
     if as_json:
         weights = [asdict(row) for a in accounts for row in a.rows]
         print_json(report | ({"table": weights} if table else {}))
-        return
+    else:
+        _print_report(report, accounts, table=table, front=pareto is not None)
+
+
+def _network(name: str, tower: str | None) -> Any:
+    """What ``name`` stands for: of a FastVLM its encoder, of a CLIP the one asked for."""
+    from ..vlm.load import is_vlm, load_vision
+    from ..weights import create_model
+
+    if is_vlm(name):
+        network = load_vision(name).exportable()
+    else:
+        network = create_model(name, pretrained=True)
+    return _encoder(network, name, tower) if tower else network
+
+
+def _usual_outputs(network: Any) -> tuple[str, ...]:
+    """What a package gives if nothing is asked for."""
+    from ..registry import model_spec
+    from ..vlm.checkpoint import ENCODER
+
+    if network.info.model == ENCODER:
+        return ("image_features",)
+    return ("embedding",) if model_spec(network.info.model).text else ("logits",)
+
+
+def _print_report(
+    report: dict[str, Any], accounts: Sequence[Any], *, table: bool, front: bool
+) -> None:
     print_table(("package", report["package"]), list(report.items())[1:])
     for account in accounts if table else ():
         click.echo()
         print_account(account.rows)
-    for account in accounts if pareto else ():
+    for account in accounts if front else ():
         click.echo()
         print_table((">MB", ">agreement", ">cost", "formats"), account.front.rows())
 

@@ -168,6 +168,15 @@ def test_any_module_climbs_the_ladder(tmp_path):
     assert report.steps[1].comparisons[0].output == "output"
 
 
+def test_a_model_of_plain_levels_climbs_the_ladder(tmp_path):
+    """FastVLM's: 1/255 goes into the first convolution, which then takes the levels."""
+    model = create_model("shvit_nano.cifar10")
+    plain = replace(model.info.preprocess, mean=(0, 0, 0), std=(1, 1, 1))
+    model.info = replace(model.info, preprocess=plain)
+    path = export(model, tmp_path / "x.mlpackage")
+    assert len(verify(model, path, patterns(96)[:1], ladder=True).require().steps) == 3
+
+
 def test_a_float32_package_needs_no_float16_step(nano, tmp_path):
     path = export(nano, tmp_path / "x.mlpackage", precision="float32", outputs=["embedding"])
     report = verify(nano, path, patterns(96)[:1], ladder=True)
