@@ -221,9 +221,10 @@ TERMS = 64  # of a short sum
 def _product(rows: mx.array, columns: mx.array, *, exact: bool) -> mx.array:
     """rows @ columns.T; ``exact``: a sum of short sums, whose roundings are smaller."""
     depth = rows.shape[1]
-    if not exact or depth <= TERMS:
+    parts = -(-depth // TERMS) if exact else 1
+    if parts == 1:
         return rows @ columns.T
-    ends = [depth * i // -(-depth // TERMS) for i in range(1, -(-depth // TERMS))]
+    ends = [depth * i // parts for i in range(1, parts)]
     first, *rest = zip(mx.split(rows, ends, 1), mx.split(columns, ends, 1), strict=True)
     return reduce(lambda y, part: mx.addmm(y, part[0], part[1].T), rest, first[0] @ first[1].T)
 
