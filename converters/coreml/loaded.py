@@ -248,7 +248,7 @@ class Package:
             return _planes(self._pixels(feature, value), feature)
         picture = self.as_picture(feature)
         if picture is not feature and _is_picture(value):
-            return self._normalized(_planes(self._pixels(picture, value), picture))
+            return _planes(self._normalized(self._pixels(picture, value)), picture)
         if isinstance(value, Image.Image):
             raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
         array = np.asarray(value)
@@ -283,11 +283,13 @@ class Package:
         return resize_and_crop(image, replace(self.preprocess, size=feature.shape[0]))
 
     def _normalized(self, levels: Array) -> Array:
-        """Levels (1, 3, height, width) as the numbers of the contract."""
+        """Levels (height, width, 3) as the numbers of the contract."""
+        import mlx.core as mx
+
+        from ondevice.preprocess import normalize
+
         assert self.preprocess is not None  # see as_picture
-        told = (self.preprocess.mean, self.preprocess.std)
-        mean, std = (np.array(x, np.float32)[:, None, None] for x in told)
-        return (levels / 255 - mean) / std
+        return np.array(normalize(mx.array(levels), self.preprocess))
 
     def _predict_with_coreml(self, inputs: Mapping[str, Any], function: str) -> dict[str, Any]:
         features = self._checked(inputs, function)
