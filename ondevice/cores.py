@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import cache, partial
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from contextvars import copy_context
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import mlx.core as mx
 
 from . import kernels
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    Numbers: TypeAlias = np.ndarray[Any, Any]
+
 Model = Callable[[mx.array], mx.array]
+Tag = TypeVar("Tag")
 
 
 def run(model: Model, x: mx.array) -> mx.array:
@@ -22,31 +32,95 @@ def run(model: Model, x: mx.array) -> mx.array:
     As many as the BLAS library has threads, which ``OMP_NUM_THREADS`` sets: instead of all
     of them in each matrix product, each then does all that its pictures need.
     """
-    with sharing(len(x)) as share:
-        y = share(model, x)
+    keep_memory()
+    parts = min(_threads(), len(x)) if kernels.is_fast(x) else 1
+    if parts == 1:
+        y = model(x)
+        mx.eval(y)
+        return y
+    with _single_threaded():
+        ends = [len(x) * i // parts for i in range(1, parts)]
+        found = []
+        for number, part in enumerate(mx.split(x, ends)):
+            with mx.stream(_stream(number)):
+                found.append(model(part))
+        y = mx.concatenate(found)
         mx.eval(y)
     return y
 
 
-@contextmanager
-def sharing(batch: int) -> Iterator[Callable[[Model, mx.array], mx.array]]:
-    """What gives ``model(x)``, to be computed before the context ends, as ``run`` does it."""
+def run_each(
+    model: Model, batches: Iterable[tuple[Tag, Numbers]]
+) -> Iterator[tuple[Tag, Numbers]]:
+    """``model`` of each (B, H, W, ...) batch, under its tag, in order; the next ones at work.
+
+    On a plain CPU each core has a batch of its own: to share one would leave it operations
+    that are too small. What it has at once is bounded in pixels, and so is memory; it is the
+    same on any number of cores, and so are the numbers. Arrays that ``model`` refers to have
+    to be computed before.
+    """
     keep_memory()
-    parts = min(_threads(), batch)
-    with _single_threaded() if parts > 1 else nullcontext():
-        yield partial(_shared, parts)
+    return (_on_cores if kernels.is_plain_cpu() else _one_ahead)(model, batches)
 
 
-def _shared(parts: int, model: Model, x: mx.array) -> mx.array:
-    parts = min(parts, len(x)) if kernels.is_fast(x) else 1
-    if parts == 1:
-        return model(x)
-    ends = [len(x) * i // parts for i in range(1, parts)]
-    found = []
-    for number, part in enumerate(mx.split(x, ends)):
-        with mx.stream(_stream(number)):
-            found.append(model(part))
-    return mx.concatenate(found)
+def _one_ahead(
+    model: Model, batches: Iterable[tuple[Tag, Numbers]]
+) -> Iterator[tuple[Tag, Numbers]]:
+    import numpy as np
+
+    waiting: tuple[Tag, mx.array] | None = None
+    for tag, batch in batches:
+        y = model(mx.array(batch))
+        mx.async_eval(y)
+        if waiting:
+            mx.eval(waiting[1])  # without the GIL, which np.asarray would keep
+            yield waiting[0], np.asarray(waiting[1])
+        waiting = tag, y
+    if waiting:
+        yield waiting[0], np.asarray(waiting[1])
+
+
+PIXELS = 1 << 20  # that a core works on at once
+
+
+def _on_cores(
+    model: Model, batches: Iterable[tuple[Tag, Numbers]]
+) -> Iterator[tuple[Tag, Numbers]]:
+    import numpy as np
+
+    cores = _threads()
+    running: deque[tuple[Tag, list[Future[Numbers]]]] = deque()
+    pool = ThreadPoolExecutor(cores)
+    try:
+        with _single_threaded():
+            for tag, batch in batches:
+                parts = min(len(batch), -(-math.prod(batch.shape[:3]) // PIXELS))
+                jobs = [
+                    # Each thread has its own default stream, but not what ``plain`` set.
+                    pool.submit(copy_context().run, _computed, model, part)
+                    for part in np.array_split(batch, parts)
+                ]
+                running.append((tag, jobs))
+                if len(running) > -(-cores // parts):
+                    yield _joined(*running.popleft())
+            while running:
+                yield _joined(*running.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _computed(model: Model, batch: Numbers) -> Numbers:
+    import numpy as np
+
+    y = model(mx.array(batch))
+    mx.eval(y)  # without the GIL, which np.asarray would keep
+    return np.asarray(y)
+
+
+def _joined(tag: Tag, jobs: list[Future[Numbers]]) -> tuple[Tag, Numbers]:
+    import numpy as np
+
+    return tag, np.concatenate([job.result() for job in jobs])
 
 
 @cache

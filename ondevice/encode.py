@@ -2,7 +2,7 @@
 
 Batches are cut from the list of files before any is read, and each has all its places: those
 of unreadable files, and what the last one lacks, are black. A row thus never depends on what
-else could be read, nor on where an interrupted run went on, nor on the number of ranks.
+else could be read, nor on where an interrupted run went on, nor on how many ranks and cores.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlx.utils import tree_flatten
 
 from . import backend
 from .config import Preprocess
-from .cores import sharing
+from .cores import run_each
 from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
 from .fuse import fuse
@@ -88,6 +88,7 @@ def encode(
     with Room(out, ranks.rank) as room:
         images, digest = room.list_paths(paths)
         fused = fuse(model)
+        mx.eval(fused.parameters())  # here: no other thread may
         job = _job(model, fused, batch_size, normalize, images, digest)
         ranks.agree(hashlib.sha256(job.to_json().encode()).digest(), "models, files or options")
         room.begin(job)
@@ -211,25 +212,24 @@ def _records(
 ) -> Iterator[Record]:
     """The record of each batch; the model is at work on the next one meanwhile."""
     embed = embedder(model)
-    with sharing(job.batch_size) as share:
-        running: tuple[int, list[str | None], mx.array] | None = None
-        for batch, pictures in decoded:
-            levels = np.zeros((job.batch_size, spec.size, spec.size, 3), np.uint8)
-            for place, picture in enumerate(pictures):
-                levels[place] = 0 if isinstance(picture, str) else picture
-            rows = share(embed, normalize_levels(mx.array(levels), spec)).astype(mx.float32)
-            rows = unit(rows) if job.normalized else rows
-            mx.async_eval(rows)
-            if running:
-                yield _record(room, *running)
-            running = batch, [p if isinstance(p, str) else None for p in pictures], rows
-        if running:
-            yield _record(room, *running)
+
+    def rows(levels: mx.array) -> mx.array:
+        y = embed(normalize_levels(levels, spec)).astype(mx.float32)
+        return unit(y) if job.normalized else y
+
+    for (batch, reasons), found in run_each(rows, _batches(spec, job, decoded)):
+        yield make_record(room.kind, batch, found, reasons, seed=room.seed)
 
 
-def _record(room: Room, batch: int, reasons: list[str | None], rows: mx.array) -> Record:
-    mx.eval(rows)  # without the GIL, which np.asarray would keep
-    return make_record(room.kind, batch, np.asarray(rows), reasons, seed=room.seed)
+def _batches(
+    spec: Preprocess, job: Job, decoded: Iterable[tuple[int, list[Decoded]]]
+) -> Iterator[tuple[tuple[int, list[str | None]], Levels]]:
+    """The levels of each batch under its number and why there is no picture, if so."""
+    for batch, pictures in decoded:
+        levels = np.zeros((job.batch_size, spec.size, spec.size, 3), np.uint8)
+        for place, picture in enumerate(pictures):
+            levels[place] = 0 if isinstance(picture, str) else picture
+        yield (batch, [p if isinstance(p, str) else None for p in pictures]), levels
 
 
 def _collect(room: Room, ranks: Ranks) -> None:

@@ -37,14 +37,14 @@ def plain() -> Iterator[None]:
         _plain.reset(token)
 
 
+def is_plain_cpu() -> bool:
+    """Whether MLX computes on a CPU for which it has no fast operations of its own."""
+    return sys.platform != "darwin" and mx.default_device() == mx.cpu
+
+
 def is_fast(x: mx.array) -> bool:
     """Whether the forms of this module apply, here and now, to ``x``."""
-    return (
-        sys.platform != "darwin"
-        and x.dtype == mx.float32
-        and not _plain.get()
-        and mx.default_device() == mx.cpu
-    )
+    return x.dtype == mx.float32 and not _plain.get() and is_plain_cpu()
 
 
 Function = Callable[[mx.array], mx.array]
@@ -61,7 +61,16 @@ def _gradient_of(own: Function) -> Callable[[Function], Function]:
     return wrap
 
 
-# Activations ----------------------------------------------------------------------------
+# Pictures and activations ---------------------------------------------------------------
+
+
+def normalize(x: mx.array, mean: mx.array, std: mx.array) -> mx.array:
+    """``(x - mean) / std`` of a (..., W, C) picture and (C,) numbers."""
+    if not is_fast(x):
+        return (x - mean) / std
+    rows = x.flatten(-2)  # three channels are too few to compute them side by side
+    mean, std = (mx.tile(numbers, x.shape[-2]) for numbers in (mean, std))
+    return ((rows - mean) / std).reshape(x.shape)
 
 
 def relu(x: mx.array) -> mx.array:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
 
+from . import kernels
 from .config import Preprocess
 from .errors import ImageError
 from .images import MAX_PIXELS, as_rgb, name_of
@@ -75,7 +76,8 @@ def batches(
 
 def normalize(levels: mx.array, spec: Preprocess) -> mx.array:
     """Levels 0-255 as the numbers a model expects, channels last."""
-    return (levels.astype(mx.float32) / 255 - mx.array(spec.mean)) / mx.array(spec.std)
+    numbers = levels.astype(mx.float32) / 255
+    return kernels.normalize(numbers, mx.array(spec.mean), mx.array(spec.std))
 
 
 def resize_and_crop(image: ImageLike, spec: Preprocess) -> Levels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 import pytest
 
 import ondevice
@@ -69,3 +70,85 @@ def test_half_precision_stays_whole(shared):
     seen = []
     ondevice.run(lambda x: seen.append(len(x)) or x, mx.ones((4, 4), mx.float16))
     assert seen == [4]
+
+
+LEVELS = np.random.default_rng(0).integers(0, 256, (4, 5, 64, 64, 3), dtype=np.uint8)
+
+
+def rows(model):
+    return lambda levels: model(levels.astype(mx.float32) / 255)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_each_batch_has_its_own_rows_in_order(shared, threads):
+    shared(threads)
+    model = fuse(create_model("shvit_nano", num_classes=10))
+    mx.eval(model.parameters())
+    found = list(cores.run_each(rows(model), enumerate(LEVELS)))
+    assert [tag for tag, _ in found] == [0, 1, 2, 3]
+    for y, levels in zip((y for _, y in found), LEVELS, strict=True):
+        assert np.allclose(y, rows(model)(mx.array(levels)), atol=1e-5)
+
+
+def test_numbers_do_not_depend_on_the_cores(shared, monkeypatch):
+    """Not by a bit: a batch is cut by its pixels, here two pictures at a time."""
+    monkeypatch.setattr(cores, "PIXELS", 2 * 64 * 64)
+    model = fuse(create_model("shvit_nano", num_classes=10))
+    mx.eval(model.parameters())
+    sizes = []
+
+    def watched(levels):
+        sizes.append(len(levels))
+        return rows(model)(levels)
+
+    made = []
+    for threads in (1, 2, 5):
+        shared(threads)
+        made.append(np.stack([y for _, y in cores.run_each(watched, enumerate(LEVELS))]))
+    assert np.array_equal(made[0], made[1])
+    assert np.array_equal(made[0], made[2])
+    cut = [2, 2, 1] if kernels.is_plain_cpu() else [5]
+    assert sorted(sizes) == sorted(3 * len(LEVELS) * cut)
+
+
+def test_a_gpu_gets_whole_batches_one_ahead(monkeypatch):
+    monkeypatch.setattr(kernels, "is_plain_cpu", lambda: False)
+    started = []
+
+    def model(levels):
+        started.append(len(levels))
+        return levels.astype(mx.float32).mean(axis=(1, 2, 3))
+
+    found = cores.run_each(model, enumerate(LEVELS))
+    assert next(found)[0] == 0
+    assert started == [5, 5]
+    rest = list(found)
+    assert [tag for tag, _ in rest] == [1, 2, 3]
+    assert np.allclose(rest[-1][1], LEVELS[3].mean(axis=(1, 2, 3)))
+
+
+def test_what_fails_on_a_core_is_told_and_the_rest_is_left(shared):
+    shared(2)
+    before = cores._blas() and cores._blas().info()
+
+    def fails(levels):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        list(cores.run_each(fails, enumerate(LEVELS)))
+    next(cores.run_each(lambda levels: levels, enumerate(LEVELS)))  # nobody asks for more
+    assert before == (cores._blas() and cores._blas().info())
+
+
+def test_plain_operations_stay_plain_on_every_core(shared):
+    shared(2)
+    seen = []
+
+    def model(levels):
+        seen.append(kernels.is_fast(mx.zeros(1)))
+        return levels
+
+    with kernels.plain():
+        list(cores.run_each(model, enumerate(LEVELS)))
+    assert seen
+    assert not any(seen)

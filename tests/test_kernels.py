@@ -72,6 +72,13 @@ def test_gelu_is_as_exact_as_float32_is():
     assert (error / np.maximum(np.abs(x), 1e-30)).max() < 8 * EPS  # the power of 8 counts it
 
 
+@pytest.mark.parametrize("shape", [(3, 7, 5, 3), (96, 96, 3), (1, 1, 3)], ids=str)
+def test_normalized_pictures_have_the_numbers_of_mlx(shape):
+    x = mx.random.uniform(shape=shape, key=mx.random.key(6))
+    mean, std = mx.array([0.4914, 0.4822, 0.4465]), mx.array([0.247, 0.2435, 0.2616])
+    assert mx.array_equal(kernels.normalize(x, mean, std), (x - mean) / std)
+
+
 @fast_here
 def test_the_gelu_of_a_large_map_errs_by_little_more_than_a_rounding():
     x = np.random.default_rng(0).standard_normal((1, 128, 128, 2), dtype=np.float32)
