@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from contextvars import copy_context
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import mlx.core as mx
@@ -33,20 +31,15 @@ def run(model: Model, x: mx.array) -> mx.array:
     of them in each matrix product, each then does all that its pictures need.
     """
     keep_memory()
-    parts = min(_threads(), len(x)) if kernels.is_fast(x) else 1
-    if parts == 1:
-        y = model(x)
-        mx.eval(y)
-        return y
-    with _single_threaded():
-        ends = [len(x) * i // parts for i in range(1, parts)]
-        found = []
-        for number, part in enumerate(mx.split(x, ends)):
-            with mx.stream(_stream(number)):
-                found.append(model(part))
-        y = mx.concatenate(found)
+    cores = min(_threads(), len(x)) if kernels.is_fast(x) else 1
+    with _single_threaded() if cores > 1 else nullcontext():
+        ends = [len(x) * i // cores for i in range(1, cores)]
+        y = mx.concatenate(_side_by_side(model, list(mx.split(x, ends))))
         mx.eval(y)
     return y
+
+
+PIXELS = 1 << 20  # that a core works on at once
 
 
 def run_each(
@@ -55,72 +48,65 @@ def run_each(
     """``model`` of each (B, H, W, ...) batch, under its tag, in order; the next ones at work.
 
     On a plain CPU each core has a batch of its own: to share one would leave it operations
-    that are too small. What it has at once is bounded in pixels, and so is memory; it is the
-    same on any number of cores, and so are the numbers. Arrays that ``model`` refers to have
-    to be computed before.
+    that are too small. Batches of more than ``PIXELS`` are cut, which bounds the memory. The
+    cuts are the same on any number of cores, and so are the numbers.
     """
+    import numpy as np
+
     keep_memory()
-    return (_on_cores if kernels.is_plain_cpu() else _one_ahead)(model, batches)
+    most = PIXELS if kernels.is_plain_cpu() else sys.maxsize
+    done: list[Numbers] = []
+    for (tag, is_last), rows in _one_round_ahead(model, _cut(batches, most)):
+        done.append(rows)
+        if is_last:
+            yield tag, np.concatenate(done)
+            done.clear()
 
 
-def _one_ahead(
-    model: Model, batches: Iterable[tuple[Tag, Numbers]]
-) -> Iterator[tuple[Tag, Numbers]]:
+def _cut(
+    batches: Iterable[tuple[Tag, Numbers]], pixels: int
+) -> Iterator[tuple[tuple[Tag, bool], Numbers]]:
+    """Each batch in equal parts of so many pixels at most; whether a part is the last one."""
     import numpy as np
 
-    waiting: tuple[Tag, mx.array] | None = None
     for tag, batch in batches:
-        y = model(mx.array(batch))
-        mx.async_eval(y)
-        if waiting:
-            mx.eval(waiting[1])  # without the GIL, which np.asarray would keep
-            yield waiting[0], np.asarray(waiting[1])
-        waiting = tag, y
-    if waiting:
-        yield waiting[0], np.asarray(waiting[1])
+        count = min(len(batch), -(-math.prod(batch.shape[:3]) // pixels))
+        for number, part in enumerate(np.array_split(batch, count), start=1):
+            yield (tag, number == count), part
 
 
-PIXELS = 1 << 20  # that a core works on at once
-
-
-def _on_cores(
-    model: Model, batches: Iterable[tuple[Tag, Numbers]]
+def _one_round_ahead(
+    model: Model, parts: Iterator[tuple[Tag, Numbers]]
 ) -> Iterator[tuple[Tag, Numbers]]:
+    """A part for each core at once; what they gave is read when they have the next ones."""
+    cores = _threads() if kernels.is_plain_cpu() else 1
+    with _single_threaded() if cores > 1 else nullcontext():
+        running: list[tuple[Tag, mx.array]] = []
+        while given := list(islice(parts, cores)):
+            found = _side_by_side(model, [mx.array(part) for _, part in given])
+            mx.async_eval(found)
+            yield from _read(running)
+            running = [(tag, y) for (tag, _), y in zip(given, found, strict=True)]
+        yield from _read(running)
+
+
+def _read(running: Iterable[tuple[Tag, mx.array]]) -> Iterator[tuple[Tag, Numbers]]:
     import numpy as np
 
-    cores = _threads()
-    running: deque[tuple[Tag, list[Future[Numbers]]]] = deque()
-    pool = ThreadPoolExecutor(cores)
-    try:
-        with _single_threaded():
-            for tag, batch in batches:
-                parts = min(len(batch), -(-math.prod(batch.shape[:3]) // PIXELS))
-                jobs = [
-                    # Each thread has its own default stream, but not what ``plain`` set.
-                    pool.submit(copy_context().run, _computed, model, part)
-                    for part in np.array_split(batch, parts)
-                ]
-                running.append((tag, jobs))
-                if len(running) > -(-cores // parts):
-                    yield _joined(*running.popleft())
-            while running:
-                yield _joined(*running.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for tag, y in running:
+        mx.eval(y)  # without the GIL, which np.asarray would keep
+        yield tag, np.asarray(y)
 
 
-def _computed(model: Model, batch: Numbers) -> Numbers:
-    import numpy as np
-
-    y = model(mx.array(batch))
-    mx.eval(y)  # without the GIL, which np.asarray would keep
-    return np.asarray(y)
-
-
-def _joined(tag: Tag, jobs: list[Future[Numbers]]) -> tuple[Tag, Numbers]:
-    import numpy as np
-
-    return tag, np.concatenate([job.result() for job in jobs])
+def _side_by_side(model: Model, parts: list[mx.array]) -> list[mx.array]:
+    """``model`` of each part, each on a stream, and so a thread, of its own."""
+    if len(parts) == 1:
+        return [model(parts[0])]
+    found = []
+    for number, part in enumerate(parts):
+        with mx.stream(_stream(number)):
+            found.append(model(part))
+    return found
 
 
 @cache

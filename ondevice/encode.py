@@ -88,7 +88,6 @@ def encode(
     with Room(out, ranks.rank) as room:
         images, digest = room.list_paths(paths)
         fused = fuse(model)
-        mx.eval(fused.parameters())  # here: no other thread may
         job = _job(model, fused, batch_size, normalize, images, digest)
         ranks.agree(hashlib.sha256(job.to_json().encode()).digest(), "models, files or options")
         room.begin(job)
