@@ -46,13 +46,15 @@ class Safety:
     """What was measured and done about it.
 
     ``rescaled`` gives for every stored value the power of two it was divided by,
-    ``float32`` the values computed in full precision.
+    ``float32`` the values computed in full precision, ``layers`` the modules they are in;
+    ``at`` is the module with the largest value of all.
     """
 
     peak: float = 0.0
     at: str = ""
     rescaled: Mapping[str, int] = field(default_factory=dict)
     float32: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """A summary for a package's metadata."""
@@ -62,7 +64,7 @@ class Safety:
                 "at": self.at,
                 "rescaled_values": len(self.rescaled),
                 "largest_power": max(self.rescaled.values(), default=0),
-                "float32": list(self.float32),
+                "float32": list(self.layers),
             }
         )
 
@@ -127,8 +129,15 @@ def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:
         for node in safe.nodes
         if not hot.isdisjoint((*node.inputs, *(v.name for v in node.outputs)))
     ]
-    at = max(ranges, key=lambda name: ranges[name], default="")
-    return safe, Safety(ranges.get(at, 0.0), at, powers, tuple(kept))
+    highest = max(ranges, key=lambda name: ranges[name], default="")
+    maker = graph.producer.get(highest)
+    return safe, Safety(
+        peak=ranges.get(highest, 0.0),
+        at=graph.place(maker) if maker else "the input",
+        rescaled=powers,
+        float32=tuple(kept),
+        layers=tuple(dict.fromkeys(safe.place(safe.producer[name]) for name in kept)),
+    )
 
 
 def _is_too_large(value: Array) -> bool:

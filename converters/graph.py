@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -93,6 +94,20 @@ class Graph:
 
     def shape(self, name: str) -> Shape:
         return self.values[name].shape
+
+    def place(self, node: Node) -> str:
+        """The module a node is in, as far as the parameters around it tell."""
+        seen, todo = {node.outputs[0].name}, [node]
+        while todo:
+            current = todo.pop(0)
+            for name in current.inputs:
+                if name in self.constants and re.search(r"\.[a-z_]+$", name):
+                    return name.rpartition(".")[0]
+                maker = self.producer.get(name)
+                if maker is not None and maker.outputs[0].name not in seen:
+                    seen.add(maker.outputs[0].name)
+                    todo.append(maker)
+        return "the model's first layers"
 
     def check(self) -> Graph:
         """Fail if a value is used before it is defined, or defined twice."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -47,23 +46,8 @@ def check_supported(graph: Graph) -> None:
         raise UnsupportedOpError(
             "no Core ML lowering for "
             + "; ".join(
-                f"{op} (x{len(nodes)}, first in {place(graph, nodes[0])}: {nodes[0]})"
+                f"{op} (x{len(nodes)}, first in {graph.place(nodes[0])}: {nodes[0]})"
                 for op, nodes in missing.items()
             )
             + "; add one with @lower in converters/coreml/lowerings/"
         )
-
-
-def place(graph: Graph, node: Node) -> str:
-    """The module a node is in, as far as the parameters around it tell."""
-    seen, todo = {node.outputs[0].name}, [node]
-    while todo:
-        current = todo.pop(0)
-        for name in current.inputs:
-            if name in graph.constants and re.search(r"\.[a-z_]+$", name):
-                return name.rpartition(".")[0]
-            maker = graph.producer.get(name)
-            if maker is not None and maker.outputs[0].name not in seen:
-                seen.add(maker.outputs[0].name)
-                todo.append(maker)
-    return "the model's first layers"
