@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Decoded: TypeAlias = Levels | str  # or why there is no picture
     Embed: TypeAlias = Callable[[mx.array], mx.array]
 
-AHEAD = 3  # batches that are decoded before their turn
+AHEAD = 3  # batches that are decoded before their turn, at least
 TASK = 4  # pictures that a thread decodes at once: handing over costs as much as a small one
 
 
@@ -176,9 +176,10 @@ def _decoded(
 ) -> Iterator[tuple[int, list[Decoded]]]:
     """The pictures of each batch, those of the next ones in the making."""
     waiting: deque[tuple[int, list[Future[list[Decoded]]]]] = deque()
+    ahead = AHEAD + workers * TASK // job.batch_size  # no thread is without a task
     with ThreadPoolExecutor(workers) as pool:  # PIL decodes and resizes without the GIL
         for batch in batches:
-            if len(waiting) == AHEAD:
+            if len(waiting) == ahead:
                 yield _results(*waiting.popleft())
             paths = room.paths.read(*_span(batch, job))
             tasks = [paths[i : i + TASK] for i in range(0, len(paths), TASK)]
