@@ -34,7 +34,8 @@ def run(model: Model, x: mx.array) -> mx.array:
     cores = min(_threads(), len(x)) if kernels.is_fast(x) else 1
     with _single_threaded() if cores > 1 else nullcontext():
         ends = [len(x) * i // cores for i in range(1, cores)]
-        y = mx.concatenate(_side_by_side(model, list(mx.split(x, ends))))
+        found = _side_by_side(model, list(mx.split(x, ends)))
+        y = mx.concatenate(found) if ends else found[0]
         mx.eval(y)
     return y
 

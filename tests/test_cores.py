@@ -64,6 +64,13 @@ def test_the_blas_has_its_threads_back_afterwards(shared):
     )
 
 
+def test_what_one_picture_gives_may_be_several_arrays(shared):
+    shared(2)
+    model = create_model("shvit_nano", num_classes=10)
+    maps = ondevice.run(lambda x: model.features(x, stages=(0, 1)), mx.ones((1, 64, 64, 3)))
+    assert [m.shape[-1] for m in maps] == [64, 112]
+
+
 def test_half_precision_stays_whole(shared):
     """MLX's own operations, on one stream: as where there is a GPU."""
     shared(2)
