@@ -101,8 +101,10 @@ class Graph:
         while todo:
             current = todo.pop(0)
             for name in current.inputs:
-                if name in self.constants and re.search(r"\.[a-z_]+$", name):
-                    return name.rpartition(".")[0]
+                module, _, leaf = name.rpartition(".")
+                is_given = name in self.constants and module not in self.producer
+                if is_given and module and re.fullmatch("[a-z_]+", leaf):  # by no pass
+                    return module
                 maker = self.producer.get(name)
                 if maker is not None and maker.outputs[0].name not in seen:
                     seen.add(maker.outputs[0].name)

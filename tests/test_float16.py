@@ -10,6 +10,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+import ondevice
 from converters import export, load_package
 from converters.compress.apply import Compression
 from converters.compress.calibrate import calibrate, input_divisors
@@ -98,6 +99,13 @@ def test_what_an_activation_needs_as_it_is_is_computed_in_float32(tmp_path):
     assert said["at"] == "a"
     assert said["float32"] == ["a", "b"]
     assert package.operations.count("cast") == 2
+
+
+def test_a_layer_that_no_parameter_tells_is_not_called_by_a_traced_name(tmp_path):
+    """The shipped model's largest values are its picture's, less the mean."""
+    path = export(ondevice.create_model("shvit_nano", num_classes=2), tmp_path / "n.mlpackage")
+    said = json.loads(load_package(path).metadata["ondevice.float16"])
+    assert said["at"] == "the model's first layers"
 
 
 @pytest.mark.parametrize("gain", [1e6, 1e-4])
