@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from .config import RESTRICTED
 from .errors import HubError, OnDeviceError, printable
@@ -125,6 +124,8 @@ def _explained(repo: str, file: str, revision: str) -> Iterator[None]:
 
 def _has_network(endpoint: str) -> bool:
     """Whether the hub's name is known; if not, huggingface-hub would retry for 24 seconds."""
+    from urllib.request import getproxies  # 40 ms, which only a download has to spend
+
     try:
         return bool(getproxies() or socket.getaddrinfo(urlsplit(endpoint).hostname, None))
     except OSError:
