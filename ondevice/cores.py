@@ -32,7 +32,7 @@ def run(model: Model, x: mx.array) -> mx.array:
     """
     keep_memory()
     cores = min(_threads(), len(x)) if kernels.is_fast(x) else 1
-    with _single_threaded() if cores > 1 else nullcontext():
+    with _blas_shared_by(cores):
         ends = [len(x) * i // cores for i in range(1, cores)]
         found = _side_by_side(model, list(mx.split(x, ends)))
         y = mx.concatenate(found) if ends else found[0]
@@ -81,7 +81,7 @@ def _one_round_ahead(
 ) -> Iterator[tuple[Tag, Numbers]]:
     """A part for each core at once; what they gave is read when they have the next ones."""
     cores = _threads() if kernels.is_plain_cpu() else 1
-    with _single_threaded() if cores > 1 else nullcontext():
+    with _blas_shared_by(cores):
         running: list[tuple[Tag, mx.array]] = []
         while given := list(islice(parts, cores)):
             found = _side_by_side(model, [mx.array(part) for _, part in given])
@@ -130,9 +130,10 @@ def _threads() -> int:
     return max((pool["num_threads"] for pool in blas.info()), default=1) if blas else 1
 
 
-def _single_threaded() -> Any:
+def _blas_shared_by(cores: int) -> Any:
+    """Where several cores compute side by side, each has the BLAS library for one thread."""
     blas = _blas()
-    return blas.limit(limits=1) if blas else nullcontext()
+    return blas.limit(limits=1) if blas and cores > 1 else nullcontext()
 
 
 @cache
