@@ -193,47 +193,47 @@ def load_weights(
     weights = unpack(weights, layers)
     problems = _list("missing", wanted.keys() - weights.keys())
     problems += _list("unexpected", weights.keys() - wanted.keys())
-    fitted: dict[str, mx.array] = {}
     given: dict[str, mx.array] = {}
+    fitted: dict[str, mx.array] = {}
     for key in sorted(wanted.keys() & weights.keys()):
         array = weights[key]
         if not mlx_layout:
             array = _to_mlx(array, layers[key.rpartition(".")[0]], key)
         if _core(array.shape) == _core(wanted[key].shape):
             array = array.reshape(wanted[key].shape)
-        if misfit := _misfit(key, array, wanted[key]):
-            problems.append(misfit)
-            continue
-        given[key] = array
-        fitted[key] = mx.contiguous(array.astype(wanted[key].dtype))
-    if odd := _not_finite(fitted):
-        unusable = _not_finite({key: given[key] for key in odd})
-        problems += [f"{key} has NaN or infinite values" for key in unusable]
-        problems += [
-            f"{key} has values too large for {fitted[key].dtype}"
-            for key in odd
-            if key not in unusable
-        ]
+        given[key], fitted[key] = array, mx.contiguous(array.astype(wanted[key].dtype))
+    problems += _misfits(given, fitted, {key: wanted[key].shape for key in given})
     if problems:
         raise WeightsError(f"{_name(model)} cannot take {origin}: {'; '.join(problems)}")
     model.load_weights(list(fitted.items()))
 
 
-def _misfit(key: str, array: mx.array, wanted: mx.array) -> str:
-    """Why ``array`` cannot stand in the place of ``wanted``, if it cannot."""
-    if array.shape != wanted.shape:
-        return f"{key} has shape {array.shape}, expected {wanted.shape}"
-    if not mx.issubdtype(array.dtype, mx.floating):
-        return f"{key} has type {array.dtype}, expected floating point"
-    return ""
+def _misfits(
+    given: Mapping[str, mx.array],
+    fitted: Mapping[str, mx.array],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> list[str]:
+    """What is wrong with arrays of these shapes, ``fitted`` to the type that is wanted."""
+    problems = {}
+    for key, array in given.items():
+        if array.shape != shapes[key]:
+            problems[key] = f"has shape {array.shape}, expected {shapes[key]}"
+        elif not mx.issubdtype(array.dtype, mx.floating):
+            problems[key] = f"has type {array.dtype}, expected floating point"
+    infinite = _not_finite({k: a for k, a in fitted.items() if k not in problems})
+    unusable = _not_finite({k: given[k] for k in infinite})
+    for key in sorted(infinite):
+        large = f"has values too large for {fitted[key].dtype}"
+        problems[key] = "has NaN or infinite values" if key in unusable else large
+    return [f"{key} {problem}" for key, problem in problems.items()]
 
 
-def _not_finite(arrays: Mapping[str, mx.array]) -> list[str]:
+def _not_finite(arrays: Mapping[str, mx.array]) -> set[str]:
     """The names of those with NaN or infinite values, from one evaluation of all."""
-    # Any finite number less itself is 0, the others NaN: a third of the operations of isfinite.
+    # A finite number less itself is 0, any other NaN: a third of the operations of isfinite.
     zeros = {key: (array - array).sum() for key, array in arrays.items()}
     mx.eval(zeros)
-    return [key for key, zero in zeros.items() if zero.item() != 0]
+    return {key for key, zero in zeros.items() if zero.item() != 0}
 
 
 def _to_mlx(array: mx.array, layer: nn.Module, key: str) -> mx.array:
@@ -274,7 +274,7 @@ def save_model(
         (partial / "config.json").write_text(text + "\n", encoding="utf-8")
         arrays = dict(tree_flatten(model.parameters()))
         stored = {k: v.astype(dtype or v.dtype) for k, v in arrays.items()}
-        if problems := [p for k in arrays for p in _misfit(k, arrays[k], stored[k])]:
+        if problems := _misfits(arrays, stored, {k: v.shape for k, v in arrays.items()}):
             raise WeightsError(f"{_name(model)} cannot be saved: {'; '.join(problems)}")
         write_safetensors(partial / "model.safetensors", stored, {"format": "mlx"})
     return Path(folder)

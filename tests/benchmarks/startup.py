@@ -31,12 +31,14 @@ COMMANDS = {
     "ondevice show shvit_nano": ["-m", "ondevice", "show", "shvit_nano"],
     "ondevice classify": ["-m", "ondevice", "classify", PICTURE],
 }
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+KEEPS_BYTECODE = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
 def seconds(args: list[str]) -> float:
     start = time.perf_counter()
-    subprocess.run([sys.executable, *args], check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
+    subprocess.run(
+        [sys.executable, *args], check=True, stdout=subprocess.DEVNULL, env=KEEPS_BYTECODE
+    )
     return time.perf_counter() - start
 
 
