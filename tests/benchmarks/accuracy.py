@@ -26,24 +26,24 @@ from ondevice.preprocess import normalize, resize_and_crop
 Sample = tuple[Any, int]  # an image, and its class
 
 
-def cifar10(data: Path) -> Iterator[Sample]:
+def cifar10(data: Path, part: str = "test") -> Iterator[Sample]:
     import numpy as np
 
-    with np.load(data / "cifar10" / "test.npz") as files:
+    with np.load(data / "cifar10" / f"{part}.npz") as files:
         jpeg, offsets, labels = files["jpeg"].tobytes(), files["offsets"], files["labels"]
     for start, end, label in zip(offsets, offsets[1:], labels, strict=False):
         yield io.BytesIO(jpeg[start:end]), int(label)
 
 
-def flowers(data: Path) -> Iterator[Sample]:
-    folders = sorted(p for p in (data / "flower_photos" / "val").iterdir() if p.is_dir())
+def flowers(data: Path, part: str = "val") -> Iterator[Sample]:
+    folders = sorted(p for p in (data / "flower_photos" / part).iterdir() if p.is_dir())
     for index, folder in enumerate(folders):
         for path in sorted(folder.glob("*.jpg")):
             yield path, index
 
 
 # model -> images, and by how many points top-1 may differ from the checkpoint's figure
-CASES: dict[str, tuple[Callable[[Path], Iterator[Sample]], float]] = {
+CASES: dict[str, tuple[Callable[..., Iterator[Sample]], float]] = {
     "shvit_nano.cifar10": (cifar10, 0.1),
     "shvit_nano.flowers": (flowers, 0.4),
 }

@@ -9,13 +9,13 @@ package, read back and run by the reference. Sizes are of the whole package agai
 half-precision one; "naive" rounds to the nearest, without calibration, and with ranges that
 hold everything seen. A second table sets each method beside what it has to beat, at the same
 size. Top-1 of 500 pictures moves in steps of 0.2, so the divergence from the half-precision
-package's scores (KL, over all classes) and the classes both agree on are given too.
+package's scores (KL, over all classes) and the classes both agree on are given too; with
+``--more N``, N training pictures that nothing was calibrated on count like the others.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -100,15 +100,10 @@ LINES: dict[str, Case] = {
 }
 
 
-def training(name: str, data: Path, count: int) -> list[Any]:
-    """``count`` training pictures of a model's data, spread evenly."""
-    if name.endswith("cifar10"):
-        with np.load(data / "cifar10" / "train.npz") as files:
-            jpeg, offsets = files["jpeg"].tobytes(), files["offsets"]
-        chosen = np.linspace(0, len(offsets) - 2, count).astype(int)
-        return [io.BytesIO(jpeg[offsets[i] : offsets[i + 1]]) for i in chosen]
-    found = sorted((data / "flower_photos" / "train").glob("*/*.jpg"))
-    return [found[i] for i in np.linspace(0, len(found) - 1, count).astype(int)]
+def spread(places: int, count: int) -> list[int]:
+    """``count`` of so many places, evenly."""
+    found: list[int] = np.linspace(0, places - 1, count).astype(int).tolist()
+    return found
 
 
 def _scores(path: Path, pictures: list[Any]) -> np.ndarray[Any, Any]:
@@ -139,11 +134,13 @@ def lines(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     model = ondevice.create_model(name, pretrained=True)
     spec = model.info.preprocess
     samples = list(islice(CASES[name][0](options.data), options.images))
+    others = dict(enumerate(CASES[name][0](options.data, "train")))
+    calibration = [others.pop(i) for i in spread(len(others), options.calibration)]
+    images = [resize_and_crop(image, spec) for image, _ in calibration]
+    rest = list(others.values())
+    samples += [rest[i] for i in spread(len(rest), options.more)]
     pictures = [resize_and_crop(image, spec) for image, _ in samples]
     truth = np.array([label for _, label in samples])
-    images = [
-        resize_and_crop(x, spec) for x in training(name, options.data, options.calibration)
-    ]
     sizes: dict[str, int] = {}
     reference = np.zeros(0)
     for line, case in LINES.items():
@@ -213,6 +210,7 @@ def main() -> None:
     what.add_argument("--data", type=Path)
     what.add_argument("--read", help="reports written with --json, by commas")
     parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--more", type=int, default=0)
     parser.add_argument("--calibration", type=int, default=512)
     parser.add_argument("--models", default=",".join(CASES))
     parser.add_argument("--recipes", default="")
