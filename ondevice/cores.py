@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -104,15 +105,20 @@ def _side_by_side(model: Model, parts: list[mx.array]) -> list[mx.array]:
     if len(parts) == 1:
         return [model(parts[0])]
     found = []
-    for number, part in enumerate(parts):
-        with mx.stream(_stream(number)):
+    for stream, part in zip(_streams(len(parts)), parts, strict=True):
+        with mx.stream(stream):
             found.append(model(part))
     return found
 
 
-@cache
-def _stream(number: int) -> mx.Stream:
-    return mx.new_stream(mx.cpu)
+_here = threading.local()
+
+
+def _streams(count: int) -> list[mx.Stream]:
+    """So many streams, of the calling thread: MLX has them nowhere else."""
+    streams: list[mx.Stream] = _here.__dict__.setdefault("streams", [])
+    streams += [mx.new_stream(mx.cpu) for _ in range(count - len(streams))]
+    return streams[:count]
 
 
 @cache
@@ -130,10 +136,25 @@ def _threads() -> int:
     return max((pool["num_threads"] for pool in blas.info()), default=1) if blas else 1
 
 
-def _blas_shared_by(cores: int) -> Any:
-    """Where several cores compute side by side, each has the BLAS library for one thread."""
+_limit = threading.Lock()
+
+
+@contextmanager
+def _blas_shared_by(cores: int) -> Iterator[None]:
+    """Where several cores compute side by side, each has the BLAS library for one thread.
+
+    That is one limit for the whole process: a thread that comes while another has set it
+    leaves it alone, or what the last one gave back would be the limit.
+    """
     blas = _blas()
-    return blas.limit(limits=1) if blas and cores > 1 else nullcontext()
+    if cores > 1 and blas and _limit.acquire(blocking=False):
+        try:
+            with blas.limit(limits=1):
+                yield
+        finally:
+            _limit.release()
+    else:
+        yield
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any, Protocol, runtime_checkable
 
+import mlx.core as mx
 import mlx.nn as nn
 
 
@@ -24,8 +25,15 @@ def fuse(model: nn.Module) -> nn.Module:
 
     Every layer that has a ``fuse`` method is replaced by what it returns, the innermost
     first. Batch norms fold into convolutions, parallel branches into one kernel. ``model``
-    keeps working; arrays that did not change are shared, not copied.
+    keeps working; arrays that did not change are shared, not copied. The new ones are
+    computed: any thread may use what it returns, as MLX does not allow of what is to come.
     """
+    fused = _fused(model)
+    mx.eval(fused.parameters())
+    return fused
+
+
+def _fused(model: nn.Module) -> nn.Module:
     fused = copy.copy(model)
     for key, child in model.items():
         fused[key] = _fuse_tree(child)
@@ -34,7 +42,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
 def _fuse_tree(value: Any) -> Any:
     if isinstance(value, nn.Module):
-        return fuse(value)
+        return _fused(value)
     if isinstance(value, list | tuple):
         return type(value)(map(_fuse_tree, value))
     if isinstance(value, dict):

@@ -95,12 +95,16 @@ def gelu(x: mx.array) -> mx.array:
 PIECE = 1 << 17  # numbers: half a megabyte, which the second cache of a core holds
 
 
-def _in_pieces(form: Function, x: mx.array) -> mx.array:
-    """Many operations on few numbers at a time, which stay in the cache between them."""
+def _in_pieces(form: Function, x: mx.array, width: int = 1) -> mx.array:
+    """Many operations on few numbers at a time, which stay in the cache between them.
+
+    ``form`` takes any number of rows of ``width``.
+    """
     if x.size < 4 * PIECE:
         return form(x)
+    rows, height = x.reshape(-1, width), max(1, PIECE // width)
     done: list[mx.array] = []
-    for piece in mx.split(x.reshape(-1), range(PIECE, x.size, PIECE)):
+    for piece in mx.split(rows, range(height, len(rows), height)):
         # MLX would do the first operation of all pieces first, but for this.
         done.append(form(mx.depends([piece], done[-1:])[0]))
     return mx.concatenate(done).reshape(x.shape)
@@ -168,7 +172,8 @@ def _polynomial(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
 
 def softmax(x: mx.array) -> mx.array:
     """Exponentials over their sum along the last axis."""
-    return _softmax(x) if is_fast(x) and x.size >= 1 << 13 else mx.softmax(x, axis=-1)
+    is_long = is_fast(x) and x.size >= 1 << 13
+    return _in_pieces(_softmax, x, x.shape[-1]) if is_long else mx.softmax(x, axis=-1)
 
 
 @_gradient_of(lambda x: mx.softmax(x, axis=-1))

@@ -87,6 +87,7 @@ def quantize(model: nn.Module, bits: int = 4, group_size: int = 64) -> nn.Module
             f"{', '.join(map(str, GROUPS))}; given {bits} and {group_size}"
         )
     quantized: nn.Module = _replaced(fuse(model), bits, group_size)
+    mx.eval(quantized.parameters())
     return quantized
 
 

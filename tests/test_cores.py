@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 import ondevice
-from ondevice import cores, create_model, fuse, kernels
+from ondevice import cores, create_model, fuse, kernels, quantize
 
 
 @pytest.fixture
@@ -62,6 +65,54 @@ def test_the_blas_has_its_threads_back_afterwards(shared):
     assert cores._blas() is None or all(
         p["num_threads"] == before for p in cores._blas().info()
     )
+
+
+def in_threads(task, count):
+    """What ``task`` gives in each of so many threads at once."""
+    with ThreadPoolExecutor(count) as pool:
+        return [future.result() for future in [pool.submit(task) for _ in range(count)]]
+
+
+@pytest.mark.parametrize("prepare", [fuse, quantize])
+def test_any_thread_may_use_what_another_prepared(shared, prepare):
+    shared(2)
+    model = prepare(create_model("shvit_nano.cifar10"))
+    pictures = np.random.default_rng(0).random((4, 96, 96, 3), dtype=np.float32)
+
+    def rows():
+        return np.asarray(ondevice.run(model, mx.array(pictures)))
+
+    found = in_threads(rows, 3)
+    assert all(np.array_equal(y, rows()) for y in found)
+
+
+def test_threads_that_share_at_once_give_the_blas_its_threads_back():
+    if not (blas := cores._blas()):
+        pytest.skip("no threadpoolctl here")
+
+    def threads():
+        return {pool["num_threads"] for pool in blas.info()}
+
+    before, first, second = threads(), Event(), Event()
+
+    def enters_first():
+        with cores._blas_shared_by(2):
+            first.set()
+            assert second.wait(10)
+            assert threads() == {1}
+
+    def leaves_last():
+        assert first.wait(10)
+        with cores._blas_shared_by(2):
+            second.set()
+            outer.result()
+
+    with ThreadPoolExecutor(2) as pool:
+        outer = pool.submit(enters_first)
+        pool.submit(leaves_last).result()
+    assert threads() == before
+    with cores._blas_shared_by(2):
+        assert threads() == {1}
 
 
 def test_what_one_picture_gives_may_be_several_arrays(shared):
