@@ -29,14 +29,20 @@ def run(model: Model, x: mx.array) -> mx.array:
     """``model(x)``, computed; on a plain CPU the cores share the (B, ...) batch.
 
     As many as the BLAS library has threads, which ``OMP_NUM_THREADS`` sets: instead of all
-    of them in each matrix product, each then does all that its pictures need.
+    of them in each matrix product, each then does all that its pictures need. Of a single
+    picture they share each matrix product and the pieces of what else is large.
     """
     keep_memory()
-    cores = min(_threads(), len(x)) if kernels.is_fast(x) else 1
+    threads = _threads() if kernels.is_fast(x) else 1
+    if len(x) == 1 or threads == 1:
+        with kernels.pieces_on(_streams(threads) if threads > 1 else ()):
+            y = model(x)
+            mx.eval(y)
+        return y
+    cores = min(threads, len(x))
     with _blas_shared_by(cores):
         ends = [len(x) * i // cores for i in range(1, cores)]
-        found = _side_by_side(model, list(mx.split(x, ends)))
-        y = mx.concatenate(found) if ends else found[0]
+        y = mx.concatenate(_side_by_side(model, list(mx.split(x, ends))))
         mx.eval(y)
     return y
 

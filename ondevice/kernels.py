@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -45,6 +45,19 @@ def is_plain_cpu() -> bool:
 def is_fast(x: mx.array) -> bool:
     """Whether the forms of this module apply, here and now, to ``x``."""
     return x.dtype == mx.float32 and not _plain.get() and is_plain_cpu()
+
+
+_beside: ContextVar[Sequence[mx.Stream]] = ContextVar("beside", default=())
+
+
+@contextmanager
+def pieces_on(streams: Sequence[mx.Stream]) -> Iterator[None]:
+    """Within it the pieces of what is large are computed on these streams, side by side."""
+    token = _beside.set(streams)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
 
 
 Function = Callable[[mx.array], mx.array]
@@ -103,10 +116,14 @@ def _in_pieces(form: Function, x: mx.array, width: int = 1) -> mx.array:
     if x.size < 4 * PIECE:
         return form(x)
     rows, height = x.reshape(-1, width), max(1, PIECE // width)
+    streams = _beside.get() or (mx.default_stream(mx.default_device()),)
     done: list[mx.array] = []
     for piece in mx.split(rows, range(height, len(rows), height)):
-        # MLX would do the first operation of all pieces first, but for this.
-        done.append(form(mx.depends([piece], done[-1:])[0]))
+        turn, place = divmod(len(done), len(streams))
+        before = done[-len(streams) :][:1] if turn else []
+        with mx.stream(streams[place]):
+            # MLX would do the first operation of all pieces first, but for this.
+            done.append(form(mx.depends([piece], before)[0]))
     return mx.concatenate(done).reshape(x.shape)
 
 

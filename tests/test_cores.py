@@ -115,6 +115,25 @@ def test_threads_that_share_at_once_give_the_blas_its_threads_back():
         assert threads() == {1}
 
 
+@pytest.mark.parametrize("form", [kernels.gelu, kernels.softmax])
+def test_the_pieces_of_one_picture_go_round_the_cores(shared, monkeypatch, form):
+    monkeypatch.setattr(kernels, "PIECE", 1 << 12)
+    x = mx.random.normal((1, 60, 64, 8), key=mx.random.key(0))
+    alone, streams = form(x), []
+    stream = mx.stream
+
+    def watched(given):
+        streams.append(str(given))
+        return stream(given)
+
+    monkeypatch.setattr(mx, "stream", watched)
+    shared(3)
+    assert mx.array_equal(ondevice.run(form, x), alone)  # to the bit
+    if kernels.is_fast(x):
+        assert len(set(streams)) == 3
+        assert streams == [streams[i % 3] for i in range(8)]
+
+
 def test_what_one_picture_gives_may_be_several_arrays(shared):
     shared(2)
     model = create_model("shvit_nano", num_classes=10)
