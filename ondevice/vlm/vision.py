@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import Preprocess
+from ..cores import run
 from ..errors import ConfigError, ImageError
 from ..images import as_rgb, name_of
 from ..preprocess import each, normalize, resize_and_crop
@@ -157,7 +158,7 @@ class VisionTower:
     def tokens(self, levels: Sequence[Levels], vision: Vision) -> mx.array:
         """(B, tokens, channels) of the encoder, reduced if ``vision`` says so."""
         x = normalize(mx.array(np.stack(levels)), self.preprocess(vision))
-        maps = self.encoder.features(x.astype(self.projector.linear_1.weight.dtype))
+        maps = run(self.encoder.features, x.astype(self.projector.linear_1.weight.dtype))
         tokens = maps.reshape(maps.shape[0], -1, maps.shape[-1])
         if vision.tokens is None:
             return tokens
