@@ -12,29 +12,40 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import cast
+from typing import TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
+Value = TypeVar("Value")
 Pair = tuple[int, int]
 Form = Callable[[mx.array, mx.array, Pair, Pair], mx.array]  # of a convolution
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
+_beside: ContextVar[Sequence[mx.Stream]] = ContextVar("beside", default=())
 
 
 @contextmanager
-def plain() -> Iterator[None]:
-    """Within it every operation is MLX's own."""
-    token = _plain.set(True)
+def _within(variable: ContextVar[Value], value: Value) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _plain.reset(token)
+        variable.reset(token)
+
+
+def plain() -> AbstractContextManager[None]:
+    """Within it every operation is MLX's own."""
+    return _within(_plain, True)
+
+
+def pieces_on(streams: Sequence[mx.Stream]) -> AbstractContextManager[None]:
+    """Within it the pieces of what is large are computed on these streams, side by side."""
+    return _within(_beside, streams)
 
 
 def is_plain_cpu() -> bool:
@@ -45,19 +56,6 @@ def is_plain_cpu() -> bool:
 def is_fast(x: mx.array) -> bool:
     """Whether the forms of this module apply, here and now, to ``x``."""
     return x.dtype == mx.float32 and not _plain.get() and is_plain_cpu()
-
-
-_beside: ContextVar[Sequence[mx.Stream]] = ContextVar("beside", default=())
-
-
-@contextmanager
-def pieces_on(streams: Sequence[mx.Stream]) -> Iterator[None]:
-    """Within it the pieces of what is large are computed on these streams, side by side."""
-    token = _beside.set(streams)
-    try:
-        yield
-    finally:
-        _beside.reset(token)
 
 
 Function = Callable[[mx.array], mx.array]
@@ -120,7 +118,7 @@ def _in_pieces(form: Function, x: mx.array, width: int = 1) -> mx.array:
     done: list[mx.array] = []
     for piece in mx.split(rows, range(height, len(rows), height)):
         turn, place = divmod(len(done), len(streams))
-        before = done[-len(streams) :][:1] if turn else []
+        before = [done[-len(streams)]] if turn else []
         with mx.stream(streams[place]):
             # MLX would do the first operation of all pieces first, but for this.
             done.append(form(mx.depends([piece], before)[0]))

@@ -202,7 +202,7 @@ def load_weights(
         if _core(array.shape) == _core(wanted[key].shape):
             array = array.reshape(wanted[key].shape)
         given[key], fitted[key] = array, mx.contiguous(array.astype(wanted[key].dtype))
-    problems += _misfits(given, fitted, {key: wanted[key].shape for key in given})
+    problems += _misfits(given, fitted, wanted)
     if problems:
         raise WeightsError(f"{_name(model)} cannot take {origin}: {'; '.join(problems)}")
     model.load_weights(list(fitted.items()))
@@ -211,13 +211,13 @@ def load_weights(
 def _misfits(
     given: Mapping[str, mx.array],
     fitted: Mapping[str, mx.array],
-    shapes: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, mx.array],
 ) -> list[str]:
-    """What is wrong with arrays of these shapes, ``fitted`` to the type that is wanted."""
+    """What is wrong with arrays in the places of ``wanted``, ``fitted`` to their types."""
     problems = {}
     for key, array in given.items():
-        if array.shape != shapes[key]:
-            problems[key] = f"has shape {array.shape}, expected {shapes[key]}"
+        if array.shape != wanted[key].shape:
+            problems[key] = f"has shape {array.shape}, expected {wanted[key].shape}"
         elif not mx.issubdtype(array.dtype, mx.floating):
             problems[key] = f"has type {array.dtype}, expected floating point"
     infinite = _not_finite({k: a for k, a in fitted.items() if k not in problems})
@@ -274,7 +274,7 @@ def save_model(
         (partial / "config.json").write_text(text + "\n", encoding="utf-8")
         arrays = dict(tree_flatten(model.parameters()))
         stored = {k: v.astype(dtype or v.dtype) for k, v in arrays.items()}
-        if problems := _misfits(arrays, stored, {k: v.shape for k, v in arrays.items()}):
+        if problems := _misfits(arrays, stored, stored):
             raise WeightsError(f"{_name(model)} cannot be saved: {'; '.join(problems)}")
         write_safetensors(partial / "model.safetensors", stored, {"format": "mlx"})
     return Path(folder)

@@ -116,7 +116,7 @@ def load_tower(
     encoder = _encoder(parts.encoder, dtype)
     projector = _projector(parts.projector, 2 * encoder.config.embed_dim[-1], dtype)
     encoder.info = replace(encoder.info, license=LICENSE, source=name)
-    mx.eval(encoder.parameters(), projector.parameters())
+    mx.eval(projector.parameters())
     cache = Recent() if cache is None else cache
     return VisionTower(encoder, projector, _identity(weights_file(folder)), cache)
 
