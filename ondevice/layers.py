@@ -36,6 +36,32 @@ class Conv2d(nn.Conv2d):
         return y + self.bias if "bias" in self else y
 
 
+class LeadingDepthwise(Conv2d):
+    """A depthwise convolution of the first channels; those behind them pass unchanged.
+
+    One convolution of all channels, whose kernels behind the first ones are identities: three
+    operations and two copies of the map fewer than to split them off. Where MLX computes on
+    a plain CPU, numbers cost more than operations, and only the first ones are convolved.
+    """
+
+    def __init__(self, conv: nn.Module, channels: int) -> None:
+        """``conv``: the first ones' depthwise convolution; ``channels``: of the whole map."""
+        leading, *kernel, _ = conv.weight.shape
+        super().__init__(channels, channels, tuple(kernel), 1, conv.padding, groups=channels)
+        self.leading = leading
+        kernels_behind = identity_kernel(self)[leading:].astype(conv.weight.dtype)
+        self.weight = mx.concatenate([conv.weight, kernels_behind])
+        self.bias = mx.pad(conv.bias, (0, channels - leading))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        if not kernels.is_fast(x):
+            return super().__call__(x)
+        n = self.leading
+        first, behind = mx.split(x, [n], axis=-1)
+        first = kernels.conv2d(first, self.weight[:n], (1, 1), self.padding, groups=n)
+        return mx.concatenate([first + self.bias[:n], behind], axis=-1)
+
+
 class ReLU(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         return kernels.relu(x)

@@ -20,12 +20,12 @@ from ..layers import (
     FFN,
     ConvNorm,
     ImageModel,
+    LeadingDepthwise,
     NormLinear,
     ReLU,
     Residual,
     Stage,
     conv_stem,
-    identity_kernel,
     scale_output,
     stage_renames,
 )
@@ -128,12 +128,7 @@ def _widened(dw: nn.Module, qkv: nn.Module) -> nn.Module:
     """Depthwise convolution of all of ``qkv``'s output that changes q alone, and scales it."""
     q_dim, total = dw.weight.shape[0], qkv.weight.shape[0]
     q = scale_output(dw, mx.array(q_dim**-0.5, dw.weight.dtype))
-    wide = copy.copy(dw)
-    wide.groups = total
-    wide.weight = mx.repeat(dw.weight[:1], total, axis=0)
-    wide.weight = mx.concatenate([q.weight, identity_kernel(wide)[q_dim:]])
-    wide.bias = mx.pad(q.bias, (0, total - q_dim))
-    return wide
+    return LeadingDepthwise(q, total)
 
 
 class WindowAttention(nn.Module):
