@@ -7,14 +7,14 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import mlx.core as mx
 
-from . import kernels
+from . import kernels, pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,8 +34,8 @@ def run(model: Model, x: mx.array) -> mx.array:
     """
     keep_memory()
     threads = _threads() if kernels.is_fast(x) else 1
-    if len(x) == 1 or threads == 1:
-        with kernels.pieces_on(_streams(threads) if threads > 1 else ()):
+    if threads == 1 or len(x) == 1:
+        with _taking_turns(threads):
             y = model(x)
             mx.eval(y)
         return y
@@ -45,6 +45,12 @@ def run(model: Model, x: mx.array) -> mx.array:
         y = mx.concatenate(_side_by_side(model, list(mx.split(x, ends))))
         mx.eval(y)
     return y
+
+
+def _taking_turns(cores: int) -> AbstractContextManager[None]:
+    if cores == 1:
+        return nullcontext()
+    return pieces.taken_by(pieces.Cores(_streams(cores), partial(_blas_shared_by, cores)))
 
 
 PIXELS = 1 << 20  # that a core works on at once

@@ -11,41 +11,28 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
-Value = TypeVar("Value")
+from . import pieces
+
 Pair = tuple[int, int]
 Form = Callable[[mx.array, mx.array, Pair, Pair], mx.array]  # of a convolution
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
-_beside: ContextVar[Sequence[mx.Stream]] = ContextVar("beside", default=())
-
-
-@contextmanager
-def _within(variable: ContextVar[Value], value: Value) -> Iterator[None]:
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+_places: ContextVar[int] = ContextVar("places", default=0)  # of the map of which x is a part
 
 
 def plain() -> AbstractContextManager[None]:
     """Within it every operation is MLX's own."""
-    return _within(_plain, True)
-
-
-def pieces_on(streams: Sequence[mx.Stream]) -> AbstractContextManager[None]:
-    """Within it the pieces of what is large are computed on these streams, side by side."""
-    return _within(_beside, streams)
+    return pieces.within(_plain, True)
 
 
 def is_plain_cpu() -> bool:
@@ -59,15 +46,22 @@ def is_fast(x: mx.array) -> bool:
 
 
 Function = Callable[[mx.array], mx.array]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., mx.array])
 
 
-def _gradient_of(own: Function) -> Callable[[Function], Function]:
+def _gradient_of(own: Callable[..., mx.array]) -> Callable[[AnyFunction], AnyFunction]:
     """Give a form the gradient of MLX's operation: its own would overflow, or is not there."""
 
-    def wrap(form: Function) -> Function:
+    def wrap(form: AnyFunction) -> AnyFunction:
         function = mx.custom_function(form)
-        function.vjp(lambda x, cotangent, _: mx.vjp(own, [x], [cotangent])[1][0])
-        return cast(Function, function)
+
+        @function.vjp
+        def gradient(given: Any, cotangent: mx.array, _: mx.array) -> Any:
+            several = isinstance(given, list | tuple)
+            found = mx.vjp(own, list(given) if several else [given], [cotangent])[1]
+            return found if several else found[0]
+
+        return cast(AnyFunction, function)
 
     return wrap
 
@@ -95,34 +89,31 @@ def is_large(x: mx.array, places: int = 1 << 14) -> bool:
     Two thirds of what the float32 of FastViTHD's tokens errs by, at 1024 px, comes from its
     first maps. There every operation takes the more exact of its forms.
     """
-    return x.ndim == 4 and x.shape[1] * x.shape[2] >= places
+    return x.ndim == 4 and (_places.get() or x.shape[1] * x.shape[2]) >= places
 
 
 def gelu(x: mx.array) -> mx.array:
     """``x`` times the probability that a standard normal variable is below it."""
-    return _in_pieces(_GELU[2 if is_large(x) else 8], x) if is_fast(x) else nn.gelu(x)
+    return pieces.of_rows(_GELU[2 if is_large(x) else 8], x) if is_fast(x) else nn.gelu(x)
 
 
-PIECE = 1 << 17  # numbers: half a megabyte, which the second cache of a core holds
+PLACES = 1 << 10  # of a map, that a core works on at once
 
 
-def _in_pieces(form: Function, x: mx.array, width: int = 1) -> mx.array:
-    """Many operations on few numbers at a time, which stay in the cache between them.
+def by_place(form: Function, x: mx.array) -> mx.array:
+    """``form``, which treats each place of a (B, H, W, C) map by itself, of ``x``.
 
-    ``form`` takes any number of rows of ``width``.
+    What it has between its operations, then, stays in the cache of the core that works on it.
     """
-    if x.size < 4 * PIECE:
+    cores = pieces.cores()
+    if cores == 1 or not is_fast(x) or x.size < 2 * pieces.SIZE:
         return form(x)
-    rows, height = x.reshape(-1, width), max(1, PIECE // width)
-    streams = _beside.get() or (mx.default_stream(mx.default_device()),)
-    done: list[mx.array] = []
-    for piece in mx.split(rows, range(height, len(rows), height)):
-        turn, place = divmod(len(done), len(streams))
-        before = [done[-len(streams)]] if turn else []
-        with mx.stream(streams[place]):
-            # MLX would do the first operation of all pieces first, but for this.
-            done.append(form(mx.depends([piece], before)[0]))
-    return mx.concatenate(done).reshape(x.shape)
+    B, H, W, C = x.shape
+    rows = x.reshape(1, -1, 1, C)
+    height = min(PLACES, -(-rows.shape[1] // cores))
+    with pieces.within(_places, H * W):
+        done = pieces.in_turn(form, zip(pieces.every(height, rows, axis=1), strict=True))
+    return mx.concatenate(done, axis=1).reshape(B, H, W, -1)
 
 
 # P(X > a) ** (-1/n) of a standard normal X, by powers of a >= 0: minimax fits on [0, 6] that
@@ -185,16 +176,57 @@ def _polynomial(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
     return y
 
 
+LONG = 1 << 15  # numbers: for fewer, one operation of MLX's is as fast as many
+
+
 def softmax(x: mx.array) -> mx.array:
     """Exponentials over their sum along the last axis."""
-    is_long = is_fast(x) and x.size >= 1 << 15
-    return _in_pieces(_softmax, x, x.shape[-1]) if is_long else mx.softmax(x, axis=-1)
+    is_long = is_fast(x) and x.size >= LONG
+    return pieces.of_rows(_softmax, x, x.shape[-1]) if is_long else mx.softmax(x, axis=-1)
 
 
 @_gradient_of(lambda x: mx.softmax(x, axis=-1))
 def _softmax(x: mx.array) -> mx.array:
     y = _exp(x - _largest(x))
-    return y / (y @ mx.ones((x.shape[-1], 1)))  # a product is the fastest sum of a row
+    return y / _sum(y)
+
+
+def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    """softmax(q k') v of (B, heads, N, C) arrays."""
+    B, heads, N, C = q.shape
+    if not is_fast(q) or B * heads * N * N < LONG:
+        return softmax(q @ k.swapaxes(2, 3)) @ v
+    q3, k3, v3 = (x.reshape(B * heads, N, C) for x in (q, k, v))
+    return _attention(q3, k3, v3).reshape(q.shape)
+
+
+def _attention_plain(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    return mx.softmax(q @ k.swapaxes(1, 2), axis=-1) @ v
+
+
+@_gradient_of(_attention_plain)
+def _attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    """In pieces of as many scores as stay in the cache until they are read the last time."""
+    N, C = q.shape[1:]
+    heads, rows = max(1, pieces.SIZE // (N * N)), max(1, pieces.SIZE // N)
+    parts = (
+        (some, *mine)
+        for all_rows, *mine in zip(*(pieces.every(heads, x) for x in (q, k, v)), strict=True)
+        for some in pieces.every(rows, all_rows, axis=1)
+    )
+    done = [y.reshape(-1, C) for y in pieces.in_turn(_attend, parts)]
+    return mx.concatenate(done).reshape(q.shape)
+
+
+def _attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+    scores = q @ k.swapaxes(1, 2)
+    y = _exp(scores - _largest(scores))
+    return (y @ v) / _sum(y)
+
+
+def _sum(x: mx.array) -> mx.array:
+    """Of each row: a product is the fastest."""
+    return x @ mx.ones((x.shape[-1], 1))
 
 
 def _largest(x: mx.array) -> mx.array:
@@ -238,8 +270,15 @@ def conv2d(
     has_form = is_fast(x) and dilation in (1, (1, 1)) and 1 in (groups, weight.shape[-1])
     if not has_form:
         return mx.conv2d(x, weight, stride, padding, dilation, groups)
-    form = _dense if groups == 1 else _depthwise_form(x, weight, stride, padding)
-    return form(x, weight, stride, padding)
+    if groups == 1:
+        return _dense(x, weight, stride, padding)
+    form = _depthwise_form(x, weight, stride, padding)
+    cores = pieces.cores()
+    if cores == 1 or x.size < 2 * pieces.SIZE or x.shape[-1] % cores:
+        return form(x, weight, stride, padding)
+    parts = zip(mx.split(x, cores, axis=-1), mx.split(weight, cores), strict=True)
+    done = pieces.in_turn(lambda x, w: form(x, w, stride, padding), parts)
+    return mx.concatenate(done, axis=-1)
 
 
 def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:

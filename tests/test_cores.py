@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ondevice
-from ondevice import cores, create_model, fuse, kernels, quantize
+from ondevice import cores, create_model, fuse, kernels, pieces, quantize
 
 
 @pytest.fixture
@@ -117,8 +117,8 @@ def test_threads_that_share_at_once_give_the_blas_its_threads_back():
 
 @pytest.mark.parametrize("form", [kernels.gelu, kernels.softmax])
 def test_the_pieces_of_one_picture_go_round_the_cores(shared, monkeypatch, form):
-    monkeypatch.setattr(kernels, "PIECE", 1 << 12)
-    x = mx.random.normal((1, 60, 64, 8), key=mx.random.key(0))
+    monkeypatch.setattr(pieces, "SIZE", 1 << 12)
+    x = mx.random.normal((1, 60, 64, 12), key=mx.random.key(0))
     alone, streams = form(x), []
     stream = mx.stream
 
@@ -131,7 +131,42 @@ def test_the_pieces_of_one_picture_go_round_the_cores(shared, monkeypatch, form)
     assert mx.array_equal(ondevice.run(form, x), alone)  # to the bit
     if kernels.is_fast(x):
         assert len(set(streams)) == 3
-        assert streams == [streams[i % 3] for i in range(8)]
+        assert streams == [streams[i % 3] for i in range(12)]
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "mobileclip_s0", "fastvithd"])
+def test_one_picture_on_all_cores_gives_what_it_gives_on_one(shared, monkeypatch, name):
+    monkeypatch.setattr(pieces, "SIZE", 1 << 10)
+    monkeypatch.setattr(kernels, "PLACES", 50)
+    model = fuse(create_model(name))
+    x = mx.random.normal((1, 128, 128, 3), key=mx.random.key(0))
+    shared(3)
+    taken, in_turn = [], pieces.in_turn
+    monkeypatch.setattr(
+        pieces,
+        "in_turn",
+        lambda form, parts: taken.append(pieces.cores()) or in_turn(form, parts),
+    )
+    found = ondevice.run(model.features, x)
+    wanted = model.features(x)
+    assert mx.allclose(found, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
+    assert not kernels.is_fast(x) or taken.count(3) > 20
+
+
+def test_a_place_is_of_the_whole_map_in_its_pieces(shared, monkeypatch):
+    """How exact a form is goes by the size of the map, not of the piece."""
+    monkeypatch.setattr(pieces, "SIZE", 1 << 8)
+    x, seen = mx.zeros((1, 40, 30, 8)), []
+
+    def form(piece):
+        seen.append((kernels.is_large(piece, 1200), kernels.is_large(piece, 1201)))
+        return piece + 1
+
+    shared(2)
+    y = ondevice.run(lambda x: kernels.by_place(form, x), x)
+    assert mx.array_equal(y, x + 1)
+    assert set(seen) == {(True, False)}
+    assert not kernels.is_fast(x) or len(seen) > 1
 
 
 def test_what_one_picture_gives_may_be_several_arrays(shared):

@@ -25,6 +25,7 @@ fast_here = pytest.mark.skipif(
 CONVOLUTIONS = [
     *product((3, 5, 7), (1, 2), (0, 2, 3), (8,), (8, 24), (8,)),  # depthwise, multiplied too
     *product((1, 2, 3), (1, 2, 3), (0, 1), (8,), (5,), (1,)),
+    (3, 2, 1, 3, 8, 1),  # a picture's channels
     (3, 1, 1, 8, 8, 2),  # groups of several channels: MLX's own
 ]
 
@@ -119,8 +120,10 @@ def test_convolutions_of_large_maps_err_less(
 
 
 @pytest.mark.parametrize("spread", [1, 30, 1e4])
-def test_softmax_is_as_exact_as_float32_is(spread):
-    x = mx.random.normal((128, 96), key=mx.random.key(3)) * spread
+@pytest.mark.parametrize("shape", [(512, 96), (64, 1024), (9, 4099)], ids=str)
+def test_softmax_is_as_exact_as_float32_is(shape, spread):
+    x = mx.random.normal(shape, key=mx.random.key(3)) * spread
+    assert x.size >= kernels.LONG
     x64 = np.array(x, np.float64)
     wanted = np.exp(x64 - x64.max(-1, keepdims=True))
     wanted /= wanted.sum(-1, keepdims=True)
@@ -133,10 +136,42 @@ def test_softmax_is_as_exact_as_float32_is(spread):
 
 
 def test_softmax_of_forbidden_places_is_zero_there():
-    x = mx.where(mx.arange(128) < 64, 0.0, -1e9) + mx.zeros((128, 128))
+    x = mx.where(mx.arange(128) < 64, 0.0, -1e9) + mx.zeros((256, 128))
     y = kernels.softmax(x)
     assert mx.allclose(y[:, :64], mx.array(1 / 64), rtol=1e-6)
     assert y[:, 64:].max().item() < 1e-37
+
+
+HEADS = [(2, 4, 70, 8), (1, 3, 400, 8), (1, 2, 640, 16)]  # several a piece, and pieces of one
+
+
+def queries(shape):
+    keys = mx.random.split(mx.random.key(7), 3)
+    return [mx.random.normal(shape, key=key) for key in keys]
+
+
+@pytest.mark.parametrize("shape", HEADS, ids=str)
+def test_attention_is_as_exact_as_float32_is(shape):
+    q, k, v = (np.array(x, np.float64) for x in queries(shape))
+    scores = q @ k.swapaxes(2, 3)
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    wanted = shares / shares.sum(-1, keepdims=True) @ v
+    found = np.array(kernels.attention(*queries(shape)))
+    assert found.shape == shape
+    assert np.abs(found - wanted).max() < 64 * EPS  # scores up to 50 are rounded
+
+
+def test_gradients_of_attention_are_mlxs_own():
+    def gradients():
+        return mx.grad(lambda *x: mx.sin(kernels.attention(*x)).sum(), (0, 1, 2))(
+            *queries(HEADS[0])
+        )
+
+    with kernels.plain():
+        own = gradients()
+    assert all(
+        mx.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(gradients(), own, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", ["gelu", "softmax", "relu"])
@@ -151,7 +186,7 @@ def test_half_precision_is_mlxs_own(name, dtype):
 
 @pytest.mark.parametrize("name", ["gelu", "softmax", "relu"])
 def test_gradients_are_mlxs_own(name):
-    x = mx.random.normal((128, 128)) * 3
+    x = mx.random.normal((256, 128)) * 3
     x[0, :4] = mx.array([0.0, 1e4, -1e4, 30.0])
     weights = mx.random.normal(x.shape)
 
@@ -188,9 +223,12 @@ def test_the_fast_forms_are_used_here():
     """Else the tests above compare MLX with itself."""
     x = mx.random.normal((1, 32, 32, 8))
     weight = mx.random.normal((8, 7, 7, 1))
+    long = mx.random.normal((8, kernels.LONG // 8))
     fast = [kernels.gelu(x), kernels.conv2d(x, weight, (1, 1), (3, 3), 1, 8)]
+    fast += [kernels.softmax(long), kernels.attention(*queries(HEADS[0]))]
     with kernels.plain():
         own = [kernels.gelu(x), kernels.conv2d(x, weight, (1, 1), (3, 3), 1, 8)]
+        own += [mx.softmax(long, axis=-1), kernels.attention(*queries(HEADS[0]))]
     assert not any(mx.array_equal(a, b) for a, b in zip(fast, own, strict=True))
 
 
@@ -203,6 +241,9 @@ def test_tracing_sees_mlxs_own_operations():
     assert ops(kernels.gelu) == ops(nn.gelu)
     assert ops(kernels.relu) == ops(nn.relu)
     assert ops(kernels.softmax) == ops(lambda x: mx.softmax(x, axis=-1))
+    assert ops(lambda x: kernels.attention(x, x, x)) == ops(
+        lambda x: mx.softmax(x @ x.swapaxes(2, 3), axis=-1) @ x
+    )
     assert ops(lambda x: kernels.conv2d(x, weight, (1, 1), (3, 3), 1, 8)) == ["Convolution"]
 
 

@@ -64,7 +64,7 @@ class ConvMlp(nn.Module):
         self.fc2: nn.Module = Conv2d(hidden, dim, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.fc2(kernels.gelu(self.fc1(self.conv(x))))
+        return kernels.by_place(lambda x: self.fc2(kernels.gelu(self.fc1(x))), self.conv(x))
 
 
 class Attention(nn.Module):
@@ -86,8 +86,7 @@ class Attention(nn.Module):
         heads = self.qkv(self.norm(x)).reshape(B, H * W, -1, self.head_dim).swapaxes(1, 2)
         q, k, v = mx.split(heads, 3, axis=1)
         q = q if self.scale == 1 else q * self.scale
-        attn = kernels.softmax(q @ k.swapaxes(2, 3))
-        y = self.proj((attn @ v).swapaxes(1, 2).reshape(B, H, W, C))
+        y = self.proj(kernels.attention(q, k, v).swapaxes(1, 2).reshape(B, H, W, C))
         return x + (y * self.layer_scale if "layer_scale" in self else y)
 
     def fuse(self) -> Attention:
