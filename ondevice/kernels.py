@@ -179,10 +179,11 @@ def _polynomial(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
 LONG = 1 << 15  # numbers: for fewer, one operation of MLX's is as fast as many
 
 
-def softmax(x: mx.array) -> mx.array:
-    """Exponentials over their sum along the last axis."""
-    is_long = is_fast(x) and x.size >= LONG
-    return pieces.of_rows(_softmax, x, x.shape[-1]) if is_long else mx.softmax(x, axis=-1)
+def softmax(x: mx.array, *, precise: bool = False) -> mx.array:
+    """Exponentials over their sum along the last axis; ``precise``: summed in float32."""
+    if not is_fast(x) or x.size < LONG:
+        return mx.softmax(x, axis=-1, precise=precise)
+    return pieces.of_rows(_softmax, x, x.shape[-1])
 
 
 @_gradient_of(lambda x: mx.softmax(x, axis=-1))

@@ -7,6 +7,8 @@ import copy
 import mlx.core as mx
 import mlx.nn as nn
 
+from . import kernels
+
 FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
 
 
@@ -27,7 +29,7 @@ class SelfAttention(nn.Module):
         q = q if self.scale == 1 else q * self.scale
         scores = q @ k.swapaxes(2, 3)
         scores = scores if mask is None else scores + mask.astype(scores.dtype)
-        attn = mx.softmax(scores, axis=-1, precise=True)
+        attn = kernels.softmax(scores, precise=True)
         return self.proj((attn @ v).swapaxes(1, 2).reshape(B, N, C))
 
     def fuse(self) -> SelfAttention:
@@ -52,7 +54,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.fc2(nn.gelu(self.fc1(x)))
+        return self.fc2(kernels.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):

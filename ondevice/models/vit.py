@@ -14,6 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..errors import ConfigError
 from ..layers import ConvNorm, ImageModel
@@ -64,7 +65,7 @@ class ViT(ImageModel):
             )
         *convs, last = self.patch_embed
         for conv in convs:
-            x = nn.gelu(conv(x))
+            x = kernels.gelu(conv(x))
         x = last(x)
         B, _, _, C = x.shape
         x = x.reshape(B, -1, C) + self.pos_embed

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from .. import kernels
 from ..config import Preprocess
 from ..cores import run
 from ..errors import ConfigError, ImageError
@@ -86,7 +87,7 @@ class Projector(nn.Module):
         self.linear_2 = nn.Linear(dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
-        return self.linear_2(nn.gelu(self.linear_1(x)))
+        return self.linear_2(kernels.gelu(self.linear_1(x)))
 
 
 class Recent:
