@@ -29,20 +29,26 @@ def run(model: Model, x: mx.array) -> mx.array:
     """``model(x)``, computed; on a plain CPU the cores share the (B, ...) batch.
 
     As many as the BLAS library has threads, which ``OMP_NUM_THREADS`` sets: instead of all
-    of them in each matrix product, each then does all that its pictures need. Of a single
-    picture they share each matrix product and the pieces of what else is large.
+    of them in each matrix product, each then does all that its pictures need, ``PIXELS`` at
+    once. Of a single picture they share each matrix product and the pieces of what is large.
     """
     keep_memory()
     threads = _threads() if kernels.is_fast(x) else 1
-    if threads == 1 or len(x) == 1:
+    if threads == 1 or len(x) <= 1:
         with _taking_turns(threads):
             y = model(x)
             mx.eval(y)
         return y
     cores = min(threads, len(x))
+    rounds = -(-math.prod(x.shape[:3]) // (PIXELS * cores))
+    count = min(len(x), rounds * cores)
+    parts = list(mx.split(x, [len(x) * i // count for i in range(1, count)]))
+    found: list[mx.array] = []
     with _blas_shared_by(cores):
-        ends = [len(x) * i // cores for i in range(1, cores)]
-        y = mx.concatenate(_side_by_side(model, list(mx.split(x, ends))))
+        for first in range(0, count, cores):
+            found += _side_by_side(model, parts[first : first + cores])
+            mx.eval(found)
+        y = mx.concatenate(found)
         mx.eval(y)
     return y
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial, reduce
-from typing import Any, TypeVar, cast
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -46,22 +46,15 @@ def is_fast(x: mx.array) -> bool:
 
 
 Function = Callable[[mx.array], mx.array]
-AnyFunction = TypeVar("AnyFunction", bound=Callable[..., mx.array])
 
 
-def _gradient_of(own: Callable[..., mx.array]) -> Callable[[AnyFunction], AnyFunction]:
+def _gradient_of(own: Function) -> Callable[[Function], Function]:
     """Give a form the gradient of MLX's operation: its own would overflow, or is not there."""
 
-    def wrap(form: AnyFunction) -> AnyFunction:
+    def wrap(form: Function) -> Function:
         function = mx.custom_function(form)
-
-        @function.vjp
-        def gradient(given: Any, cotangent: mx.array, _: mx.array) -> Any:
-            several = isinstance(given, list | tuple)
-            found = mx.vjp(own, list(given) if several else [given], [cotangent])[1]
-            return found if several else found[0]
-
-        return cast(AnyFunction, function)
+        function.vjp(lambda x, cotangent, _: mx.vjp(own, [x], [cotangent])[1][0])
+        return cast(Function, function)
 
     return wrap
 
@@ -193,27 +186,21 @@ def _softmax(x: mx.array) -> mx.array:
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """softmax(q k') v of (B, heads, N, C) arrays."""
+    """softmax(q k') v of (B, heads, N, C) arrays.
+
+    Where cores take turns, in pieces: of as many scores as stay in the cache until they are
+    read the last time. Elsewhere so wide a graph would keep MLX from its other streams.
+    """
     B, heads, N, C = q.shape
-    if not is_fast(q) or B * heads * N * N < LONG:
+    if pieces.cores() == 1 or not is_fast(q) or B * heads * N * N < 2 * pieces.SIZE:
         return softmax(q @ k.swapaxes(2, 3)) @ v
-    q3, k3, v3 = (x.reshape(B * heads, N, C) for x in (q, k, v))
-    return _attention(q3, k3, v3).reshape(q.shape)
-
-
-def _attention_plain(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    return mx.softmax(q @ k.swapaxes(1, 2), axis=-1) @ v
-
-
-@_gradient_of(_attention_plain)
-def _attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    """In pieces of as many scores as stay in the cache until they are read the last time."""
-    N, C = q.shape[1:]
-    heads, rows = max(1, pieces.SIZE // (N * N)), max(1, pieces.SIZE // N)
+    some, rows = max(1, pieces.SIZE // (N * N)), max(1, pieces.SIZE // N)
     parts = (
-        (some, *mine)
-        for all_rows, *mine in zip(*(pieces.every(heads, x) for x in (q, k, v)), strict=True)
-        for some in pieces.every(rows, all_rows, axis=1)
+        (queries, *keys_values)
+        for all_queries, *keys_values in zip(
+            *(pieces.every(some, x.reshape(B * heads, N, C)) for x in (q, k, v)), strict=True
+        )
+        for queries in pieces.every(rows, all_queries, axis=1)
     )
     done = [y.reshape(-1, C) for y in pieces.in_turn(_attend, parts)]
     return mx.concatenate(done).reshape(q.shape)

@@ -153,6 +153,14 @@ def test_one_picture_on_all_cores_gives_what_it_gives_on_one(shared, monkeypatch
     assert not kernels.is_fast(x) or taken.count(3) > 20
 
 
+def test_a_core_works_on_so_many_pixels_at_once(shared, monkeypatch):
+    monkeypatch.setattr(cores, "PIXELS", 32)
+    x, seen = mx.random.normal((9, 4, 4, 3)), []
+    shared(2)
+    assert mx.array_equal(ondevice.run(lambda x: seen.append(len(x)) or x, x), x)
+    assert seen == ([1, 2, 1, 2, 1, 2] if kernels.is_fast(x) else [9])
+
+
 def test_a_place_is_of_the_whole_map_in_its_pieces(shared, monkeypatch):
     """How exact a form is goes by the size of the map, not of the piece."""
     monkeypatch.setattr(pieces, "SIZE", 1 << 8)
