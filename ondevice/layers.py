@@ -49,8 +49,8 @@ class LeadingDepthwise(Conv2d):
         leading, *kernel, _ = conv.weight.shape
         super().__init__(channels, channels, tuple(kernel), 1, conv.padding, groups=channels)
         self.leading = leading
-        kernels_behind = identity_kernel(self)[leading:].astype(conv.weight.dtype)
-        self.weight = mx.concatenate([conv.weight, kernels_behind])
+        identities = identity_kernel(self)[leading:].astype(conv.weight.dtype)
+        self.weight = mx.concatenate([conv.weight, identities])
         self.bias = mx.pad(conv.bias, (0, channels - leading))
 
     def __call__(self, x: mx.array) -> mx.array:
