@@ -1,11 +1,12 @@
 """Images a second of our networks beside other ways to run them, on the same weights.
 
-    python -m tests.benchmarks.forward [NETWORK...] [--batch N ...] [--runs N] [--peers P ...]
+    python -m tests.benchmarks.forward [NETWORK...] [--batch [N ...]] [--runs N] [--peers P ...]
 
 Each way is a process of its own with ``--threads`` threads; they take turns, one forward pass
 each, so that a busy machine is busy for all. Ratios are to timm's re-parameterized network
-in eager mode: above 1 is faster than it. PyTorch's ways need the extra ``parity``, timm and
-torchvision; ``onnxruntime`` that package and onnxscript.
+in eager mode: above 1 is faster than it. After FastViTHD's comes how its time grows with the
+picture, which ``fastvithd --batch`` shows alone. PyTorch's ways need the extra ``parity``,
+timm and torchvision; ``onnxruntime`` that package and onnxscript.
 
 ``--device gpu`` runs MLX on the GPU beside PyTorch on the same (Metal, or CUDA, where
 ``timm-compiled`` is torch.compile), in half precision with ``--dtype float16``. Neither GPU
@@ -401,7 +402,7 @@ GROWTH = 1.1
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=[*NETWORKS], metavar="NETWORK")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 16])
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=DEFAULT_PEERS)
     parser.add_argument("--threads", type=int, default=2)
