@@ -42,7 +42,7 @@ def run(model: Model, x: mx.array) -> mx.array:
     cores = min(threads, len(x))
     rounds = -(-math.prod(x.shape[:3]) // (PIXELS * cores))
     count = min(len(x), rounds * cores)
-    parts = list(mx.split(x, [len(x) * i // count for i in range(1, count)]))
+    parts = pieces.equal(count, x)
     found: list[mx.array] = []
     with _blas_shared_by(cores):
         for first in range(0, count, cores):

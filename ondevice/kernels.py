@@ -98,12 +98,11 @@ def by_place(form: Function, x: mx.array) -> mx.array:
 
     What it has between its operations, then, stays in the cache of the core that works on it.
     """
-    cores = pieces.cores()
-    if cores == 1 or not is_fast(x) or x.size < 2 * pieces.SIZE:
+    if not (is_fast(x) and pieces.are_worth_it(x.size)):
         return form(x)
     B, H, W, C = x.shape
     rows = x.reshape(1, -1, 1, C)
-    height = min(PLACES, -(-rows.shape[1] // cores))
+    height = min(PLACES, -(-rows.shape[1] // pieces.cores()))
     with pieces.within(_places, H * W):
         done = pieces.in_turn(form, zip(pieces.every(height, rows, axis=1), strict=True))
     return mx.concatenate(done, axis=1).reshape(B, H, W, -1)
@@ -181,7 +180,7 @@ def softmax(x: mx.array, *, precise: bool = False) -> mx.array:
 
 @_gradient_of(lambda x: mx.softmax(x, axis=-1))
 def _softmax(x: mx.array) -> mx.array:
-    y = _exp(x - _largest(x))
+    y = _exp(x)
     return y / _sum(y)
 
 
@@ -192,14 +191,13 @@ def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     read the last time. Elsewhere so wide a graph would keep MLX from its other streams.
     """
     B, heads, N, C = q.shape
-    if pieces.cores() == 1 or not is_fast(q) or B * heads * N * N < 2 * pieces.SIZE:
+    if not (is_fast(q) and pieces.are_worth_it(B * heads * N * N)):
         return softmax(q @ k.swapaxes(2, 3)) @ v
     some, rows = max(1, pieces.SIZE // (N * N)), max(1, pieces.SIZE // N)
+    by_heads = (pieces.every(some, x.reshape(B * heads, N, C)) for x in (q, k, v))
     parts = (
-        (queries, *keys_values)
-        for all_queries, *keys_values in zip(
-            *(pieces.every(some, x.reshape(B * heads, N, C)) for x in (q, k, v)), strict=True
-        )
+        (queries, keys, values)
+        for all_queries, keys, values in zip(*by_heads, strict=True)
         for queries in pieces.every(rows, all_queries, axis=1)
     )
     done = [y.reshape(-1, C) for y in pieces.in_turn(_attend, parts)]
@@ -207,8 +205,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
 
 
 def _attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
-    scores = q @ k.swapaxes(1, 2)
-    y = _exp(scores - _largest(scores))
+    y = _exp(q @ k.swapaxes(1, 2))
     return (y @ v) / _sum(y)
 
 
@@ -231,12 +228,12 @@ _ROUND = 1.5 * 2.0**22 + 0.5  # added to a float32, leaves the nearest half in i
 
 
 def _exp(x: mx.array) -> mx.array:
-    """exp of numbers up to 0; below 2 ** -126 it stays there.
+    """exp of what each number is less than the largest of its row, but at least 2 ** -126.
 
     4 to the power of the nearest half goes straight into the exponent's bits of 4 to the
     power of the rest: of half of that, which is a step less, and so they count one more.
     """
-    x = mx.maximum(x * (math.log2(math.e) / 2), -63)
+    x = mx.maximum((x - _largest(x)) * (math.log2(math.e) / 2), -63)
     halves = x + _ROUND
     h = x - (halves - _ROUND)
     y = h / (_polynomial(h * h, _COTH) - h) + 0.5
@@ -258,15 +255,8 @@ def conv2d(
     has_form = is_fast(x) and dilation in (1, (1, 1)) and 1 in (groups, weight.shape[-1])
     if not has_form:
         return mx.conv2d(x, weight, stride, padding, dilation, groups)
-    if groups == 1:
-        return _dense(x, weight, stride, padding)
-    form = _depthwise_form(x, weight, stride, padding)
-    cores = pieces.cores()
-    if cores == 1 or x.size < 2 * pieces.SIZE or x.shape[-1] % cores:
-        return form(x, weight, stride, padding)
-    parts = zip(mx.split(x, cores, axis=-1), mx.split(weight, cores), strict=True)
-    done = pieces.in_turn(lambda x, w: form(x, w, stride, padding), parts)
-    return mx.concatenate(done, axis=-1)
+    form = _dense if groups == 1 else _depthwise
+    return form(x, weight, stride, padding)
 
 
 def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
@@ -297,9 +287,10 @@ def _product(rows: mx.array, columns: mx.array, *, exact: bool = False) -> mx.ar
     parts = -(-depth // TERMS) if exact else 1
     if parts == 1:
         return rows @ columns.T
-    ends = [depth * i // parts for i in range(1, parts)]
     first, *rest = zip(
-        map(_copy, mx.split(rows, ends, 1)), mx.split(columns, ends, 1), strict=True
+        map(_copy, pieces.equal(parts, rows, axis=1)),
+        pieces.equal(parts, columns, axis=1),
+        strict=True,
     )
     return reduce(lambda y, part: mx.addmm(y, part[0], part[1].T), rest, first[0] @ first[1].T)
 
@@ -320,6 +311,16 @@ def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.a
     B, H, W, C = x.shape
     size = (H - kh) // sy + 1, (W - kw) // sx + 1
     return mx.as_strided(x, (B, *size, kh, kw, C), (H * W * C, sy * W * C, sx * C, W * C, C, 1))
+
+
+def _depthwise(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
+    """In the form that suits it; cores that take turns have as many channels each."""
+    form, cores = _depthwise_form(x, weight, stride, padding), pieces.cores()
+    if x.shape[-1] % cores or not pieces.are_worth_it(x.size):
+        return form(x, weight, stride, padding)
+    parts = zip(pieces.equal(cores, x, axis=-1), pieces.equal(cores, weight), strict=True)
+    done = pieces.in_turn(lambda x, w: form(x, w, stride, padding), parts)
+    return mx.concatenate(done, axis=-1)
 
 
 def _depthwise_form(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> Form:

@@ -47,6 +47,11 @@ def cores() -> int:
     return len(found.streams) if (found := _cores.get()) else 1
 
 
+def are_worth_it(numbers: int) -> bool:
+    """Whether there are cores to take turns, and so many numbers gain by it."""
+    return cores() > 1 and numbers >= 2 * SIZE
+
+
 def in_turn(form: Form, pieces: Iterable[Piece]) -> list[mx.array]:
     """``form`` of each piece, one after the other on each core."""
     if (cores := _cores.get()) is None:
@@ -75,6 +80,12 @@ def _chained(
 def every(count: int, x: mx.array, axis: int = 0) -> list[mx.array]:
     """Pieces of so many along the axis, the last of what is left."""
     return list(mx.split(x, range(count, x.shape[axis], count), axis=axis))
+
+
+def equal(count: int, x: mx.array, axis: int = 0) -> list[mx.array]:
+    """So many pieces along the axis, as equal as can be."""
+    length = x.shape[axis]
+    return list(mx.split(x, [length * i // count for i in range(1, count)], axis=axis))
 
 
 def of_rows(form: Form, x: mx.array, width: int = 1) -> mx.array:
