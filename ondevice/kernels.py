@@ -14,14 +14,14 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial, reduce
 from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import pieces
+from . import pieces, tiles
+from .tiles import SIDE
 
 Pair = tuple[int, int]
 Form = Callable[[mx.array, mx.array, Pair, Pair], mx.array]  # of a convolution
@@ -328,7 +328,7 @@ def _depthwise_form(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) 
     (B, H, W, C), (out, kh, kw, _) = x.shape, weight.shape
     same = (out, stride) == (C, (1, 1)) and padding == (kh // 2, kw // 2) and kh * kw % 2
     if kh * kw < 25:
-        whole_tiles = same and H % TILE == W % TILE == 0 and W >= 16 and not is_large(x)
+        whole_tiles = same and H % SIDE == W % SIDE == 0 and W >= 16 and not is_large(x)
         return _depthwise_tiles if whole_tiles else _depthwise_windows
     if same and H * W <= 64 and B >= 4:
         return _depthwise_whole
@@ -358,9 +358,6 @@ def _depthwise_whole(x: mx.array, weight: mx.array, stride: Pair, padding: Pair)
     return mx.contiguous(y.transpose(1, 2, 0)).reshape(B, H, W, C)
 
 
-TILE = 4  # places a side
-
-
 def _depthwise_tiles(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
     """A channel's tiles of 4 x 4 places are one matrix product with what they depend on.
 
@@ -369,88 +366,23 @@ def _depthwise_tiles(x: mx.array, weight: mx.array, stride: Pair, padding: Pair)
     a product for every two rows of what a tile depends on, then their sum.
     """
     tall, wide = (
-        _Axis(*lengths)
+        tiles.Axis(*lengths)
         for lengths in zip(x.shape[1:3], weight.shape[1:3], stride, padding, strict=True)
     )
     height = 2 if is_large(x) else tall.field
     x = mx.pad(x.transpose(0, 3, 1, 2), [(0, 0), (0, 0), tall.edges, wide.edges])
-    matrix = _tile_matrix(weight.reshape(x.shape[1], -1, *weight.shape[1:3]), tall, wide)
+    matrix = tiles.matrix(weight.reshape(x.shape[1], -1, *weight.shape[1:3]), tall, wide)
     bands = (slice(i, min(i + height, tall.field)) for i in range(0, tall.field, height))
     y = reduce(
         mx.add,
         (
-            _tiles(x, tall, wide, rows)
+            tiles.fields(x, tall, wide, rows)
             @ matrix[:, rows.start * wide.field : rows.stop * wide.field]
             for rows in bands
         ),
     )
     B, C = x.shape[:2]
-    y = y.reshape(B, C, tall.tiles, wide.tiles, -1, TILE, TILE)
+    y = y.reshape(B, C, tall.tiles, wide.tiles, -1, SIDE, SIDE)
     y = y.transpose(0, 2, 5, 3, 6, 1, 4)
-    y = y.reshape(B, tall.tiles * TILE, wide.tiles * TILE, -1)
+    y = y.reshape(B, tall.tiles * SIDE, wide.tiles * SIDE, -1)
     return y[:, : tall.size, : wide.size]
-
-
-def _tiles(x: mx.array, tall: _Axis, wide: _Axis, rows: slice) -> mx.array:
-    """(B, C, tiles, places) of a (B, C, H, W) map: these rows of what each tile depends on."""
-    B, C, H, W = x.shape
-    tiles = mx.as_strided(
-        x,
-        (B, C, tall.tiles, wide.tiles, rows.stop - rows.start, wide.field),
-        (C * H * W, H * W, tall.step * W, wide.step, W, 1),
-        rows.start * W,
-    )
-    return tiles.reshape(B, C, tall.tiles * wide.tiles, -1)
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Height or width of a depthwise convolution, in tiles."""
-
-    length: int
-    kernel: int
-    stride: int
-    padding: int
-
-    @property
-    def size(self) -> int:
-        """Places of the result."""
-        return (self.length + 2 * self.padding - self.kernel) // self.stride + 1
-
-    @property
-    def tiles(self) -> int:
-        return -(-self.size // TILE)
-
-    @property
-    def step(self) -> int:
-        """From one tile to the next, on the map."""
-        return TILE * self.stride
-
-    @property
-    def field(self) -> int:
-        """Places of the map behind one tile."""
-        return self.step - self.stride + self.kernel
-
-    @property
-    def edges(self) -> Pair:
-        """Zeros before and behind the map, so that all tiles are whole."""
-        needed = (self.tiles - 1) * self.step + self.field
-        return self.padding, max(0, needed - self.padding - self.length)
-
-
-def _tile_matrix(kernel: mx.array, tall: _Axis, wide: _Axis) -> mx.array:
-    """(C, field, m * 16) of a (C, m, h, w) kernel: where it is at i - stride * o.
-
-    As a view of the kernel within zeros; input places go forwards, output places backwards.
-    """
-    sy, sx = tall.stride, wide.stride
-    edges = [(n, n) for n in (0, 0, (TILE - 1) * sy, (TILE - 1) * sx)]
-    kernel = mx.pad(kernel, edges)
-    C, M, H, W = kernel.shape
-    matrix = mx.as_strided(
-        kernel,
-        (C, tall.field, wide.field, M, TILE, TILE),
-        (M * H * W, W, 1, H * W, -sy * W, -sx),
-        (TILE - 1) * (sy * W + sx),
-    )
-    return matrix.reshape(C, tall.field * wide.field, -1)

@@ -110,11 +110,7 @@ class CascadedGroupAttention(nn.Module):
         return list(self.attention_biases[:, index.reshape(self.window**2, -1)])
 
     def fuse(self) -> CascadedGroupAttention:
-        """Tables are looked up; q, k and v pass the depthwise convolution together.
-
-        Its kernels are widened by identities for k and v: three operations and two copies
-        of the map fewer a head than splitting q off before.
-        """
+        """Tables are looked up; q, k and v pass the depthwise convolution together."""
         if "fused_biases" in self:
             return self
         fused = copy.copy(self)
