@@ -27,7 +27,7 @@ from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
 from .float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .garbage import old_objects_at_rest
-from .graph import Graph
+from .graph import Graph, computed
 from .interface import Interface, array_interface, image_interface, text_interface
 from .passes import channels_first, run_passes
 from .passes.precision import set_precision
@@ -148,8 +148,10 @@ def build(interface: Interface, settings: Settings, request: Request | None = No
     """The package in memory, as coremltools' ``MLModel``."""
     from .coreml.package import to_package
     from .coreml.program import to_program
+    from .coreml.registry import check_supported
 
     graph = to_graph(interface)
+    check_supported(graph)
     interface = named(interface, graph)
     graph = run_passes(rename_inputs(graph, interface.input_names), settings.before)
     safety = Safety()
@@ -182,26 +184,34 @@ def lay_out(graph: Graph, interface: Interface) -> Graph:
     inside = dict(zip(interface.output_names, graph.outputs, strict=True))
     return channels_first(
         graph,
-        {name: orders[name] for name in interface.input_names if name in orders},
+        {computed(name): orders[name] for name in interface.input_names if name in orders},
         {inside[name]: orders[name] for name in inside if name in orders},
     ).check()
 
 
 def named(interface: Interface, graph: Graph) -> Interface:
-    """The interface with a name for each output the graph turned out to have."""
+    """The interface with a name for each output the graph turned out to have.
+
+    Raises ConfigError for names too many, too few, empty or equal.
+    """
+    from .coreml.names import check_names
+
     count = len(graph.outputs)
-    if len(interface.output_names) == count:
-        return interface
-    if interface.output_names not in {("output",), ()}:
-        raise ConfigError(f"{len(interface.output_names)} output names for {count} outputs")
-    return replace(interface, output_names=tuple(f"output_{i}" for i in range(count)))
+    given = interface.output_names
+    if len(given) != count:
+        if given not in {("output",), ()}:
+            raise ConfigError(f"{len(given)} output names for {count} outputs")
+        given = tuple(f"output_{i}" for i in range(count))
+    inputs, outputs = check_names(interface.input_names, given)
+    return replace(interface, input_names=tuple(inputs), output_names=tuple(outputs))
 
 
 def rename_inputs(graph: Graph, names: Sequence[str]) -> Graph:
     if len(names) != len(graph.inputs):
         raise ConfigError(f"{len(names)} input names for {len(graph.inputs)} inputs")
-    inputs = tuple(replace(v, name=n) for v, n in zip(graph.inputs, names, strict=True))
-    renames = {v.name: n for v, n in zip(graph.inputs, names, strict=True) if v.name != n}
+    made = [computed(name) for name in names]
+    inputs = tuple(replace(v, name=n) for v, n in zip(graph.inputs, made, strict=True))
+    renames = {v.name: n for v, n in zip(graph.inputs, made, strict=True) if v.name != n}
     return replace(graph.rename(renames), inputs=inputs).check()
 
 

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
 
+from ondevice.errors import UnsupportedOpError
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
+
+
+COMPUTED = "%"  # starts the name of every value that is not a parameter
+
+
+def computed(name: str) -> str:
+    """A name for a value that is not a parameter: no parameter's path can meet it."""
+    return f"{COMPUTED}{name}"
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """``name``, or else the first of ``name.1``, ``name.2``, … that is not ``taken``."""
+    numbered = (f"{name}.{i}" for i in count(1))
+    return next(n for n in chain([name], numbered) if n not in taken)
 
 
 @dataclass(frozen=True)
@@ -55,7 +72,8 @@ class Graph:
     """A model as a list of operations in topological order.
 
     Parameters and literals are ``constants``; a parameter keeps its path in the module
-    tree (``stages.0.blocks.1.conv.m.weight``) as its name, all the way to the package.
+    tree (``stages.0.blocks.1.conv.m.weight``) as its name, all the way to the package. The
+    names of inputs and of what is computed start with ``%`` and so cannot meet a path.
     """
 
     inputs: tuple[Value, ...]
@@ -102,7 +120,7 @@ class Graph:
             current = todo.pop(0)
             for name in current.inputs:
                 module, _, leaf = name.rpartition(".")
-                is_given = name in self.constants and module not in self.producer
+                is_given = name in self.constants and not name.startswith(COMPUTED)
                 if is_given and module and re.fullmatch("[a-z_]+", leaf):  # by no pass
                     return module
                 maker = self.producer.get(name)
@@ -111,9 +129,28 @@ class Graph:
                     todo.append(maker)
         return "the model's first layers"
 
+    def refuse(self, nodes: Iterable[Node]) -> None:
+        """Raise UnsupportedOpError that lists ``nodes`` by operation, if there are any."""
+        by_op: dict[str, list[Node]] = {}
+        for node in nodes:
+            by_op.setdefault(node.op, []).append(node)
+        if by_op:
+            listed = "; ".join(
+                f"{op} (x{len(found)}, first in {self.place(found[0])}: {found[0]})"
+                for op, found in by_op.items()
+            )
+            raise UnsupportedOpError(
+                f"cannot export {listed}; compute it outside of the module, or with other "
+                "operations"
+            )
+
     def check(self) -> Graph:
         """Fail if a value is used before it is defined, or defined twice."""
-        known = {v.name for v in self.inputs} | self.constants.keys()
+        known = set(self.constants)
+        for value in self.inputs:
+            if value.name in known:
+                raise ValueError(f"{value.name} is an input and is defined already")
+            known.add(value.name)
         for node in self.nodes:
             if missing := set(node.inputs) - known:
                 raise ValueError(f"{node.op} uses undefined {sorted(missing)}: {node}")

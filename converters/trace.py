@@ -1,18 +1,22 @@
-"""Record what an MLX function computes, primitive by primitive."""
+"""Record what an MLX module computes, as a graph whose constants are its parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from ondevice import kernels
+from ondevice.errors import ConfigError
 
-from .graph import Array, Graph, Node, Value
+from .graph import Graph
+from .passes.dead_code import remove_dead_code
+from .passes.duplicates import merge_duplicates
+from .record import trace_function
 
 
 def trace(model: nn.Module, *inputs: mx.array, fn: Callable[..., Any] | None = None) -> Graph:
@@ -21,74 +25,77 @@ def trace(model: nn.Module, *inputs: mx.array, fn: Callable[..., Any] | None = N
     ``fn(*inputs)``, if given, is recorded instead: anything that calls ``model``. Parameters
     enter the traced function by keyword, so that MLX reports them by name. Tracing on the
     CPU stream gives the same graph on every machine: fast kernels such as
-    ``mx.fast.layer_norm`` are recorded as the primitives they stand for. Raises ValueError
-    for a model in training mode.
+    ``mx.fast.layer_norm`` are recorded as the primitives they stand for. The model is left as
+    it was. Raises ConfigError for a model in training mode, and for one that computes
+    something else when it is called again (a counter, random numbers): a package cannot.
     """
     if model.training:
-        raise ValueError("trace a model in eval mode: call model.eval() first")
+        raise ConfigError("trace a model in eval mode: call model.eval() first")
     call = fn or model
     params: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     named = {k: _float32(v) for k, v in params.items()}
 
-    def forward(*xs: mx.array, **arrays: mx.array) -> Any:
+    def twice(*xs: mx.array, **arrays: mx.array) -> Any:
         model.update(tree_unflatten(list(arrays.items())))
-        return call(*xs)
+        return [*_arrays(call(*xs)), *_arrays(call(*xs))]
 
-    try:
-        return trace_function(forward, *map(_float32, inputs), **named)
-    finally:  # tracing leaves placeholders in the module
-        model.update(tree_unflatten(list(params.items())))
+    with left_as_it_was(model):
+        return _first_call(trace_function(twice, *map(_float32, inputs), **named))
 
 
-def trace_function(fn: Callable[..., Any], /, *inputs: mx.array, **params: mx.array) -> Graph:
-    """Record the primitives of ``fn(*inputs, **params)``."""
-    mx.eval(params)  # a lazy parameter would be recorded as how it is made
-    records: list[dict[str, Any]] = []
-    with mx.stream(mx.cpu), kernels.plain():
-        mx.export_function(records.append, fn, inputs, params)
-    return _graph(records, params).check()
+def _arrays(result: Any) -> list[mx.array]:
+    """What a module gives, as a list. Raises ConfigError."""
+    arrays = list(result) if isinstance(result, list | tuple) else [result]
+    if other := {type(a).__name__ for a in arrays if not isinstance(a, mx.array)}:
+        raise ConfigError(
+            f"the module gives {', '.join(sorted(other))}; return an array, or a list or "
+            "tuple of arrays"
+        )
+    return arrays
+
+
+def _first_call(graph: Graph) -> Graph:
+    """The graph of one call, of two in a row that have to give the same values."""
+    merged = merge_duplicates(graph)
+    count = len(merged.outputs) // 2
+    first, second = merged.outputs[:count], merged.outputs[count:]
+    if first != second:
+        raise ConfigError(
+            "the module computes something else when it is called a second time; a package "
+            "cannot: take out what counts, caches its inputs or draws random numbers"
+        )
+    return remove_dead_code(replace(merged, outputs=first)).check()
 
 
 def _float32(array: mx.array) -> mx.array:
     return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
 
 
-def _graph(records: list[dict[str, Any]], params: dict[str, mx.array]) -> Graph:
-    by_type: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        by_type.setdefault(record["type"], []).append(record)
-    [inputs], [keywords], [outputs] = (
-        by_type[key] for key in ("inputs", "keyword_inputs", "outputs")
-    )
-    paths = {id_: path for path, id_ in keywords["keywords"]}
+@contextmanager
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Undo what tracing does to a module: placeholders in place of arrays, states, caches."""
+    found: dict[int, tuple[Any, Any, dict[str, Any]]] = {}
 
-    def value(id_: str, shape: list[int], dtype: mx.Dtype) -> Value:
-        return Value(paths.get(id_, id_), tuple(shape), str(dtype).removeprefix("mlx.core."))
+    def remember(value: Any) -> None:
+        if id(value) in found or not isinstance(value, dict | list | tuple):
+            return
+        attributes = dict(getattr(value, "__dict__", {}))
+        contents = dict(value) if isinstance(value, dict) else list(value)
+        found[id(value)] = value, contents, attributes
+        children = contents.values() if isinstance(contents, dict) else contents
+        for child in (*children, *attributes.values()):
+            remember(child)
 
-    literals = {k: v for r in by_type.get("constants", []) for k, v in r["constants"]}
-    constants = {path: params[path] for path in paths.values()} | literals
-    return Graph(
-        inputs=tuple(value(*v) for v in inputs["inputs"] if v[0] not in paths),
-        outputs=tuple(paths.get(name, name) for name, *_ in outputs["outputs"]),
-        constants={k: to_numpy(v) for k, v in constants.items()},
-        nodes=tuple(
-            Node(
-                op=r["name"],
-                inputs=tuple(paths.get(id_, id_) for id_, *_ in r["inputs"]),
-                outputs=tuple(value(*v) for v in r["outputs"]),
-                args=_frozen(r["arguments"]),
-            )
-            for r in by_type.get("primitive", [])
-        ),
-    )
-
-
-def to_numpy(array: mx.array) -> Array:
-    """The array in numpy, without a copy where MLX allows it; bfloat16 as float32."""
-    found = np.asarray(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
-    found.flags.writeable = False  # it is the model's own
-    return found
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+    remember(model)
+    try:
+        yield
+    finally:
+        for value, contents, attributes in found.values():
+            if isinstance(value, dict):
+                value.clear()
+                dict.update(value, contents)  # a module's own method is another
+            elif isinstance(value, list):
+                value[:] = contents
+            if attributes or hasattr(value, "__dict__"):
+                vars(value).clear()
+                vars(value).update(attributes)

@@ -52,7 +52,9 @@ def run_lowered(fn: Callable[..., Any], *xs: mx.array) -> list[np.ndarray]:
     graph = physical_graph(fn, *xs)
     names = tuple(f"out{i}" for i in range(len(graph.outputs)))
     plan = compile_function(to_program(graph, names=names).functions["main"])
-    inputs = {v.name: np.array(x) for v, x in zip(graph.inputs, xs, strict=True)}
+    inputs = {
+        v.name.removeprefix("%"): np.array(x) for v, x in zip(graph.inputs, xs, strict=True)
+    }
     outputs = plan.run(inputs)
     return [outputs[name] for name in names]
 

@@ -11,7 +11,8 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from converters.trace import trace, trace_function
+from converters.record import trace_function
+from converters.trace import trace
 from ondevice import cores, create_model, fuse, kernels
 
 EPS = 2.0**-23  # float32's

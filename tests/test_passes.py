@@ -16,6 +16,7 @@ from converters.passes.broadcasts import drop_broadcasts
 from converters.passes.dead_code import remove_dead_code
 from converters.trace import trace
 from ondevice import create_model, fuse
+from ondevice.errors import ConfigError
 
 from .lowered import as_module, ops
 
@@ -160,7 +161,7 @@ def test_convolutions_leave_no_transposes_between_them():
 
 
 def test_a_model_in_training_mode_is_refused():
-    with pytest.raises(ValueError, match="eval mode"):
+    with pytest.raises(ConfigError, match="eval mode"):
         trace(nn.Linear(6, 4).train(), X)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from coremltools.converters.mil.mil import Function, Program, Var, types
 from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
-from ..graph import Graph, Node
+from ..graph import COMPUTED, Graph, Node
 from . import lowerings as lowerings
 from .compressed import emit
+from .names import mil_name
 from .registry import check_supported, lowering
 from .target import opset
 
@@ -41,14 +42,18 @@ def to_program(
     constants that are stored compressed.
     """
     check_supported(graph)
-    inputs = {v.name: mb.placeholder(v.shape, _TYPES[_plain(v.dtype)]) for v in graph.inputs}
+    outside = {v.name: v.name.removeprefix(COMPUTED) for v in graph.inputs}
+    inputs = {
+        outside[v.name]: mb.placeholder(v.shape, _TYPES[_plain(v.dtype)]) for v in graph.inputs
+    }
     program = Program()
     with Function(inputs, opset_version=opset(target)) as function:
-        values: dict[Any, Any] = {name: function.inputs[name] for name in inputs}
-        lowerer = _Lowerer(graph, values, forms or {}, target)
+        values: dict[Any, Any] = {v: function.inputs[name] for v, name in outside.items()}
+        lowerer = _Lowerer(graph, values, forms or {}, target, taken=[*inputs, *names])
         for node in graph.nodes:
             lowerer.add(node)
         outputs = [lowerer.output(n, w) for n, w in zip(graph.outputs, names, strict=True)]
+        lowerer.name_the_rest(function)
         function.set_outputs(outputs)
         program.add_function("main", function)
     return program
@@ -56,15 +61,21 @@ def to_program(
 
 class _Lowerer:
     def __init__(
-        self, graph: Graph, values: dict[Any, Any], forms: Mapping[str, Form], target: str
+        self,
+        graph: Graph,
+        values: dict[Any, Any],
+        forms: Mapping[str, Form],
+        target: str,
+        taken: Iterable[str],
     ) -> None:
         self.graph, self.values = graph, values
         self.forms, self.target = forms, target
-        self.taken: Counter[str] = Counter()
+        self.taken: Counter[str] = Counter(taken)
         self.outputs: set[str] = set()
+        self.named: set[Var] = set()
 
     def add(self, node: Node) -> None:
-        dtype = node.outputs[0].dtype
+        dtype = self.float_type(node)
         inputs = [self.operand(name, dtype) for name in node.inputs]
         results = lowering(node.op)(node, *inputs, *node.args)
         results = results if isinstance(results, tuple) else (results,)
@@ -73,6 +84,12 @@ class _Lowerer:
                 raise UnsupportedOpError(f"{node} came out as {tuple(result.shape)}")
             self.values[value.name] = result
         self.title(node, results)
+
+    def float_type(self, node: Node) -> str:
+        """The type of the node's floating constants: that of the values it reads with them."""
+        moving = (self.graph.values[i] for i in node.inputs if i not in self.graph.constants)
+        floating = (v.dtype for v in moving if v.dtype.startswith("float"))
+        return next(floating, node.outputs[0].dtype)
 
     def title(self, node: Node, results: tuple[Var, ...]) -> None:
         """Name what a layer computes after its path, anything else after its operation.
@@ -87,6 +104,7 @@ class _Lowerer:
         for result in results:
             if result.op is not None and result.op.op_type != "const":
                 result.name = self._unique(title)
+                self.named.add(result)
         if results[0].op is not None:
             results[0].op.name = results[0].name
 
@@ -96,6 +114,7 @@ class _Lowerer:
         if name in self.forms:
             if name not in self.values:
                 self.values[name] = emit(self.forms[name], self._unique(name), self.target)
+                self.named.add(self.values[name])
             return self.values[name]
         array = self.graph.constants[name]
         floating = np.issubdtype(array.dtype, np.floating)
@@ -104,10 +123,12 @@ class _Lowerer:
         if key not in self.values:
             array = _cast(array, kind)
             self.values[key] = mb.const(val=array, name=self._unique(name))
+            self.named.add(self.values[key])
         return self.values[key]
 
     def _unique(self, name: str) -> str:
         """The name itself for its first bearer, then numbered."""
+        name = mil_name(name.replace(COMPUTED, "constant_"))  # a literal, or a pass made it
         count = self.taken[name]
         self.taken[name] += 1
         return self._unique(f"{name}_{count}") if count else name
@@ -119,7 +140,19 @@ class _Lowerer:
             value = mb.identity(x=value)
         value.name = wanted
         self.outputs.add(wanted)
+        self.named.add(value)
         return value
+
+    def name_the_rest(self, function: Function) -> None:
+        """Name what coremltools has named: it counts over all programs that it ever built.
+
+        Constants are named anew later; until then only none may have another value's name.
+        """
+        for op in function.operations:
+            for value in op.outputs:
+                own = op.op_type == "const" and value.name not in self.taken
+                if value not in self.named and not own:
+                    value.name = self._unique(f"step_{op.op_type}")
 
 
 def _cast(array: Any, dtype: str) -> Any:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ondevice.errors import UnsupportedOpError
-
-from ..graph import Graph, Node
+from ..graph import Graph
+from ..passes.layout import REPLACED
 
 Lowering = Callable[..., Any]
 _LOWERINGS: dict[str, Lowering] = {}
@@ -38,16 +37,5 @@ def check_supported(graph: Graph) -> None:
     """Raise UnsupportedOpError that lists every operation without a lowering and its place."""
     from . import lowerings as lowerings  # they register themselves, and import this module
 
-    missing: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        if node.op not in _LOWERINGS:
-            missing.setdefault(node.op, []).append(node)
-    if missing:
-        raise UnsupportedOpError(
-            "no Core ML lowering for "
-            + "; ".join(
-                f"{op} (x{len(nodes)}, first in {graph.place(nodes[0])}: {nodes[0]})"
-                for op, nodes in missing.items()
-            )
-            + "; add one with @lower in converters/coreml/lowerings/"
-        )
+    known = _LOWERINGS.keys() | REPLACED
+    graph.refuse(node for node in graph.nodes if node.op not in known)

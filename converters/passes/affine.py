@@ -6,11 +6,12 @@ norms, layer scales and input normalization are made of these.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 
 import numpy as np
 
-from ..graph import Array, Graph, Node, Value
+from ..graph import Array, Graph, Node, Value, free_name
 
 _WEIGHTED = frozenset({"Convolution", "Linear"})
 _MOVES = frozenset({"Reshape", "Transpose"})
@@ -33,6 +34,7 @@ class _Folder:
         self.constants: dict[str, Array] = dict(graph.constants)
         self.nodes: dict[str, Node] = {}
         self.aliases: dict[str, str] = {}
+        self.spent: set[str] = set()  # constants that nothing reads any more
 
     def backwards(self) -> Graph:
         for node in self.graph.nodes:
@@ -41,6 +43,7 @@ class _Folder:
             if found is None:
                 continue
             x, scale, shift = found
+            self.spent |= {i for i in node.inputs if i != x and self.graph.uses[i] == 1}
             if self._behind_moves(x, scale, shift):
                 self.aliases[node.output.name] = x
                 del self.nodes[node.output.name]
@@ -89,13 +92,18 @@ class _Folder:
         assert c is not None
         if self.graph.shape(x) != node.output.shape:
             return None
+        if node.op == "Divide":
+            if right is None:
+                return None
+            with np.errstate(divide="ignore", over="ignore"):
+                c = 1 / c
+        if not np.isfinite(c).all():  # in a sum with others it would not stay what it is
+            return None
         if node.op == "Add":
             return x, one, c
-        if node.op == "Multiply":
-            return x, c, zero
         if node.op == "Subtract":
             return (x, one, -c) if right is not None else (x, -one, c)
-        return (x, 1 / c, zero) if right is not None else None
+        return x, c, zero
 
     def _vector(self, name: str, node: Node) -> Array | None:
         """A constant that varies along the last axis only, as a vector, maybe of length 1."""
@@ -127,7 +135,7 @@ class _Folder:
             weight = self._name(weight)
             self.constants[weight] = w * scale.reshape(-1, *[1] * (w.ndim - 1))
         if (old * scale + shift).any():
-            bias_name = self._name(weight.removesuffix("weight") + "bias")
+            bias_name = self._name(bias[0]) if bias else self._free_bias(weight)
             self.constants[bias_name] = _widen(old * scale + shift, out)
             return replace(layer, inputs=(x, weight, bias_name), outputs=(out,))
         return replace(layer, inputs=(x, weight), outputs=(out,))
@@ -136,7 +144,13 @@ class _Folder:
         """The name itself while one node reads it, a variation of it otherwise."""
         if name not in self.constants or self.graph.uses[name] <= 1:
             return name
-        return next(n for i in range(9999) if (n := f"{name}.{i}") not in self.constants)
+        return free_name(f"{name}.0", self.constants)
+
+    def _free_bias(self, weight: str) -> str:
+        """A name for the layer's new bias: the folded parameter's own, if it is called so."""
+        name = _bias_of(weight, self.constants.keys() - self.spent)
+        self.spent.discard(name)
+        return name
 
     def _affine(self, x: str, scale: Array, shift: Array, out: Value) -> Node:
         node = Node("Affine", (x,), (out,))
@@ -147,6 +161,11 @@ class _Folder:
         for name, value in zip(names, (scale, shift), strict=True):
             self.constants[name] = _widen(value, out)
         return names
+
+
+def _bias_of(weight: str, taken: Container[str]) -> str:
+    """A name for the bias that a layer without one gets: not another parameter's."""
+    return free_name(weight.removesuffix("weight") + "bias", taken)
 
 
 def _widen(vector: Array, out: Value) -> Array:
@@ -179,7 +198,7 @@ def _forwards(graph: Graph) -> Graph:
             inputs = (affine.output.name if left.any() else x, weight, *bias)
         else:
             nodes.pop(affine.output.name)
-            name = bias[0] if bias else weight.removesuffix("weight") + "bias"
+            name = bias[0] if bias else _bias_of(weight, constants)
             total = _response(constants[weight], shift) + (constants[bias[0]] if bias else 0)
             constants[name] = total.astype(np.float32)
             inputs = (x, weight, name)

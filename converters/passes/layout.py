@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..graph import Array, Graph, Node, Shape, Value
+from ..graph import Array, Graph, Node, Shape, Value, free_name
 from .broadcasts import ELEMENTWISE
 from .orders import (
     MAX_RANK as MAX_RANK,
@@ -33,6 +33,8 @@ from .orders import (
     with_nones,
     without,
 )
+
+REPLACED = frozenset({"Convolution"})  # operations that no physical graph has
 
 
 def channels_first(
@@ -116,10 +118,7 @@ class _Layout:
 
     def _store(self, name: str, array: Array) -> str:
         """Keep the constant's own name for its first layout."""
-        free = (
-            n for i in range(99) if (n := f"{name}.{i}" if i else name) not in self.constants
-        )
-        stored = next(free)
+        stored = free_name(name, self.constants)
         self.constants[stored] = array
         return stored
 
