@@ -17,6 +17,7 @@ mx.random.seed(0)
 IMAGE = mx.random.normal((1, 8, 8, 6))
 TOKENS = mx.random.normal((2, 10, 16))
 POSITIVE = mx.abs(TOKENS) + 0.5
+EDGES = [(0, 0), (1, 1), (1, 1), (0, 0)]
 
 CASES = {
     # convolutions
@@ -35,6 +36,22 @@ CASES = {
     "max pool, overlapping": (nn.MaxPool2d(3, 2, 1), IMAGE),
     "average pool": (nn.AvgPool2d(2, 2), IMAGE),
     "average pool, overlapping": (nn.AvgPool2d(3, 1, 1), IMAGE),
+    "max pool of padded": (lambda x: nn.MaxPool2d(3, 2)(mx.pad(x, EDGES)), IMAGE - 2),
+    "max pool, padded twice": (lambda x: nn.MaxPool2d(3, 2, 1)(mx.pad(x, EDGES)), IMAGE - 2),
+    "max pool of padded with -inf": (
+        lambda x: nn.MaxPool2d(3, 2)(mx.pad(x, EDGES, constant_values=-mx.inf)),
+        IMAGE,
+    ),
+    "average pool of padded": (lambda x: nn.AvgPool2d(3, 2)(mx.pad(x, EDGES)), IMAGE),
+    "average pool of padded with 5": (
+        lambda x: nn.AvgPool2d(3, 2)(mx.pad(x, EDGES, constant_values=5.0)),
+        IMAGE,
+    ),
+    "average pool of padded channels": (lambda x: nn.AvgPool2d(3, 2)(mx.pad(x, 1)), IMAGE),
+    "average pool of padded more than a window": (
+        lambda x: nn.AvgPool2d(2, 1)(mx.pad(x, [(0, 0), (3, 1), (3, 0), (0, 0)])),
+        IMAGE,
+    ),
     "max pool 1d": (nn.MaxPool1d(2, 2), TOKENS),
     "upsample nearest": (nn.Upsample(2), IMAGE),
     "upsample linear": (nn.Upsample(2, mode="linear"), IMAGE),
@@ -171,11 +188,30 @@ def test_the_program_gives_what_mlx_gives(case):
     assert_lowered(fn, *inputs)
 
 
+@pytest.mark.parametrize("slope", [-0.5, 0.0, 0.2, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("pick", [mx.maximum, mx.minimum])
+def test_the_larger_of_x_and_a_multiple_is_what_mlx_says(pick, slope):
+    assert_lowered(lambda x: pick(slope * x, x), TOKENS)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0])
+def test_a_norm_of_any_eps_is_what_mlx_says(scale):
+    """Up to an eps of zero, which Core ML's own norm need not know."""
+    assert_lowered(lambda x: mx.fast.layer_norm(x, None, None, scale * 1e-5), TOKENS)
+
+
+def test_what_is_divided_by_zero_is_infinite():
+    def fn(x):
+        return mx.minimum(mx.abs(x) / mx.array([0.0, 1.0] * 8), 1e3)
+
+    assert_lowered(fn, TOKENS)
+
+
 @pytest.mark.parametrize(
     ("fn", "said"),
     [
         (lambda x: mx.cummax(x, axis=1), "a scan that is not a sum"),
-        (mx.erfinv, "no Core ML lowering for ErfInv"),
+        (mx.erfinv, "cannot export ErfInv"),
     ],
 )
 def test_what_core_ml_has_no_operation_for_is_refused(fn, said):

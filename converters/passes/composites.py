@@ -16,8 +16,8 @@ from functools import cache
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..graph import Array, Graph, Node, Shape
-from ..trace import trace_function
+from ..graph import Array, Graph, Node, Shape, Value
+from ..record import trace_function
 from .broadcasts import drop_broadcasts
 from .canonical import canonicalize
 from .dead_code import remove_dead_code
@@ -27,12 +27,16 @@ ANY = 0.0123456789  # stands for "any scalar": becomes an argument of the compos
 
 @dataclass(frozen=True)
 class Composite:
-    """``op(x, *args, *captured)`` stands for what ``fn(x)`` traces to, at x's own shape."""
+    """``op(x, *args, *captured)`` stands for what ``fn(x)`` traces to, at x's own shape.
+
+    ``holds`` says for which captured scalar: for others the operation is another one.
+    """
 
     op: str
     fn: Callable[[mx.array], mx.array]
     args: Callable[[Shape], tuple[object, ...]] = lambda shape: ()
     rank: int = 0  # only for values of this many axes; 0: any
+    holds: Callable[[float], bool] = lambda scalar: True
 
     @cache  # noqa: B019 - the few composites live as long as the module
     def pattern(self, shape: Shape) -> Graph:
@@ -54,11 +58,25 @@ def _group_norm(x: mx.array) -> mx.array:
     return (x - mean) * mx.rsqrt(mx.var(x, axis=1, keepdims=True) + ANY)
 
 
+def _layer_norm(x: mx.array) -> mx.array:
+    return mx.fast.layer_norm(x, None, None, ANY)
+
+
+def _is_eps(scalar: float) -> bool:
+    """Core ML has no norm that divides by zero, or by the root of a negative number."""
+    return scalar > 0
+
+
+def _is_slope(scalar: float) -> bool:
+    """``max(slope * x, x)`` is x for a positive x only up to a slope of one."""
+    return scalar <= 1
+
+
 # The most specific first: a hard swish contains a relu.
 COMPOSITES = (
-    Composite("LayerNorm", lambda x: mx.fast.layer_norm(x, None, None, ANY), _last_axis),
-    Composite("LayerNorm", _instance_norm, lambda shape: ((1, 2),), rank=4),
-    Composite("LayerNorm", _group_norm, lambda shape: ((1,),), rank=3),
+    Composite("LayerNorm", _layer_norm, _last_axis, holds=_is_eps),
+    Composite("LayerNorm", _instance_norm, lambda shape: ((1, 2),), rank=4, holds=_is_eps),
+    Composite("LayerNorm", _group_norm, lambda shape: ((1,),), rank=3, holds=_is_eps),
     Composite("Gelu", nn.gelu),
     Composite("GeluTanh", nn.gelu_approx),
     Composite("GeluSigmoid", nn.gelu_fast_approx),
@@ -66,7 +84,7 @@ COMPOSITES = (
     Composite("Silu", nn.silu),
     Composite("Relu6", nn.relu6),
     Composite("Relu", nn.relu),
-    Composite("LeakyRelu", lambda x: nn.leaky_relu(x, ANY)),
+    Composite("LeakyRelu", lambda x: nn.leaky_relu(x, ANY), holds=_is_slope),
 )
 
 
@@ -87,6 +105,8 @@ def _raise(graph: Graph, composite: Composite) -> Graph:
             continue
         match = _Match(graph, composite.pattern(shape))
         if match.pattern.nodes[-1].op != node.op or not match.finds(node):
+            continue
+        if not all(map(composite.holds, match.scalars)):
             continue
         (x,) = match.pattern.inputs
         args = (*composite.args(shape), *match.scalars)
@@ -126,8 +146,8 @@ class _Match:
             return self.names[want] == have
         if want in self.pattern.constants:
             matched = self._constant(self.pattern.constants[want], have)
-        elif want in self.pattern_inputs:
-            matched = True
+        elif want in self.pattern_inputs:  # x itself, not what is broadcast to its shape
+            matched = self._alike(self.pattern.values[want], self.graph.values[have])
         else:
             matched = self._node(self.pattern.producer[want], self.graph.producer.get(have))
         if matched:
@@ -143,10 +163,13 @@ class _Match:
             return True
         return math.isclose(want.item(), value.item(), rel_tol=1e-5)
 
+    def _alike(self, want: Value, have: Value) -> bool:
+        return (want.shape, want.dtype) == (have.shape, have.dtype)
+
     def _node(self, want: Node, have: Node | None) -> bool:
         if have is None or have.op != want.op or have.args != want.args:
             return False
-        if [v.shape for v in have.outputs] != [v.shape for v in want.outputs]:
+        if not all(map(self._alike, want.outputs, have.outputs)):
             return False
         orders = [have.inputs]
         if want.op in self.COMMUTATIVE:

@@ -24,7 +24,7 @@ def raise_pools(graph: Graph) -> Graph:
         windows = graph.producer.get(node.inputs[0])
         if windows is None or len(windows.output.shape) != 6 or node.args[2]:
             continue
-        found = _tiled(graph, windows) or _strided(graph, windows)
+        found = _tiled(graph, windows) or _strided(graph, windows, _FILL[node.args[0]])
         if found:
             x, stride, low, high = found
             kind = "max" if node.args[0] == _MAX else "sum"
@@ -34,35 +34,53 @@ def raise_pools(graph: Graph) -> Graph:
 
 
 Found = tuple[str, tuple[int, int], tuple[int, int], tuple[int, int]]
+_FILL = {_SUM: 0.0, _MAX: -math.inf}  # what a pool's own padding is
 
 
 def _tiled(graph: Graph, windows: Node) -> Found | None:
     split = graph.producer.get(windows.inputs[0])
     if windows.op != "Transpose" or windows.args[0] != (0, 1, 3, 2, 4, 5) or split is None:
         return None
-    _, h, kh, w, kw, _ = split.output.shape
-    if split.op != "Reshape" or graph.shape(split.inputs[0])[1:3] != (h * kh, w * kw):
+    B, h, kh, w, kw, C = split.output.shape
+    if split.op != "Reshape" or graph.shape(split.inputs[0]) != (B, h * kh, w * kw, C):
         return None
     return split.inputs[0], (kh, kw), (0, 0), (0, 0)
 
 
-def _strided(graph: Graph, windows: Node) -> Found | None:
+def _strided(graph: Graph, windows: Node, fill: float) -> Found | None:
     flat = graph.producer.get(windows.inputs[0])
     if windows.op != "AsStrided" or windows.args[2] != 0:
         return None
     source = flat.inputs[0] if flat is not None and flat.op == "Reshape" else windows.inputs[0]
     if len(graph.shape(source)) != 4:
         return None
-    _, _, W, C = graph.shape(source)
-    _, sy, sx, y, x, c = windows.args[1]
-    if (y, x, c) != (W * C, C, 1) or sy % (W * C) or sx % C:
+    B, H, W, C = graph.shape(source)
+    _, rows, columns, kh, kw, _ = windows.output.shape
+    sb, sy, sx, *inside = windows.args[1]
+    if inside != [W * C, C, 1] or sy % (W * C) or sx % C or (sb != H * W * C and B > 1):
         return None
     stride = (sy // (W * C), sx // C)
+    steps = zip((H - kh, W - kw), stride, strict=True)
+    if windows.output.shape[::5] != (B, C) or (rows, columns) != tuple(
+        size // step + 1 if step else 0 for size, step in steps
+    ):
+        return None
     pad = graph.producer.get(source)
-    if pad is None or pad.op != "Pad":
-        return source, stride, (0, 0), (0, 0)
+    if pad is not None and _is_own_padding(graph, pad, (kh, kw), fill):
+        _, low, high = pad.args
+        return pad.inputs[0], stride, tuple(low[1:3]), tuple(high[1:3])
+    return source, stride, (0, 0), (0, 0)
+
+
+def _is_own_padding(graph: Graph, pad: Node, kernel: tuple[int, ...], fill: float) -> bool:
+    """Whether a pool's own padding does the same: less than a window of ``fill`` a side."""
+    if pad.op != "Pad" or len(pad.args[0]) != 4:
+        return False
+    value = graph.constants.get(pad.inputs[1])
     _, low, high = pad.args
-    return pad.inputs[0], stride, tuple(low[1:3]), tuple(high[1:3])
+    whole = not any((low[0], high[0], low[3], high[3]))
+    widths = zip((*low[1:3], *high[1:3]), kernel * 2, strict=True)
+    return value is not None and value == fill and whole and all(0 <= n < k for n, k in widths)
 
 
 def _means(graph: Graph) -> Graph:
