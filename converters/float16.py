@@ -17,9 +17,10 @@ import mlx.core as mx
 import numpy as np
 
 from .evaluate import can_evaluate, peaks
-from .graph import Array, Graph, Node
+from .graph import Array, Graph, Node, Value
 from .interface import Interface
 from .passes import run_passes
+from .passes.broadcasts import ELEMENTWISE
 from .trace import trace
 
 LARGEST = 65504.0
@@ -37,6 +38,10 @@ _HOMOGENEOUS = frozenset(
     "Pad Concatenate Pool Resize Broadcast".split()
 )
 _WEIGHTED = frozenset({"Convolution", "Linear", "Affine"})  # constants take any factor
+_POINTWISE = ELEMENTWISE | frozenset(
+    "Abs Affine Broadcast Ceil Concatenate Floor Negative Pad Relu Relu6 Reshape Round Slice "
+    "Split Square Transpose".split()
+)
 _LINEAR_REDUCTIONS = frozenset({2, 4, 5, 6})  # sum, min, max, mean
 _GATES = frozenset({"Sigmoid", "Softmax"})
 
@@ -77,9 +82,9 @@ def make_safe(
     Ranges come from ``calibration`` (inputs of ``interface``, as arrays) and from a test
     pattern where a picture goes in, or else the example inputs. The graph is in
     MLX's layout, after all passes. ``set_precision`` is to keep what ``Safety.float32`` names.
+    Raises UnsupportedOpError for an operation whose range cannot be measured.
     """
-    if not all(map(can_evaluate, graph.nodes)):
-        return graph, Safety()  # nor can it be lowered, which the lowerer says better
+    graph.refuse(node for node in graph.nodes if not can_evaluate(node))
     ranges = _quick_peaks(graph, interface)
     for inputs in calibration:
         for name, peak in peaks(graph, *inputs).items():
@@ -124,10 +129,12 @@ def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:
     safe = _apply(graph, powers) if powers else graph
     hot = {n for n, peak in ranges.items() if peak * 2.0 ** -powers.get(n, 0) > LARGEST / 2}
     hot |= {name for name, value in safe.constants.items() if _is_too_large(value)}
+    exact = index_arithmetic(safe)
     kept = [
         node.outputs[0].name
         for node in safe.nodes
-        if not hot.isdisjoint((*node.inputs, *(v.name for v in node.outputs)))
+        if node.outputs[0].name in exact
+        or not hot.isdisjoint((*node.inputs, *(v.name for v in node.outputs)))
     ]
     highest = max(ranges, key=lambda name: ranges[name], default="")
     maker = graph.producer.get(highest)
@@ -138,6 +145,47 @@ def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:
         float32=tuple(kept),
         layers=tuple(dict.fromkeys(safe.place(safe.producer[name]) for name in kept)),
     )
+
+
+def index_arithmetic(graph: Graph) -> set[str]:
+    """Indices made of floating values, these values, and what is left over of them.
+
+    Half precision tells positions of a map of 64 apart by a 32nd: too coarse for a sample
+    between them. So what leads to an ``AsType`` to an integer is exact, back to where a layer
+    made it, and so is what is computed of such values alone (the weights of a bilinear
+    sample).
+    """
+    indices = [
+        node
+        for node in graph.nodes
+        if node.op == "AsType" and _is_float(graph, node.inputs[0]) and _is_int(node.output)
+    ]
+    found = {node.output.name for node in indices}
+    todo = [node.inputs[0] for node in indices]
+    while todo:
+        name = todo.pop()
+        maker = graph.producer.get(name)
+        if name not in found and _is_float(graph, name) and _is_pointwise(maker):
+            found.add(name)
+            todo += maker.inputs if maker else ()
+    for node in graph.nodes:
+        moving = [i for i in node.inputs if i not in graph.constants and _is_float(graph, i)]
+        if _is_pointwise(node) and moving and found.issuperset(moving):
+            found |= {v.name for v in node.outputs}
+    return found
+
+
+def _is_float(graph: Graph, name: str) -> bool:
+    return graph.values[name].dtype.startswith("float")
+
+
+def _is_int(value: Value) -> bool:
+    return "int" in value.dtype
+
+
+def _is_pointwise(maker: Node | None) -> bool:
+    """Whether a value is an input, or made of others element by element or by moving them."""
+    return maker is None or maker.op in _POINTWISE
 
 
 def _is_too_large(value: Array) -> bool:

@@ -15,9 +15,12 @@ from converters import export, load_package
 from converters.compress.apply import Compression
 from converters.compress.calibrate import calibrate, input_divisors
 from converters.compress.plan import in_mlx
-from converters.evaluate import evaluate, peaks
+from converters.coreml import lowerings as lowerings  # they register themselves
+from converters.coreml.registry import _LOWERINGS
+from converters.evaluate import can_evaluate, evaluate, peaks
 from converters.export import lay_out, to_graph
 from converters.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
+from converters.graph import Node
 from converters.interface import array_interface
 from converters.passes import run_passes
 from converters.trace import trace
@@ -166,3 +169,87 @@ def test_large_kernels_are_rounded_with_their_sums_kept():
     assert left.max() < 2.0**-11 * np.abs(taps).min(axis=1).max() < usual.mean()
     kept = round_kernels(graph, keep=[n.outputs[0].name for n in graph.nodes])
     assert all(kept.constants[k] is v for k, v in graph.constants.items())
+
+
+def sample(x, grid):
+    """Bilinear samples of ``x`` (B, H, W, C) at ``grid`` (B, h, w, 2), zeros outside."""
+    _, H, W, C = x.shape
+    left, top = (mx.floor(grid[..., i] * n) for i, n in enumerate((W, H)))
+    right, down = grid[..., 0] * W - left, grid[..., 1] * H - top
+
+    def at(row, column):
+        inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
+        index = mx.clip(row, 0, H - 1) * W + mx.clip(column, 0, W - 1)
+        found = x.reshape(H * W, C)[index.astype(mx.int32).reshape(-1)]
+        return found.reshape(*index.shape, C) * inside[..., None]
+
+    return (
+        at(top, left) * ((1 - right) * (1 - down))[..., None]
+        + at(top, left + 1) * (right * (1 - down))[..., None]
+        + at(top + 1, left) * ((1 - right) * down)[..., None]
+        + at(top + 1, left + 1) * (right * down)[..., None]
+    )
+
+
+class Offsets(nn.Module):
+    """Samples its image a little beside each pixel, as deformable attention does."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Conv2d(8, 2, 3, padding=1)
+
+    def __call__(self, x):
+        H, W = x.shape[1:3]
+        grid = mx.meshgrid(mx.arange(W) / W, mx.arange(H) / H, indexing="xy")
+        return sample(x, mx.stack(grid, axis=-1)[None] + 0.1 * mx.tanh(self.offset(x)))
+
+
+def psnr(path, *inputs):
+    module = as_module(Offsets() if len(inputs) == 1 else sample)
+    package = load_package(export(module, list(inputs), path))
+    got = package.predict(dict(zip(package.inputs, map(np.array, inputs), strict=True)))
+    wanted = np.array(module(*inputs))
+    error = np.sqrt(np.mean(np.square(got["output"] - wanted)))
+    return 20 * np.log10(np.abs(wanted).max() / error), package
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_indices_are_computed_in_full_precision(tmp_path, size):
+    """Half precision knows no position between 64 and 96 finer than a sixteenth."""
+    x, grid = mx.random.normal((1, size, size, 8)), mx.random.uniform(-0.05, 1, (1, 20, 20, 2))
+    found, package = psnr(tmp_path / "given.mlpackage", x, grid)
+    assert found > 70  # the image's own rounding
+    assert [f.dtype for f in package.inputs.values()] == ["float16", "float32"]
+    found, _ = psnr(tmp_path / "computed.mlpackage", x)
+    assert found > 55
+
+
+def test_a_comparison_with_a_number_is_typed_as_what_it_compares(tmp_path):
+    net = as_module(lambda x: mx.where(mx.tanh(x) > 0.5, x, nn.elu(x)))
+    package = load_package(export(net, X, tmp_path / "x.mlpackage", input_names=["x"]))
+    np.testing.assert_allclose(
+        package.predict({"x": np.array(X)})["output"], np.array(net(X)), atol=4e-3
+    )
+
+
+def test_ranges_are_measured_through_every_operation_with_a_lowering():
+    """A model with one that cannot be evaluated would have no protection at all."""
+    made_later = {"Conv", "ConvTranspose", "Quantize", "Dequantize"}
+    lowered = _LOWERINGS.keys() - made_later
+    assert len(lowered) > 60
+    assert not [op for op in lowered if not can_evaluate(Node(op, (), ()))]
+
+
+@pytest.mark.parametrize(
+    "odd", [lambda x: x // 1e4, lambda x: ((x > 0) ^ (x > 1)).astype(mx.float32)]
+)
+def test_no_operation_switches_protection_off(tmp_path, odd):
+    class Net(Stream):
+        def __call__(self, x):
+            y = super().__call__(x)
+            return y + odd(y)
+
+    net = as_module(Net(1e6))
+    package = load_package(export(net, X, tmp_path / "x.mlpackage", input_names=["x"]))
+    assert json.loads(package.metadata["ondevice.float16"])["peak"] > LARGEST
+    assert np.isfinite(package.predict({"x": np.array(X)})["output"]).all()

@@ -11,14 +11,18 @@ def set_precision(
 ) -> Graph:
     """Make every float value ``precision``, except those of the nodes that ``keep`` names.
 
-    A node in ``keep`` (by the name of its first output) computes in float32; inputs and
-    outputs are of the type ``border``, if one is given. An AsType stands wherever a value
+    A node in ``keep`` (by the name of its first output) computes in float32, and an input
+    that only such nodes read is float32 as well; inputs and outputs are of the type
+    ``border``, if one is given. An AsType stands wherever a value
     crosses over. Constants are cast where they are used.
     """
     if precision == "float32":
         return graph
     caster = _Caster(graph, precision, frozenset(keep))
-    inputs = tuple(caster.typed(v, border or precision) for v in graph.inputs)
+    inputs = tuple(
+        caster.typed(v, border or ("float32" if caster.is_kept(v.name) else precision))
+        for v in graph.inputs
+    )
     for node in graph.nodes:
         caster.add(node)
     outputs = tuple(caster.as_(n, border) for n in graph.outputs) if border else graph.outputs
@@ -31,6 +35,10 @@ class _Caster:
         self.dtype = {v.name: _typed(v, precision).dtype for v in graph.inputs}
         self.cast: dict[tuple[str, str], str] = {}
         self.nodes: list[Node] = []
+
+    def is_kept(self, name: str) -> bool:
+        readers = self.graph.consumers[name]
+        return bool(readers) and all(n.outputs[0].name in self.keep for n in readers)
 
     def typed(self, value: Value, dtype: str) -> Value:
         value = _typed(value, dtype)
