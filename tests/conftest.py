@@ -1,9 +1,17 @@
 """What all tests share. Before any of them: a tuned BLAS only serves MLX if it comes first."""
 
 import pytest
+from hypothesis import Phase, settings
 
 import ondevice as ondevice
 from ondevice.cli import run
+
+PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
+settings.register_profile(
+    "default", max_examples=300, deadline=None, derandomize=True, phases=PHASES
+)
+settings.register_profile("thorough", max_examples=10_000, deadline=None, phases=PHASES)
+settings.load_profile("default")
 
 
 @pytest.fixture

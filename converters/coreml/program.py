@@ -77,7 +77,12 @@ class _Lowerer:
     def add(self, node: Node) -> None:
         dtype = self.float_type(node)
         inputs = [self.operand(name, dtype) for name in node.inputs]
-        results = lowering(node.op)(node, *inputs, *node.args)
+        try:
+            results = lowering(node.op)(node, *inputs, *node.args)
+        except (ValueError, TypeError, KeyError, IndexError) as error:  # coremltools' own
+            raise UnsupportedOpError(
+                f"cannot export {node.op} in {self.graph.place(node)}: {error} ({node})"
+            ) from error
         results = results if isinstance(results, tuple) else (results,)
         for value, result in zip(node.outputs, results, strict=True):
             if tuple(result.shape) != value.shape:

@@ -14,9 +14,11 @@ _COPIES = frozenset({"Full", "StopGradient", "Contiguous", "Copy", "AsType"})
 def canonicalize(graph: Graph) -> Graph:
     """Every change of shape is a Reshape; copies and steps that change nothing are gone.
 
+    Nothing is concatenated with an empty array, which is how MLX rolls by zero.
+
     ``Squeeze(Reduce(x))`` that removes the reduced axes becomes a Reduce that drops them.
     """
-    graph = graph.with_nodes(_spell(n) for n in graph.nodes)
+    graph = graph.with_nodes(_without_empty(graph, _spell(n)) for n in graph.nodes)
     return _drop_axes(_drop_copies(graph))
 
 
@@ -32,6 +34,13 @@ def _spell(node: Node) -> Node:
     return node
 
 
+def _without_empty(graph: Graph, node: Node) -> Node:
+    if node.op != "Concatenate":
+        return node
+    full = tuple(i for i in node.inputs if 0 not in graph.shape(i))
+    return replace(node, inputs=full) if full else node
+
+
 def _changes_nothing(graph: Graph, node: Node) -> bool:
     if len(node.inputs) != 1 or len(node.outputs) != 1:
         return False
@@ -41,7 +50,7 @@ def _changes_nothing(graph: Graph, node: Node) -> bool:
         return node.args[0] == tuple(range(len(after.shape)))
     if node.op == "AsType":
         return before.dtype == after.dtype
-    return same and (node.op in _COPIES or node.op in {"Reshape", "Broadcast"})
+    return same and (node.op in _COPIES or node.op in {"Reshape", "Broadcast", "Concatenate"})
 
 
 def _drop_copies(graph: Graph) -> Graph:
