@@ -194,6 +194,12 @@ def test_the_larger_of_x_and_a_multiple_is_what_mlx_says(pick, slope):
     assert_lowered(lambda x: pick(slope * x, x), TOKENS)
 
 
+def test_a_quotient_is_rounded_down_as_in_mlx():
+    x = mx.array([[1.0, 0.6, -1.0, 7.0, -7.0, 2.0]])
+    assert_lowered(lambda x: x // mx.array([0.1, 0.1, 0.1, -2.0, -2.0, 1e-6]), x)
+    assert_lowered(lambda x: x.astype(mx.int32) // 2 + 0 * x, x)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0])
 def test_a_norm_of_any_eps_is_what_mlx_says(scale):
     """Up to an eps of zero, which Core ML's own norm need not know."""

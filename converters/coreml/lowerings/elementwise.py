@@ -30,7 +30,6 @@ _BINARY: dict[str, Callable[..., Var]] = {
     "Minimum": mb.minimum,
     "Power": mb.pow,
     "Remainder": mb.mod,
-    "FloorDivide": mb.floor_div,
     "Equal": mb.equal,
     "NotEqual": mb.not_equal,
     "Less": mb.less,
@@ -66,6 +65,14 @@ _UNARY: dict[str, Callable[..., Var]] = {
 @lower(*_BINARY)
 def binary(node: Node, x: Any, y: Any, *_: Any) -> Var:
     return _BINARY[node.op](x=x, y=y)
+
+
+@lower("FloorDivide")
+def floor_divide(node: Node, x: Any, y: Any) -> Var:
+    """MLX rounds the quotient down; others, Core ML perhaps, find 9 times 0.1 in 1.0."""
+    if node.output.dtype.startswith("float"):
+        return mb.floor(x=mb.real_div(x=x, y=y))
+    return mb.floor_div(x=x, y=y)
 
 
 @lower(*_UNARY)
