@@ -53,7 +53,7 @@ def import_weights(
 
     Raises UnknownModelError, ConfigError, WeightsError with all problems, OutputError.
     """
-    if is_folder(name):
+    if name and is_folder(name):
         raise ConfigError(f"{name} is a folder; expected a model's name, see `ondevice list`")
     path = Path(checkpoint)
     beside = _config_beside(path)

@@ -114,6 +114,11 @@ def model_info(name: str) -> ModelInfo:
     """What ``create_model(name)`` would be, known without building or downloading it."""
     if folder := _saved_folder(name, None, pretrained=False):
         return read_info(folder)
+    if has_scheme(name) and not registered_name(name):
+        raise UnknownModelError(
+            f"{name} is not listed here, and nothing is fetched to say what it is; save it "
+            "with `ondevice import` and give the folder"
+        )
     spec, tag = parse_name(name)
     return spec.info(tag)
 
@@ -362,8 +367,11 @@ def read_info(folder: Path) -> ModelInfo:
     """The ``config.json`` of a saved folder. Raises ConfigError."""
     path = folder / "config.json"
     if not path.is_file():
+        hub = hub_repository(str(folder))
+        also = f"; of the hub's it is hf-hub:{hub}" if hub and not folder.is_dir() else ""
         raise ConfigError(
-            f"{folder} is no saved model: it has no config.json; `ondevice list` has the names"
+            f"{folder} is no saved model: it has no config.json; `ondevice list` has the "
+            f"names{also}"
         )
     try:
         values = json.loads(path.read_bytes())

@@ -60,7 +60,7 @@ def torch_file(*sets, form=archive, around=lambda weights: {"state_dict": weight
     for arrays in sets:
         entries = {}
         for name, array in arrays.items():
-            given = np.array(array, np.float32)
+            given = np.array(array, np.float32, order="C")
             key = str(len(stored))
             stored[key] = given.tobytes()
             place = storage(text(key), "FloatStorage", given.size)
