@@ -130,6 +130,11 @@ def has_scheme(name: str) -> bool:
     return _SCHEME.match(name) is not None
 
 
+def unlisted_repository(name: str) -> str:
+    """The repository that a ``name`` with a scheme means, if no weights of ours are from it."""
+    return hub_repository(name) if has_scheme(name) and not registered_name(name) else ""
+
+
 def registered_name(name: str) -> str:
     """The name.tag of the weights that the hub's ``name`` means; "" if there are none.
 

@@ -113,8 +113,8 @@ def _labels(said: Mapping[str, Any], classes: int) -> tuple[str, ...]:
     """A list of names, or a table of them by the class's number. Raises ConfigError."""
     given = said.get("label_names", said.get("labels", ()))
     if isinstance(given, dict):
-        numbers = [str(i) for i in range(classes)]
-        if given.keys() != set(numbers):
+        numbers = [str(i) for i in range(len(given))]
+        if len(given) != classes or given.keys() != set(numbers):
             raise ConfigError(f"label_names has no name for each of {classes} classes")
         given = [given[n] for n in numbers]
     if not isinstance(given, list | tuple):

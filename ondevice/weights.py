@@ -33,6 +33,7 @@ from .registry import (
     model_spec,
     parse_name,
     registered_name,
+    unlisted_repository,
 )
 from .safetensors import TORCH, read_safetensors, write_safetensors
 from .timm_folder import find_weights, is_timm, timm_info
@@ -72,8 +73,8 @@ def create_model(
     """
     if folder := _saved_folder(name, weights, pretrained):
         return _load_named(folder, name, dtype, overrides)
-    if weights is None and has_scheme(name) and not registered_name(name):
-        return _load_repository(hub_repository(name), name, revision, dtype, overrides)
+    if weights is None and (repo := unlisted_repository(name)):
+        return _load_repository(repo, revision, dtype, overrides)
     spec, tag = parse_name(name)
     if weights is not None:
         return load_as(spec.contract(tag, **overrides), weights, dtype=dtype)
@@ -114,7 +115,7 @@ def model_info(name: str) -> ModelInfo:
     """What ``create_model(name)`` would be, known without building or downloading it."""
     if folder := _saved_folder(name, None, pretrained=False):
         return read_info(folder)
-    if has_scheme(name) and not registered_name(name):
+    if unlisted_repository(name):
         raise UnknownModelError(
             f"{name} is not listed here, and nothing is fetched to say what it is; save it "
             "with `ondevice import` and give the folder"
@@ -136,7 +137,7 @@ def _saved_folder(name: str, weights: Weights | None, pretrained: bool) -> Path 
         return Path(name)
     if isinstance(weights, str | Path):
         return Path(weights) if Path(weights).is_dir() else None
-    if has_scheme(name) and not registered_name(name):
+    if unlisted_repository(name):
         return None
     spec, tag = parse_name(name)
     if weights is not None or not (tag or pretrained) or spec.checkpoint(tag).repo:
@@ -158,7 +159,7 @@ def _load_named(
 
 
 def _load_repository(
-    repo: str, name: str, revision: str | None, dtype: mx.Dtype, overrides: Mapping[str, Any]
+    repo: str, revision: str | None, dtype: mx.Dtype, overrides: Mapping[str, Any]
 ) -> nn.Module:
     """A model that somebody pushed to the hub with timm."""
     folder = fetch_model(repo, revision)

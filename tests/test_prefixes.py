@@ -54,17 +54,34 @@ def assert_same(model, wanted=WANTED) -> None:
     assert all(mx.array_equal(ours[k], theirs[k]) for k in theirs)
 
 
-def torch_file(*sets, form=archive, around=lambda weights: {"state_dict": weights}) -> bytes:
-    """A file of torch.save with each set of float32 arrays where ``around`` puts it."""
+def bfloat16(array: np.ndarray) -> np.ndarray:
+    return (np.ascontiguousarray(array, np.float32).view(np.uint32) >> 16).astype(np.uint16)
+
+
+KINDS = {  # torch's storage, and how its numbers are made of others
+    "FloatStorage": lambda a: a.astype(np.float32),
+    "DoubleStorage": lambda a: a.astype(np.float64),
+    "HalfStorage": lambda a: a.astype(np.float16),
+    "BFloat16Storage": bfloat16,
+}
+
+
+def torch_file(
+    *sets,
+    form=archive,
+    around=lambda weights: {"state_dict": weights},
+    kind="FloatStorage",
+) -> bytes:
+    """A file of torch.save with each set of arrays where ``around`` puts it."""
     tables, stored = [], {}
     for arrays in sets:
         entries = {}
         for name, array in arrays.items():
-            given = np.array(array, np.float32, order="C")
+            given = KINDS[kind](np.array(array, order="C"))
             key = str(len(stored))
             stored[key] = given.tobytes()
-            place = storage(text(key), "FloatStorage", given.size)
-            strides = numbers(*(n // 4 for n in given.strides))
+            place = storage(text(key), kind, given.size)
+            strides = numbers(*(n // given.itemsize for n in given.strides))
             entries[name] = tensor(place, number(0), numbers(*given.shape), strides)
         tables.append(table(entries))
     return form(table(around(*tables)), stored)
@@ -127,6 +144,20 @@ def test_every_kind_of_file_is_read_alike(prefix, kind, tmp_path):
     else:
         path.write_bytes(torch_file(given, form=legacy if kind == "old.pth" else archive))
     assert_same(import_weights(path, "shvit_nano", tmp_path / "out"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_of_number_is_read(kind, tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(torch_file(with_prefix("module."), kind=kind))
+    types = {"HalfStorage": mx.float16}
+    if kind == "BFloat16Storage":  # as numpy cut them, not rounded
+        cut = {k: np.array(v).view(np.uint32) >> 16 << 16 for k, v in NANO.items()}
+        wanted = {k: mx.array(v.view(np.float32)) for k, v in cut.items()}
+    else:
+        wanted = {k: v.astype(types.get(kind, mx.float32)) for k, v in NANO.items()}
+    model = import_weights(path, "shvit_nano", tmp_path / "out")
+    assert_same(model, create_model("shvit_nano", weights=wanted))
 
 
 def test_what_training_counts_is_no_weight():

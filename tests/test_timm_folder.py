@@ -108,6 +108,13 @@ def test_a_folder_of_timms_is_a_model(config, file, tuned, tmp_path):
     assert model_info(str(tmp_path / "x")) == model.info
 
 
+def test_so_is_one_that_transformers_saved_of_it(tuned, tmp_path):
+    folder = write(tmp_path / "x", changed(model_type="timm_wrapper"), tuned)
+    arrays = {f"timm_model.{k}": v for k, v in torch_arrays(tuned).items()}
+    write_safetensors(folder / "model.safetensors", arrays, {"format": "pt"})
+    assert create_model(str(folder)).info.labels == ("cat", "dog", "owl")
+
+
 def test_it_is_saved_in_our_form(folder, tmp_path):
     model = create_model(str(folder))
     assert load_model(save_model(model, tmp_path / "ours")).info == model.info
