@@ -382,7 +382,9 @@ def read_info(folder: Path) -> ModelInfo:
             raise ConfigError(_nameless(values))
         spec = model_spec(values["model"])
         config: ModelConfig = type(spec.config).from_dict(values.pop("config", {}))
-        preprocess = Preprocess.from_dict(values.pop("preprocess", {}))
+        if "preprocess" not in values:
+            raise ConfigError("it does not say how pictures are prepared: no preprocess")
+        preprocess = Preprocess.from_dict(values.pop("preprocess"))
         info = ModelInfo.from_dict({**values, "config": config, "preprocess": preprocess})
         check_labels(info.labels, config.num_classes, info.name)
         return info
