@@ -13,7 +13,7 @@ import numpy as np
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError
 from ondevice.fuse import fuse
-from ondevice.labels import with_labels
+from ondevice.labels import check_labels
 from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower, example_tokens
 from ondevice.preprocess import normalize
@@ -147,10 +147,13 @@ def image_interface(
     _check_known("output", outputs, OUTPUTS)
     spec = model.info.preprocess if size is None else replace(model.info.preprocess, size=size)
     picture = INPUTS[input](spec)
-    info = with_labels(model.info)
+    info = model.info
     model = cast("ImageModel", fuse(model)) if fused else model
     wanted = [OUTPUTS[name] for name in dict.fromkeys(outputs)]
     labels = info.labels if "logits" in outputs else ()
+    x = mx.zeros((1, spec.size, spec.size, 3))
+    if labels:
+        check_labels(labels, model(x).shape[-1], info.name)
 
     def fn(given: mx.array) -> list[mx.array]:
         results = _compute([call for call, _ in wanted], model, picture.inside(given))
@@ -163,7 +166,7 @@ def image_interface(
     return Interface(
         model=model,
         fn=fn,
-        inputs=(mx.zeros((1, spec.size, spec.size, 3)),),
+        inputs=(x,),
         input_names=(picture.name,),
         output_names=tuple(names),
         orders={picture.name: NCHW, **orders},

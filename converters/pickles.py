@@ -1,14 +1,16 @@
 """Read a pickle without running anything in it.
 
 A pickle is a program for a stack machine, and Python's own machine calls whatever the program
-names. This one knows only how to build texts, numbers and plain containers; every name is
-looked up in a table given by the caller. Format: the docstrings of Python's ``pickletools``.
+names. This one knows only how to build texts, numbers and plain containers. A name is looked
+up in a table given by the caller; what is not in it, and all that is made with it, stays
+``Opaque``. Format: the docstrings of Python's ``pickletools``.
 """
 
 from __future__ import annotations
 
 import operator
 import pickletools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -20,12 +22,30 @@ MAX_DEPTH = 100  # of containers within containers
 
 Globals = Mapping[str, Any]
 
+# Names that no training script saves and that harm whoever runs the pickle. Nothing here is
+# ever run, so what this misses does no harm either; a file that has one is not to be trusted.
+_HARMFUL = re.compile(
+    r"(os|posix|nt)\.(system|popen|exec|spawn|posix_spawn|fork|kill|remove|unlink|rmdir|rename)"
+    r"|(subprocess|commands|pty|runpy|importlib|imp|shutil|socket|ctypes|webbrowser)\."
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|__import__|breakpoint)$"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Stands for an object that nobody needs: it was in the pickle and has not been made."""
+    """Stands for an object that has not been made, of a class or function called ``name``."""
 
     name: str
+
+
+class OddKey:
+    """Stands for the key of a dict that is neither a text nor a small number.
+
+    Its own hash is that of its address: a stranger's could be made to collide or never end.
+    """
+
+    def __str__(self) -> str:
+        return "(the key of a dict, neither a text nor a small number)"
 
 
 class PickleError(ValueError):
@@ -42,8 +62,8 @@ def read_pickle(
     """The value of the pickle that ``file`` (with read, readline, tell) is at.
 
     ``known`` has what its names ("module.attribute") stand for, functions if they may be
-    called; all other names are refused, together. ``load_persistent`` gives the objects that
-    are kept outside. Raises PickleError.
+    called; all others become Opaque, but those that could only do harm are refused, together.
+    ``load_persistent`` gives the objects that are kept outside. Raises PickleError.
     """
     machine = _Machine(known, load_persistent)
     position = 0
@@ -72,14 +92,14 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.refused: set[str] = set()
+        self.harmful: set[str] = set()
 
     def check_names(self) -> None:
-        if self.refused:
-            names = ", ".join(printable(name, 80) for name in sorted(self.refused)[:12])
+        if self.harmful:
+            names = ", ".join(printable(name, 80) for name in sorted(self.harmful)[:12])
             raise PickleError(
-                f"it holds {names}, more than weights: nothing of it was run; save "
-                "model.state_dict() alone"
+                f"it would run {names}, which no weights need: nothing of it was run; do not "
+                "open it with anything that does"
             )
 
     def push(self, value: Any) -> None:
@@ -102,8 +122,8 @@ class _Machine:
         self.memo[index] = self.stack[-1]
 
     def find(self, name: str) -> None:
-        if name not in self.known:
-            self.refused.add(name)
+        if _HARMFUL.match(name):
+            self.harmful.add(name)
         self.push(self.known.get(name, Opaque(name)))
 
     def call(self, function: Any, args: Any) -> None:
@@ -136,10 +156,10 @@ class _Machine:
 
 
 def add_items(table: dict[Any, Any], items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """``table`` with ``items``, whose keys are new and of a kind that cannot do harm."""
+    """``table`` with ``items``, whose keys are new; those that are odd become an OddKey."""
     for key, value in items:
         if not (type(key) is str or (type(key) is int and abs(key) < 2**32)):
-            raise PickleError("the key of a dict is neither a text nor a small number")
+            key = OddKey()
         if key in table:
             raise PickleError(f"{printable(str(key))} appears twice")
         table[key] = value
@@ -215,6 +235,7 @@ _STEPS: dict[str, Step] = {
     "STACK_GLOBAL": _stack_global,
     "REDUCE": lambda m, arg: m.call(*m.pop(2)),
     "NEWOBJ": lambda m, arg: m.call(*m.pop(2)),
+    "NEWOBJ_EX": lambda m, arg: m.call(*m.pop(3)[:2]),
     "BUILD": lambda m, arg: m.build(),
     "BINPERSID": _persistent,
 }

@@ -1,4 +1,8 @@
-"""What the pickle of a torch.save may name: tensors, storages, types, and what is left out."""
+"""What the pickle of a torch.save may name: tensors, storages and types.
+
+What else it names stays Opaque, and so does a tensor of it: training scripts save settings,
+dates and paths beside the weights, which nobody needs here.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +77,12 @@ class Tensor:
         return math.prod(self.shape) * self.dtype.mlx.size
 
 
-def load_storage(pid: Any, storages: dict[str, Storage]) -> Storage:
+def load_storage(pid: Any, storages: dict[str, Storage]) -> Storage | Opaque:
     """The storage of a persistent id: ("storage", type, key, device, numel[, view])."""
-    kind, dtype, key, _, numel, *view = pid
+    kind, dtype, *rest = pid
+    if kind in ("storage", "module") and isinstance(dtype, Opaque):
+        return dtype
+    key, _, numel, *view = rest
     if kind != "storage" or not isinstance(dtype, DType) or not _naturals((numel,)):
         raise PickleError("it refers to something other than a storage")
     if not isinstance(key, str) or not re.fullmatch(r"\w+", key):
@@ -91,7 +98,9 @@ def load_storage(pid: Any, storages: dict[str, Storage]) -> Storage:
     return Storage(key, dtype, length, offset)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
+    if isinstance(storage, Opaque):
+        return storage
     return _typed_tensor(storage, offset, shape, strides, None, None, storage.dtype)
 
 
@@ -104,7 +113,9 @@ def _typed_tensor(
     _hooks: Any,
     dtype: Any,
     *_: Any,
-) -> Tensor:
+) -> Any:
+    if opaque := [x for x in (storage, dtype) if isinstance(x, Opaque)]:
+        return opaque[0]
     if not isinstance(storage, Storage) or not isinstance(dtype, DType):
         raise PickleError("a tensor has no storage of a known type")
     if storage.offset and dtype != storage.dtype:
@@ -130,54 +141,27 @@ def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
 
 def _from_type(function: Any, _type: Any, args: Any, _state: Any) -> Any:
     """A tensor with attributes of its own."""
+    if isinstance(function, Opaque):
+        return function
     if function not in (_tensor, _typed_tensor, _parameter):
         raise PickleError("a tensor is made in an unknown way")
     return function(*args)
 
 
 def _parameter(tensor: Any, *_: Any) -> Any:
-    if not isinstance(tensor, Tensor):
+    if not isinstance(tensor, Tensor | Opaque):
         raise PickleError("a parameter is no tensor")
     return tensor
 
 
-_BUILTINS = (
-    "set",
-    "frozenset",
-    "list",
-    "dict",
-    "int",
-    "float",
-    "complex",
-    "slice",
-    "bytearray",
-)
-
-# What training scripts save beside the weights: it may be there, and is not made.
-_OPAQUE = (
-    *("argparse.Namespace", "types.SimpleNamespace", "collections.defaultdict"),
-    *("collections.Counter", "collections.deque", "_codecs.encode"),
-    *(f"{m}.{t}" for m in ("builtins", "__builtin__") for t in _BUILTINS),
-    *(f"pathlib.{t}Path" for t in ("", "Pure", "Posix", "PurePosix", "Windows", "PureWindows")),
-    *("pathlib._local.PosixPath", "pathlib._local.WindowsPath"),
-    *(
-        f"numpy.{m}.multiarray.{f}"
-        for m in ("core", "_core")
-        for f in ("scalar", "_reconstruct")
-    ),
-    *("numpy._core.numeric._frombuffer", "numpy.core.numeric._frombuffer"),
-    *("numpy.dtype", "numpy.ndarray", "torch.device", "torch.Tensor"),
-    *("torch.nn.parameter.Parameter", "torch.serialization._get_layout"),
-)
-
 KNOWN: Globals = {
-    **{name: Opaque(name) for name in _OPAQUE},
     **{f"torch.{storage}": dtype for (storage, _), dtype in _DTYPES.items()},
     **{f"torch.{name}": dtype for (_, name), dtype in _DTYPES.items()},
     "torch.storage.UntypedStorage": _BYTE,
     "torch.UntypedStorage": _BYTE,
     "torch.Size": tuple,
     "collections.OrderedDict": _ordered_dict,
+    "collections.defaultdict": lambda *_: {},
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _typed_tensor,

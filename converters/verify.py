@@ -17,7 +17,6 @@ import numpy as np
 
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, ImageError
-from ondevice.labels import with_labels
 from ondevice.layers import ImageModel
 from ondevice.preprocess import resize_and_crop
 
@@ -298,7 +297,7 @@ def _model_name(model: nn.Module) -> str:
 def _problems(model: nn.Module, package: Package) -> Iterator[str]:
     if not isinstance(model, ImageModel) or "logits" not in package.outputs:
         return
-    wanted = with_labels(model.info).labels
+    wanted = model.info.labels
     found = package.labels
     for i, (ours, theirs) in enumerate(zip(wanted, found, strict=False)):
         if ours != theirs:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -77,6 +78,10 @@ class ModelConfig:
 
     num_classes: int = 1000
 
+    def __post_init__(self) -> None:
+        if self.num_classes < 0:
+            raise ConfigError(f"num_classes is {self.num_classes}, expected 0 or more")
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Raises ConfigError that names every unknown field."""
@@ -127,9 +132,9 @@ class Preprocess:
                 "crop_pct": 0 < self.crop_pct <= 1,
                 "crop_mode": self.crop_mode in get_args(CropMode),
                 "interpolation": self.interpolation in get_args(Interpolation),
-                "mean": len(self.mean) == 3,
-                "std": len(self.std) == 3 and min(self.std) > 0,
-                "fill": len(self.fill) == 3,
+                "mean": len(self.mean) == 3 and all(map(math.isfinite, self.mean)),
+                "std": len(self.std) == 3 and all(0 < x < math.inf for x in self.std),
+                "fill": len(self.fill) == 3 and all(0 <= x <= 255 for x in self.fill),
                 "source_size": self.source_size is None or self.source_size > 0,
             }.items()
             if not fine

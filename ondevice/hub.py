@@ -49,6 +49,20 @@ def fetch(checkpoint: Checkpoint, revision: str | None = None) -> Path:
     return path
 
 
+def fetch_model(repo: str, revision: str | None = None) -> Path:
+    """The folder of a model that timm pushed, its config and weights in it. Raises HubError."""
+    config = fetch(Checkpoint(tag="", repo=repo, file="config.json"), revision)
+    commit = config.parent.name  # so that both are of one revision
+    try:
+        fetch(Checkpoint(tag="", repo=repo), commit)
+    except HubError as error:
+        try:  # what timm wrote before it had safetensors
+            fetch(Checkpoint(tag="", repo=repo, file="pytorch_model.bin"), commit)
+        except HubError:
+            raise error from None
+    return config.parent
+
+
 @cache  # said once
 def mention_license(name: str, license: str) -> None:
     """Say so if weights may not be passed on freely."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ import mlx.nn as nn
 
 from .config import ModelConfig, ModelInfo, Preprocess
 from .errors import ConfigError, UnknownModelError
+from .labels import IMAGENET1K, imagenet1k
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -32,6 +34,7 @@ class Checkpoint:
     preprocess: Preprocess | None = None  # None: the variant's
     config: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""  # what a user should know, e.g. which contract was chosen and why
+    labels: str = ""  # whose classes these are: IMAGENET1K, or nobody's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,20 +71,37 @@ class ModelSpec:
         return found[0]
 
     def info(self, tag: str = "", **overrides: Any) -> ModelInfo:
-        """What a model of this spec starts from: a published set of weights, or none."""
-        known = self.checkpoint(tag) if tag or self.checkpoints else Checkpoint(tag="", repo="")
-        try:
-            config = replace(self.config, **{**known.config, **overrides})
-        except TypeError as error:
-            raise ConfigError(f"{self.name}: {error}") from error
-        return ModelInfo(
-            model=self.name,
+        """What the published weights called ``tag`` are; without one, of random weights."""
+        info = self.contract(tag, **overrides)
+        if not tag:
+            return info
+        known = self.checkpoint(tag)
+        whole = info.config.num_classes == self.contract(tag).config.num_classes
+        return replace(
+            info,
             tag=tag,
-            config=config,
-            preprocess=known.preprocess or self.preprocess,
-            license=known.license,
+            labels=imagenet1k() if whole and known.labels == IMAGENET1K else (),
             source=f"https://huggingface.co/{known.repo}" if known.repo else "",
-            top1=known.top1 if tag else None,
+            top1=known.top1 if whole else None,
+        )
+
+    def contract(self, tag: str = "", **overrides: Any) -> ModelInfo:
+        """What weights in place of the published ones share with them, and nothing else.
+
+        That is how the model is built, how it takes images, and the licence, which weights
+        trained further still are under. Raises ConfigError for an impossible override.
+        """
+        known = self.checkpoint(tag) if tag or self.checkpoints else Checkpoint(tag="", repo="")
+        fields = {**self.config.to_dict(), **known.config, **overrides}
+        try:
+            config = type(self.config).from_dict(fields)
+        except ConfigError as error:
+            raise ConfigError(f"{self.name}: {error}") from error
+        preprocess = known.preprocess or self.preprocess
+        if "img_size" in overrides:
+            preprocess = replace(preprocess, size=overrides["img_size"])
+        return ModelInfo(
+            model=self.name, config=config, preprocess=preprocess, license=known.license
         )
 
 
@@ -94,15 +114,57 @@ def register_model(spec: ModelSpec) -> None:
     _SPECS[spec.name] = spec
 
 
+# How timm and a browser name a repository of the hub.
+_SCHEME = re.compile(r"(hf[-_]hub:|(https?://)?(huggingface\.co|hf\.co)/)")
+_REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
+
+
+def hub_repository(name: str) -> str:
+    """The repository that ``name`` means, as "hf-hub:OWNER/NAME" or plainly; "" for none."""
+    repo = _SCHEME.sub("", name, count=1).rstrip("/")
+    return repo if _REPOSITORY.fullmatch(repo) else ""
+
+
+def has_scheme(name: str) -> bool:
+    """Whether ``name`` says that it means a repository of the hub."""
+    return _SCHEME.match(name) is not None
+
+
+def unlisted_repository(name: str) -> str:
+    """The repository that a ``name`` with a scheme means, if no weights of ours are from it."""
+    return hub_repository(name) if has_scheme(name) and not registered_name(name) else ""
+
+
+def registered_name(name: str) -> str:
+    """The name.tag of the weights that the hub's ``name`` means; "" if there are none.
+
+    ``name`` may be "hf-hub:timm/shvit_s1.in1k" or "timm/shvit_s1.in1k".
+    """
+    repo = hub_repository(name)
+    if not repo:
+        return ""
+    for spec in _SPECS.values():
+        tags = [c.tag for c in spec.checkpoints if c.repo == repo and not spec.part_of]
+        if tags:
+            return f"{spec.name}.{tags[0]}"
+    owner, _, rest = repo.partition("/")
+    return rest if owner == "timm" and rest.partition(".")[0] in _SPECS else ""
+
+
+def parse_name(name: str) -> tuple[ModelSpec, str]:
+    """The spec and the tag of a name, the hub's or ours. Raises UnknownModelError."""
+    base, _, tag = (registered_name(name) or name).partition(".")
+    if base in _SPECS:
+        return _SPECS[base], tag
+    close = difflib.get_close_matches(base, _SPECS, n=3, cutoff=0.5) or sorted(_SPECS)[:3]
+    raise UnknownModelError(
+        f"no model {name!r}; did you mean {', '.join(close)}? `ondevice list` has them all"
+    )
+
+
 def model_spec(name: str) -> ModelSpec:
     """The spec of a variant; a tag after a dot is ignored. Raises UnknownModelError."""
-    base = name.partition(".")[0]
-    if base not in _SPECS:
-        close = difflib.get_close_matches(base, _SPECS, n=3, cutoff=0.5) or sorted(_SPECS)[:3]
-        raise UnknownModelError(
-            f"no model {name!r}; did you mean {', '.join(close)}? `ondevice list` has them all"
-        )
-    return _SPECS[base]
+    return parse_name(name)[0]
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -39,7 +39,7 @@ _DTYPES = {
     "U8": mx.uint8,
     "BOOL": mx.bool_,
 }
-_TORCH = {".pth", ".pt", ".bin", ".tar"}
+TORCH = {".pth", ".pt", ".bin", ".tar", ".ckpt"}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -51,7 +51,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, s
     path = Path(path)
     if path.name.endswith(INDEX):
         return _read_shards(path), {}
-    if path.suffix in _TORCH:
+    if path.suffix in TORCH:
         raise WeightsError(f"{path} is a PyTorch checkpoint; `ondevice import` converts it")
     with _explained(path, "safetensors file"):
         size = path.stat().st_size

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from . import backend
 from .cores import run
 from .errors import ConfigError
-from .labels import with_labels
+from .labels import check_labels
 from .preprocess import batches
 from .registry import model_spec
 
@@ -48,11 +48,12 @@ def classify(
     Raises ConfigError if ``model`` has no classes; without ``on_error``, an ImageError that
     lists every picture that cannot be used.
     """
-    info = with_labels(model.info)
+    info = model.info
     if model_spec(info.model).text:
         raise ConfigError(f"{info.name} has no classes but those you name: ondevice zeroshot")
     if not info.config.num_classes:
         raise ConfigError(f"{info.name} has no classes: it was built with num_classes=0")
+    check_labels(info.labels, info.config.num_classes, info.name)  # before any picture
     backend.advise()
     found = []
     for x in batches(
@@ -65,7 +66,11 @@ def classify(
 def top_predictions(
     logits: mx.array, labels: tuple[str, ...], top_k: int
 ) -> list[list[Prediction]]:
-    """The ``top_k`` likeliest classes of each row of scores, the likeliest first."""
+    """The ``top_k`` likeliest classes of each row of scores, the likeliest first.
+
+    Raises ConfigError if there are labels, but not one for each score.
+    """
+    check_labels(labels, logits.shape[-1], "the model's scores")
     scores = mx.softmax(logits.astype(mx.float32), axis=-1)
     order = mx.argsort(-scores, axis=-1)[:, :top_k]
     best = mx.take_along_axis(scores, order, axis=-1)

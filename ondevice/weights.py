@@ -1,6 +1,7 @@
 """Models with their weights: created by name, read from and written to folders.
 
-A saved model is a folder of ``config.json`` (a ``ModelInfo``) and ``model.safetensors``.
+A saved model is a folder of ``config.json`` (a ``ModelInfo``) and ``model.safetensors``. One
+that timm saved is read as well.
 Files may hold float16 to be small; a model computes in float32 unless told otherwise.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,26 @@ from mlx.utils import tree_flatten
 
 from .config import ModelConfig, ModelInfo, Preprocess
 from .errors import ConfigError, UnknownModelError, WeightsError, printable
-from .hub import fetch, mention_license
-from .labels import with_labels
+from .hub import fetch, fetch_model, mention_license
+from .labels import check_labels
 from .output import replacing
 from .packed import unpack
-from .registry import ModelSpec, model_spec
-from .safetensors import read_safetensors, write_safetensors
+from .prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
+from .registry import (
+    ModelSpec,
+    has_scheme,
+    hub_repository,
+    model_spec,
+    parse_name,
+    registered_name,
+    unlisted_repository,
+)
+from .safetensors import TORCH, read_safetensors, write_safetensors
+from .timm_folder import find_weights, is_timm, timm_info
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 Weights = str | Path | Mapping[str, mx.array]
-
-# Buffers that torch saves and inference does not need.
-_IGNORED = re.compile(r"(num_batches_tracked|attention_bias_idxs)$")
 
 # Axes of a torch weight in the order MLX wants them, by the layer that receives it.
 _LAYOUTS: dict[type[nn.Module], tuple[int, ...]] = {
@@ -53,28 +61,34 @@ def create_model(
 ) -> nn.Module:
     """Build a model in eval mode; ``model.info`` says what it is.
 
-    ``name`` is a registered name, ``name.tag`` or a saved folder. A tag or ``pretrained``
-    loads published weights (from the package or the Hugging Face hub), ``weights`` a
-    ``.safetensors`` file, a saved folder or a dict of arrays in timm's or our own names;
-    otherwise they are random. Parameters have type ``dtype``, whatever the file's.
-    ``overrides`` replace config fields such as ``num_classes``.
+    ``name`` is a registered name, ``name.tag``, a folder that we or timm saved, or a
+    repository of the hub ("timm/shvit_s1.in1k", or any of timm's as "hf-hub:OWNER/NAME"). A
+    tag or ``pretrained`` loads published weights (from the package or the Hugging Face hub),
+    ``weights`` a ``.safetensors`` file, a saved folder or a dict of arrays in timm's or our
+    own names, of which a tag then only says the preprocessing and the licence; otherwise they
+    are random. Parameters have type ``dtype``, whatever the file's. ``overrides`` replace
+    config fields such as ``num_classes``.
 
     Raises UnknownModelError, ConfigError, WeightsError, HubError.
     """
     if folder := _saved_folder(name, weights, pretrained):
         return _load_named(folder, name, dtype, overrides)
-    spec, tag = model_spec(name), name.partition(".")[2]
-    if weights is None and (tag or pretrained):
-        checkpoint = spec.checkpoint(tag)
-        _mention_license(spec, checkpoint.tag, checkpoint.license)  # before it comes
-        weights, tag = _read_published(fetch(checkpoint, revision=revision)), checkpoint.tag
-    info = spec.info(tag, **overrides)
-    return _build(spec, info, dtype) if weights is None else _load(spec, info, weights, dtype)
+    if weights is None and (repo := unlisted_repository(name)):
+        return _load_repository(repo, revision, dtype, overrides)
+    spec, tag = parse_name(name)
+    if weights is not None:
+        return load_as(spec.contract(tag, **overrides), weights, dtype=dtype)
+    if not (tag or pretrained):
+        return _build(spec, spec.info(**overrides), dtype)
+    checkpoint = spec.checkpoint(tag)
+    info = spec.info(checkpoint.tag, **overrides)
+    _mention_license(spec, info.tag, info.license)  # before it comes
+    return load_as(info, _readable(fetch(checkpoint, revision=revision)), dtype=dtype)
 
 
-def _read_published(path: Path) -> Weights:
-    """What to load from a fetched file; one that torch wrote is read without running it."""
-    if path.suffix != ".pt":
+def _readable(path: Path) -> Weights:
+    """What to load from a file; one that torch wrote is read without running it."""
+    if path.suffix not in TORCH:
         return path
     from converters.checkpoint import read_checkpoint
 
@@ -89,21 +103,32 @@ def _mention_license(spec: ModelSpec, tag: str, license: str) -> None:
 
 def load_model(folder: str | Path, *, dtype: mx.Dtype = mx.float32) -> nn.Module:
     """A model from a saved folder. Raises ConfigError or WeightsError with all problems."""
-    info = read_info(Path(folder))
-    return _load(model_spec(info.model), info, Path(folder) / "model.safetensors", dtype)
+    info, path = read_info(Path(folder)), find_weights(Path(folder))
+    try:
+        return load_as(info, _readable(path), dtype=dtype)
+    except WeightsError as error:
+        about = "" if str(path) in str(error) else f"{path}: "
+        raise WeightsError(f"{about}{error}") from error
 
 
 def model_info(name: str) -> ModelInfo:
     """What ``create_model(name)`` would be, known without building or downloading it."""
-    folder = _saved_folder(name, None, pretrained=False)
-    return with_labels(
-        read_info(folder) if folder else model_spec(name).info(name.partition(".")[2])
-    )
+    if folder := _saved_folder(name, None, pretrained=False):
+        return read_info(folder)
+    if unlisted_repository(name):
+        raise UnknownModelError(
+            f"{name} is not listed here, and nothing is fetched to say what it is; save it "
+            "with `ondevice import` and give the folder"
+        )
+    spec, tag = parse_name(name)
+    return spec.info(tag)
 
 
 def is_folder(name: str | Path) -> bool:
-    """Whether ``name`` means a saved folder rather than a registered model."""
-    return Path(name).is_dir() or os.sep in str(name)
+    """Whether ``name`` means a saved folder rather than a model of the registry or the hub."""
+    if Path(name).is_dir():
+        return True
+    return os.sep in str(name) and not (has_scheme(str(name)) or registered_name(str(name)))
 
 
 def _saved_folder(name: str, weights: Weights | None, pretrained: bool) -> Path | None:
@@ -112,7 +137,9 @@ def _saved_folder(name: str, weights: Weights | None, pretrained: bool) -> Path 
         return Path(name)
     if isinstance(weights, str | Path):
         return Path(weights) if Path(weights).is_dir() else None
-    spec, tag = model_spec(name), name.partition(".")[2]
+    if unlisted_repository(name):
+        return None
+    spec, tag = parse_name(name)
     if weights is not None or not (tag or pretrained) or spec.checkpoint(tag).repo:
         return None
     return SHIPPED / f"{spec.name}.{spec.checkpoint(tag).tag}"
@@ -131,19 +158,64 @@ def _load_named(
     return model
 
 
-def _load(spec: ModelSpec, info: ModelInfo, weights: Weights, dtype: mx.Dtype) -> nn.Module:
+def _load_repository(
+    repo: str, revision: str | None, dtype: mx.Dtype, overrides: Mapping[str, Any]
+) -> nn.Module:
+    """A model that somebody pushed to the hub with timm."""
+    folder = fetch_model(repo, revision)
+    model = _load_named(folder, str(folder), dtype, overrides)
+    model.info = replace(model.info, source=f"https://huggingface.co/{repo}")
+    return model
+
+
+def load_as(info: ModelInfo, weights: Weights, *, dtype: mx.Dtype = mx.float32) -> nn.Module:
+    """The model that ``info`` describes with ``weights``, as ``create_model`` takes them.
+
+    Wrappers' prefixes, and others that all of the model's arrays have, are taken off. Raises
+    ConfigError or WeightsError with all problems.
+    """
+    spec = model_spec(info.model)
     _mention_license(spec, info.tag, info.license)
     origin, metadata = "the given weights", dict[str, str]()
     if isinstance(weights, str | Path):
         origin = str(weights)
         weights, metadata = read_safetensors(weights)
+    found = best_fit(unwrap(weights), lambda own, others: _fit(spec, info, own, others, dtype))
+    layout = metadata.get("format") == "mlx"
+    load_weights(found.model, found.named, mlx_layout=layout, origin=origin)
+    return found.model
+
+
+def _fit(
+    spec: ModelSpec, info: ModelInfo, weights: Arrays, others: Arrays, dtype: mx.Dtype
+) -> Fit[nn.Module]:
+    """What ``weights`` are to a model; what its head lacks may lie among ``others``."""
     named = rename(weights, spec)
     if not info.config.num_classes:  # a backbone out of a classifier's file
         named = {k: v for k, v in named.items() if not k.startswith("head.")}
     adapted = spec.adapt({k: tuple(v.shape) for k, v in named.items()})
     model = _build(spec, replace(info, config=replace(info.config, **adapted)), dtype)
-    load_weights(model, named, mlx_layout=metadata.get("format") == "mlx", origin=origin)
-    return model
+    wanted = dict(tree_flatten(model.parameters())).keys()
+    head, beside = _head_beside(others, wanted - named.keys(), spec)
+    named |= head
+    return Fit(
+        model=model,
+        named=named,
+        missing=frozenset(wanted - named.keys()),
+        unexpected=frozenset(named.keys() - wanted),
+        beside=beside,
+    )
+
+
+def _head_beside(
+    others: Arrays, lost: Set[str], spec: ModelSpec
+) -> tuple[dict[str, mx.array], frozenset[str]]:
+    """The head that was trained beside a backbone, if it is what the model lacks."""
+    given = {k: v for k, v in others.items() if lost and k.startswith("head.")}
+    head = rename(given, spec)
+    if not lost or not lost <= head.keys():
+        return {}, frozenset()
+    return {k: head[k] for k in lost}, frozenset(given)
 
 
 def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
@@ -153,7 +225,8 @@ def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
         raise ConfigError(f"{info.name} cannot be built as configured: {error}") from error
     model.set_dtype(dtype)
     model.eval()
-    model.info = with_labels(info)
+    check_labels(info.labels, info.config.num_classes, info.name)
+    model.info = info
     return model
 
 
@@ -163,7 +236,7 @@ def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.arr
     inside = {tower.sub("", k, 1): v for k, v in weights.items() if tower.match(k)}
     named = {}
     for key, array in (inside or weights).items():
-        if _IGNORED.search(key):
+        if is_ignored(key):
             continue
         if spec.transposes and re.search(spec.transposes, key):
             array = array.T
@@ -268,6 +341,7 @@ def save_model(
     Raises WeightsError if values do not fit that type, OutputError if ``folder`` exists and
     ``force`` is not given, or cannot be written; nothing half-made is left then.
     """
+    check_labels(model.info.labels, model.info.config.num_classes, _name(model))
     with replacing(folder, force=force, marker="config.json") as partial:
         partial.mkdir()
         text = json.dumps(model.info.to_dict(), indent=1, ensure_ascii=False)
@@ -294,17 +368,26 @@ def read_info(folder: Path) -> ModelInfo:
     """The ``config.json`` of a saved folder. Raises ConfigError."""
     path = folder / "config.json"
     if not path.is_file():
+        hub = hub_repository(str(folder))
+        also = f"; of the hub's it is hf-hub:{hub}" if hub and not folder.is_dir() else ""
         raise ConfigError(
-            f"{folder} is no saved model: it has no config.json; `ondevice list` has the names"
+            f"{folder} is no saved model: it has no config.json; `ondevice list` has the "
+            f"names{also}"
         )
     try:
         values = json.loads(path.read_bytes())
+        if is_timm(values):
+            return timm_info(values)
         if not isinstance(values, dict) or not isinstance(values.get("model"), str):
             raise ConfigError(_nameless(values))
         spec = model_spec(values["model"])
         config: ModelConfig = type(spec.config).from_dict(values.pop("config", {}))
-        preprocess = Preprocess.from_dict(values.pop("preprocess", {}))
-        return ModelInfo.from_dict({**values, "config": config, "preprocess": preprocess})
+        if "preprocess" not in values:
+            raise ConfigError("it does not say how pictures are prepared: no preprocess")
+        preprocess = Preprocess.from_dict(values.pop("preprocess"))
+        info = ModelInfo.from_dict({**values, "config": config, "preprocess": preprocess})
+        check_labels(info.labels, config.num_classes, info.name)
+        return info
     except (ValueError, RecursionError, OSError, ConfigError, UnknownModelError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path} cannot be used: {reason}") from error

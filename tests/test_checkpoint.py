@@ -75,9 +75,9 @@ def test_of_several_weights_one_is_taken_and_named(tmp_path, caplog):
     path = tmp_path / "x.pth"
     average = table({"average": tensor()})
     path.write_bytes(archive(table({"model_ema": average, "model": GOOD, "optimizer": b"}"})))
-    assert list(read_checkpoint(path)) == ["w"]
-    assert "took 'model'; there is also model_ema" in caplog.text
-    assert list(read_checkpoint(path, "model_ema")) == ["average"]
+    assert list(read_checkpoint(path)) == ["average"]
+    assert "took 'model_ema'; there is also model" in caplog.text
+    assert list(read_checkpoint(path, "model")) == ["w"]
 
 
 def test_weights_asked_for_and_not_there_are_refused(tmp_path):

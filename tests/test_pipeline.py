@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -25,6 +26,8 @@ def test_the_default_pipeline_would_change_neither_operations_nor_numbers(name, 
     import coremltools as ct
 
     model = create_model(name)
+    names = tuple(f"class {i}" for i in range(model.config.num_classes))
+    model.info = replace(model.info, labels=names)
     noise = tree_map(lambda p: p + 0.02 * mx.random.uniform(shape=p.shape), model.parameters())
     model.update(noise)  # else some parameters are zeros, and adding zeros is dropped
     interface = image_interface(model)

@@ -205,6 +205,15 @@ def test_a_config_that_is_no_config_is_refused(text, folder):
         create_model(str(folder))
 
 
+def test_a_config_without_a_contract_does_not_get_imagenets(folder):
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    del values["preprocess"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match="does not say how pictures are prepared"):
+        create_model(str(folder))
+
+
 def test_depths_that_do_not_agree_are_refused(folder):
     config = json.loads((folder / "config.json").read_text())["config"]
     edit_config(folder, config={**config, "depth": [2, 3]})

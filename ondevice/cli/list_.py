@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ..errors import UnknownModelError
-from ..registry import Checkpoint, ModelSpec, list_models, model_spec
+from ..registry import Checkpoint, ModelSpec, list_models, model_spec, registered_name
 from ._output import json_option, print_json, print_table, short_number
 
 _SHIPPED = Path(__file__).parents[1] / "checkpoints"
@@ -29,6 +29,7 @@ def list_command(pattern: str, family: str | None, license_: str | None, as_json
     PATTERN is a part of the name, or a shell pattern such as 'shvit_*.in1k'. A name without
     its tag, the part after the dot, means the first of its rows.
     """
+    pattern = registered_name(pattern) or pattern
     specs = [model_spec(name) for name in list_models()]
     rows = [_facts(s, c) for s in specs for c in s.checkpoints or (None,)]
     _check("family", family, {row["family"] for row in rows})

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..config import RESTRICTED, ModelInfo
-from ..registry import ModelSpec, model_spec
+from ..registry import ModelSpec, model_spec, parse_name
 from ._output import json_option, print_json, short_number
 
 
@@ -15,15 +15,15 @@ from ._output import json_option, print_json, short_number
 @click.argument("model")
 @json_option
 def show(model: str, as_json: bool) -> None:
-    """Print what is known about MODEL: a name, name.tag or saved folder.
+    """Print what is known about MODEL: a name, name.tag or a folder.
 
     Nothing is downloaded. A name without a tag means its first published weights.
     """
     from ..weights import is_folder, model_info
 
     if not is_folder(model):
-        spec = model_spec(model)
-        if "." not in model and spec.checkpoints:
+        spec, tag = parse_name(model)
+        if not tag and spec.checkpoints:
             model = f"{spec.name}.{spec.checkpoint().tag}"
     info = model_info(model)
     spec = model_spec(info.model)

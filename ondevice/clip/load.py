@@ -16,7 +16,7 @@ import mlx.nn as nn
 from ..errors import ConfigError, HubError
 from ..hub import fetch
 from ..output import replacing
-from ..registry import Checkpoint, list_models, model_spec
+from ..registry import Checkpoint, list_models, model_spec, parse_name
 from ..weights import create_model, is_folder, load_model, read_info, save_model
 from .model import CLIP
 from .tokenizer import FILE, Tokenizer
@@ -66,7 +66,7 @@ def load_clip(
 
 def text_of(name: str) -> str:
     """The name of the text encoder that belongs to an image encoder. Raises ConfigError."""
-    spec, tag = model_spec(name), name.partition(".")[2]
+    spec, tag = parse_name(name)
     if not spec.text:
         known = ", ".join(n for n in list_models() if model_spec(n).text)
         raise ConfigError(f"{name} has no text encoder; there are {known}")
@@ -94,8 +94,8 @@ def find_tokenizer(name: str | Path, revision: str | None = None) -> Path:
     if is_folder(name) and (path := Path(name) / FILE).is_file():
         return path
     if not is_folder(name):
-        spec = model_spec(str(name))
-        repo = spec.checkpoint(str(name).partition(".")[2]).repo
+        spec, tag = parse_name(str(name))
+        repo = spec.checkpoint(tag).repo
         try:
             return fetch(Checkpoint(tag="", repo=repo, file=FILE), revision)
         except HubError:

@@ -1,12 +1,16 @@
-"""Names of classes that many checkpoints share."""
+"""Names of classes: those that many checkpoints share, and what makes names unusable."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ..config import ModelInfo
+from ..errors import ConfigError, printable
+
+IMAGENET1K = "imagenet1k"
 
 
 @functools.cache
@@ -16,8 +20,60 @@ def imagenet1k() -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def with_labels(info: ModelInfo) -> ModelInfo:
-    """``info`` with ImageNet's names if it has 1000 classes and none of its own."""
-    if info.labels or info.config.num_classes != 1000:
-        return info
-    return replace(info, labels=imagenet1k())
+def read_labels(path: str | Path) -> tuple[str, ...]:
+    """The labels in a UTF-8 file, one a line; "imagenet1k" means those. Raises ConfigError."""
+    if str(path) == IMAGENET1K:
+        return imagenet1k()
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").rstrip().split("\n")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"{path} is no file of labels, one a line: {reason}") from error
+    return tuple(line.strip() for line in lines)
+
+
+def check_labels(labels: Sequence[Any], classes: int, whose: str) -> None:
+    """Raise a ConfigError with all that keeps ``labels`` from naming that many classes.
+
+    None at all are fine. A package keeps a class's probability under its label, so that each
+    has to be there, and to differ from the others by more than white space.
+    """
+    if not labels:
+        return
+    problems = _problems(labels)
+    if len(labels) != classes:
+        problems.insert(0, f"{len(labels)} for {classes} classes")
+    if problems:
+        raise ConfigError(f"{whose}: labels cannot be used: {'; '.join(problems)}")
+
+
+def _problems(labels: Sequence[Any]) -> list[str]:
+    texts = {i: label for i, label in enumerate(labels) if isinstance(label, str)}
+    plain = {i: " ".join(label.split()) for i, label in texts.items()}
+    count = Counter(plain.values())
+    same = {text: [i for i in plain if plain[i] == text] for text, n in count.items() if n > 1}
+    return [
+        *_list("no text", [i for i in range(len(labels)) if i not in texts]),
+        *_list("empty", [i for i, text in plain.items() if not text]),
+        *_list("no Unicode", [i for i, label in texts.items() if not _is_unicode(label)]),
+        *[_repeated(text, where, texts) for text, where in same.items() if text][:4],
+    ]
+
+
+def _list(what: str, where: list[int]) -> list[str]:
+    shown = ", ".join(map(str, where[:8])) + (", …" if len(where) > 8 else "")
+    return [f"{what} for class {shown}"] if where else []
+
+
+def _repeated(text: str, where: list[int], texts: dict[int, str]) -> str:
+    how = "" if len({texts[i] for i in where}) == 1 else ", but for white space"
+    classes = ", ".join(map(str, where[:8]))
+    return f"{printable(text, 40)!r} for classes {classes}{how}"
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -16,6 +16,7 @@ import mlx.nn as nn
 
 from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..labels import IMAGENET1K
 from ..layers import (
     FFN,
     ConvNorm,
@@ -226,7 +227,11 @@ def _register(
             preprocess=Preprocess(),
             checkpoints=(
                 Checkpoint(
-                    tag="r224_in1k", repo=f"timm/{name}.r224_in1k", license="mit", top1=top1
+                    tag="r224_in1k",
+                    repo=f"timm/{name}.r224_in1k",
+                    license="mit",
+                    top1=top1,
+                    labels=IMAGENET1K,
                 ),
             ),
             renames=(*_RENAMES, *stage_renames(config.depth)),

@@ -16,6 +16,7 @@ import mlx.nn as nn
 
 from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..labels import IMAGENET1K
 from ..layers import (
     Conv2d,
     ConvNorm,
@@ -324,7 +325,13 @@ def _classifier(
     register(
         name,
         *(
-            Checkpoint(tag=tag, repo=f"timm/{name}.{tag}", license="fastvit-license", top1=acc)
+            Checkpoint(
+                tag=tag,
+                repo=f"timm/{name}.{tag}",
+                license="fastvit-license",
+                top1=acc,
+                labels=IMAGENET1K,
+            )
             for tag, acc in zip(("apple_in1k", "apple_dist_in1k"), top1, strict=True)
         ),
         config=config,

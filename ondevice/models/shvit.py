@@ -15,6 +15,7 @@ import mlx.nn as nn
 
 from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..labels import IMAGENET1K
 from ..layers import (
     FFN,
     ConvNorm,
@@ -147,7 +148,9 @@ def _register(
 
 
 def _in1k(name: str, top1: float) -> Checkpoint:
-    return Checkpoint(tag="in1k", repo=f"timm/{name}.in1k", license="mit", top1=top1)
+    return Checkpoint(
+        tag="in1k", repo=f"timm/{name}.in1k", license="mit", top1=top1, labels=IMAGENET1K
+    )
 
 
 _register(

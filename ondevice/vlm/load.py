@@ -11,10 +11,10 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..errors import ConfigError, WeightsError, printable
+from ..errors import ConfigError, HubError, WeightsError, printable
 from ..fuse import fuse
-from ..hub import fetch_folder, mention_license, quiet
-from ..registry import Shapes, model_spec
+from ..hub import fetch, fetch_folder, mention_license, quiet
+from ..registry import Checkpoint, Shapes, hub_repository, model_spec, registered_name
 from ..weights import create_model, load_weights, rename
 from .checkpoint import (
     ENCODER,
@@ -30,7 +30,6 @@ from .checkpoint import (
 from .model import VLM
 from .vision import Projector, Recent, Vision, VisionTower
 
-_REPOSITORY = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 LICENSE = "apple-amlr"  # of all FastVLM's weights, converted or not
 
 
@@ -85,13 +84,15 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
     """The folder of a FastVLM, fetched if it has to be. Raises ConfigError, HubError."""
     folder = Path(name)
     if not folder.is_dir():
-        if not _REPOSITORY.fullmatch(str(name)):
+        repo = hub_repository(str(name))
+        if not repo or not is_vlm(str(name), revision):
             raise ConfigError(
                 f"{name} is no FastVLM: give a folder of one, or a repository, OWNER/NAME, "
                 "such as apple/FastVLM-0.5B"
             )
-        mention_license(str(name), LICENSE)  # before it comes
-        folder = fetch_folder(str(name), FILES, missing_files, revision)
+        if registered_name(repo):
+            mention_license(str(name), LICENSE)  # before it comes
+        folder = fetch_folder(repo, FILES, missing_files, revision)
     if lacks := missing_files(folder):
         raise ConfigError(f"{folder} is no FastVLM: it lacks {', '.join(lacks)}")
     read_config(folder)
@@ -99,12 +100,24 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
     return folder
 
 
-def is_vlm(name: str) -> bool:
-    """Whether ``name`` means a FastVLM, or a repository of the hub, which has to be one."""
-    if not Path(name).is_dir():
-        return bool(_REPOSITORY.fullmatch(name))
+def is_vlm(name: str, revision: str | None = None) -> bool:
+    """Whether ``name`` means a FastVLM: a folder of one, or a repository of the hub.
+
+    One that is not known is asked for its ``config.json``.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if known := registered_name(name):
+            return model_spec(known).name == ENCODER
+        if not hub_repository(name):
+            return False
+        try:
+            config = Checkpoint(tag="", repo=hub_repository(name), file="config.json")
+            folder = fetch(config, revision).parent
+        except HubError:
+            return True  # so that this is said again where it is looked for
     try:
-        return bool(read_config(Path(name)))
+        return bool(read_config(folder))
     except ConfigError:
         return False
 
