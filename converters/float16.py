@@ -19,8 +19,8 @@ import numpy as np
 from .evaluate import can_evaluate, peaks
 from .graph import Array, Graph, Node, Value
 from .interface import Interface
+from .ops import op, scale_of
 from .passes import run_passes
-from .passes.broadcasts import ELEMENTWISE
 from .trace import trace
 
 LARGEST = 65504.0
@@ -31,19 +31,6 @@ MOST_UP = 10  # powers of two; the weights grow by them, and have a range as wel
 LARGE, SMALL = 384, 256  # pixels: what is measured at another size, and at which
 SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
 MANY = 25  # taps of a kernel: of fewer, one takes on too much
-
-# What computes the same on x / 2ᵏ, its result divided by 2ᵏ as well.
-_HOMOGENEOUS = frozenset(
-    "Abs Add Subtract Negative Relu LeakyRelu Maximum Minimum Reshape Transpose Split Slice "
-    "Pad Concatenate Pool Resize Broadcast".split()
-)
-_WEIGHTED = frozenset({"Convolution", "Linear", "Affine"})  # constants take any factor
-_POINTWISE = ELEMENTWISE | frozenset(
-    "Abs Affine Broadcast Ceil Concatenate Floor Negative Pad Relu Relu6 Reshape Round Slice "
-    "Split Square Transpose".split()
-)
-_LINEAR_REDUCTIONS = frozenset({2, 4, 5, 6})  # sum, min, max, mean
-_GATES = frozenset({"Sigmoid", "Softmax"})
 
 
 @dataclass(frozen=True)
@@ -185,7 +172,7 @@ def _is_int(value: Value) -> bool:
 
 def _is_pointwise(maker: Node | None) -> bool:
     """Whether a value is an input, or made of others element by element or by moving them."""
-    return maker is None or maker.op in _POINTWISE
+    return maker is None or op(maker.op).kind in {"arithmetic", "move"}
 
 
 def _is_too_large(value: Array) -> bool:
@@ -236,24 +223,22 @@ class _Streams:
         """Join what the node ties together, and say what it pins."""
         moving = [i for i in node.inputs if i not in self.graph.constants]
         outputs = [v.name for v in node.outputs]
-        if node.op in _HOMOGENEOUS or self._is_linear_reduction(node):
-            self._join([*moving, *outputs])
-            return set()
-        if node.op in _WEIGHTED and len(moving) == 1:
-            return set()
-        if node.op == "LayerNorm":
-            return set() if len(node.inputs) > 1 else set(outputs)
-        if node.op == "Multiply":
-            return self._product(moving, outputs)
+        match scale_of(node):
+            case "linear":
+                self._join([*moving, *outputs])
+                return set()
+            case "weights" if len(moving) == 1:
+                return set()
+            case "norm":
+                return set() if len(node.inputs) > 1 else set(outputs)
+            case "product":
+                return self._product(moving, outputs)
         return {*moving, *outputs}
-
-    def _is_linear_reduction(self, node: Node) -> bool:
-        return node.op == "Reduce" and node.args[0] in _LINEAR_REDUCTIONS
 
     def _product(self, moving: list[str], outputs: list[str]) -> set[str]:
         """A gate keeps its scale, the product follows the other factor."""
         makers = {i: self.graph.producer.get(i) for i in moving}
-        gates = {i for i, maker in makers.items() if maker is not None and maker.op in _GATES}
+        gates = {i for i, maker in makers.items() if maker is not None and op(maker.op).is_gate}
         free = [i for i in moving if i not in gates]
         if len(free) != 1:
             return {*moving, *outputs}
@@ -275,19 +260,20 @@ def _apply(graph: Graph, powers: Mapping[str, int]) -> Graph:
     def visit(node: Node) -> Node:
         before = powers.get(node.inputs[0], 0) if node.inputs else 0
         after = powers.get(node.outputs[0].name, 0)
-        if node.op in _WEIGHTED:
+        scale = scale_of(node)
+        if scale == "weights":
             x, weight, *bias = node.inputs
             factors = (
                 scaled(weight, 2.0 ** (before - after)),
                 *(scaled(b, 2.0**-after) for b in bias),
             )
             return replace(node, inputs=(x, *factors))
-        if node.op == "LayerNorm":
+        if scale == "norm":
             x, *affine = node.inputs
             axes, eps = node.args
             inputs = (x, *(scaled(a, 2.0**-after) for a in affine))
             return replace(node, inputs=inputs, args=(axes, eps * 4.0**-before))
-        if node.op in _HOMOGENEOUS and after:
+        if scale == "linear" and after:
             inputs = tuple(
                 scaled(i, 2.0**-after) if i in graph.constants else i for i in node.inputs
             )

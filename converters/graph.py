@@ -14,6 +14,8 @@ import numpy as np
 
 from ondevice.errors import UnsupportedOpError
 
+from .ops import op
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
 
@@ -55,6 +57,10 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[Value, ...]
     args: tuple[Any, ...] = ()
+
+    def __getitem__(self, name: str) -> Any:
+        """The argument that the op table calls ``name``."""
+        return self.args[op(self.op).args.index(name)]
 
     @property
     def output(self) -> Value:

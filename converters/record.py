@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -11,6 +11,7 @@ import numpy as np
 from ondevice import kernels
 
 from .graph import Array, Graph, Node, Value, computed
+from .ops import ARG_REDUCTIONS, LOGARITHMS, REDUCTIONS, SCANS
 
 
 def trace_function(fn: Callable[..., Any], /, *inputs: mx.array, **params: mx.array) -> Graph:
@@ -52,7 +53,7 @@ def _graph(records: list[dict[str, Any]], params: dict[str, mx.array]) -> Graph:
                 op=r["name"],
                 inputs=tuple(name(id_) for id_, *_ in r["inputs"]),
                 outputs=tuple(value(*v) for v in r["outputs"]),
-                args=_frozen(r["arguments"]),
+                args=_named(r["name"], _frozen(r["arguments"])),
             )
             for r in by_type.get("primitive", [])
         ),
@@ -66,6 +67,22 @@ def _merged(literals: dict[str, Array]) -> dict[str, str]:
         id_: first.setdefault((a.dtype.str, a.shape, a.tobytes()), computed(id_))
         for id_, a in literals.items()
     }
+
+
+# Of these MLX gives the first argument as a number; it stands for a name.
+_KINDS: dict[str, Sequence[str]] = {
+    "ArgReduce": tuple(ARG_REDUCTIONS),
+    "BitwiseBinary": ("and", "or", "xor", "left_shift", "right_shift"),
+    "Log": tuple(LOGARITHMS),
+    "Reduce": tuple(REDUCTIONS),
+    "Scan": tuple(SCANS),
+}
+
+
+def _named(op: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    if op == "Softmax":  # of the last axis; its argument only says how precise it is
+        return ()
+    return (_KINDS[op][args[0]], *args[1:]) if op in _KINDS else args
 
 
 def to_numpy(array: mx.array) -> Array:

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..graph import Array, Graph, Node
+from ..ops import op, scale_of
 from .rounding import Statistics
 
 # The power of a channel's range in its factor; the rest is the power of its weights.
@@ -110,7 +111,7 @@ def _log(values: Array) -> Array:
 
 
 def groups_of(node: Node) -> int:
-    return node.args[-1] if node.op == "Conv" else 1
+    return node["groups"] if node.op == "Conv" else 1
 
 
 class Channels:
@@ -125,7 +126,7 @@ class Channels:
         self.parent = np.zeros(1, np.intp)
         self.known: dict[str, tuple[int, Array]] = {}
         for node in graph.nodes:
-            _VISITS.get(node.op, Channels._other)(self, node)
+            _visit(node)(self, node)
         self._pin(graph.outputs)
         self.roots = self._find(np.arange(len(self.parent)))
 
@@ -141,13 +142,13 @@ class Channels:
         """Whether constants of a layer or norm can take the factors of its channels."""
         own = node.inputs[1:]
         alone = all(n in self.graph.constants and self.graph.uses[n] == 1 for n in own)
-        norm = node.op == "LayerNorm" and len(node.args[0]) == 1
+        norm = node.op == "LayerNorm" and len(node["axes"]) == 1
         return alone and (norm or node.op in LAYERS)
 
     def axis(self, node: Node) -> int:
         """Where a layer or norm has its channels."""
         rank = len(node.output.shape)
-        axis: int = {"Conv": 1, "Linear": rank - 1}.get(node.op) or node.args[0][0]
+        axis: int = {"Conv": 1, "Linear": rank - 1}.get(node.op) or node["axes"][0]
         return axis % rank
 
     def _find(self, classes: Array) -> Array:
@@ -205,8 +206,8 @@ class Channels:
 
     def _split(self, node: Node) -> None:
         axis, classes = self.known.get(node.inputs[0], (-1, np.zeros(0, np.intp)))
-        cut = node.args[1] == axis
-        parts = np.split(classes, node.args[0]) if cut else [classes] * len(node.outputs)
+        cut = node["axis"] == axis
+        parts = np.split(classes, node["indices"]) if cut else [classes] * len(node.outputs)
         if axis >= 0:
             self.known |= {v.name: (axis, p) for v, p in zip(node.outputs, parts, strict=True)}
 
@@ -225,9 +226,8 @@ class Channels:
         return None
 
     def _reduce(self, node: Node) -> None:
-        kind, axes, keep = (*node.args, True)[:3]
         axis, _ = self.known.get(node.inputs[0], (-1, None))
-        if kind not in _LINEAR or axis in axes or not keep:
+        if scale_of(node) != "linear" or axis in node["axes"] or not node["keep"]:
             return self._pin(node.inputs)
         self._same(node)
         return None
@@ -238,21 +238,30 @@ class Channels:
         self._pin([right])
         rank = len(node.output.shape)
         axis, classes = self.known.get(left, (-1, np.zeros(0, np.intp)))
-        if axis != rank - (1 if node.args[0] else 2):
+        if axis != rank - (1 if node["transpose_x"] else 2):
             return self._pin([left])
         self.known[node.output.name] = rank - 2, classes
         return None
 
 
-_LINEAR = frozenset({2, 4, 5, 6})  # sum, min, max, mean
+# By the layout rule of an operation, and then by how its result scales.
 _VISITS: dict[str, Callable[[Channels, Node], None]] = {
-    **dict.fromkeys(("Conv", "LayerNorm", "Linear"), Channels._layer),
-    **dict.fromkeys(("Abs", "LeakyRelu", "Negative", "Pool", "Relu", "Resize"), Channels._same),
-    **dict.fromkeys(("Add", "Maximum", "Minimum", "Subtract"), Channels._sum),
-    "Concatenate": Channels._concatenate,
-    "Matmul": Channels._matmul,
-    "Multiply": Channels._product,
-    "Reduce": Channels._reduce,
-    "Reshape": Channels._reshape,
-    "Split": Channels._split,
+    "convolution": Channels._layer,
+    "layer_norm": Channels._layer,
+    "linear": Channels._layer,
+    "unary linear": Channels._same,
+    "image linear": Channels._same,
+    "elementwise linear": Channels._sum,
+    "elementwise product": Channels._product,
+    "concatenate": Channels._concatenate,
+    "matmul": Channels._matmul,
+    "reduce": Channels._reduce,
+    "reshape": Channels._reshape,
+    "split": Channels._split,
 }
+
+
+def _visit(node: Node) -> Callable[[Channels, Node], None]:
+    layout = op(node.op).layout
+    by_scale = _VISITS.get(f"{layout} {scale_of(node)}", Channels._other)
+    return _VISITS.get(layout, by_scale)

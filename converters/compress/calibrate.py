@@ -104,7 +104,7 @@ def layers(graph: Graph) -> Iterator[tuple[str, Node]]:
     for node in graph.nodes:
         if node.op not in _LAYERS or node.inputs[1] not in graph.constants:
             continue
-        if node.op == "Linear" or (set(node.args[4]) == {1} and not node.args[6]):
+        if node.op == "Linear" or (set(node["input_dilation"]) == {1} and not node["flip"]):
             yield node.inputs[1], node
 
 
@@ -168,7 +168,7 @@ def _moments(node: Node, x: Array, shape: Sequence[int]) -> list[Any]:
 
     Inputs are ordered as in a channels-first weight: channel, then place in the kernel.
     """
-    groups = node.args[5] if node.op == "Convolution" else 1
+    groups = node["groups"] if node.op == "Convolution" else 1
     columns = _patches(node, x, shape) if node.op == "Convolution" else x
     columns = columns.reshape(-1, groups, math.prod(shape[1:])).swapaxes(0, 1)
     products = columns.swapaxes(1, 2) @ columns

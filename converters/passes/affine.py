@@ -118,7 +118,7 @@ class _Folder:
             return self._affine(
                 layer.inputs[0], old_scale * scale, old_shift * scale + shift, out
             )
-        if layer.op == "LayerNorm" and layer.args[0] == (len(out.shape) - 1,):
+        if layer.op == "LayerNorm" and layer["axes"] == (len(out.shape) - 1,):
             affine = [self.constants[i] for i in layer.inputs[1:]] or [np.ones(1), np.zeros(1)]
             gamma, beta = affine[0] * scale, affine[1] * scale + shift
             names = self._store(layer, out, gamma, beta)
@@ -210,13 +210,13 @@ def _forwards(graph: Graph) -> Graph:
 def _takes(layer: Node, x: str, graph: Graph) -> bool:
     if layer.op not in _WEIGHTED or layer.inputs[0] != x:
         return False
-    if layer.op == "Convolution" and (layer.args[6] or set(layer.args[4]) != {1}):
+    if layer.op == "Convolution" and (layer["flip"] or set(layer["input_dilation"]) != {1}):
         return False  # a transposed convolution
     return all(i in graph.constants and graph.uses[i] == 1 for i in layer.inputs[1:])
 
 
 def _is_padded(layer: Node) -> bool:
-    return layer.op == "Convolution" and any((*layer.args[1], *layer.args[2]))
+    return layer.op == "Convolution" and any((*layer["low"], *layer["high"]))
 
 
 def _per_input(weight: Array, vector: Array) -> Array:

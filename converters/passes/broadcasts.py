@@ -5,12 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..graph import Graph, Node
-
-# Ops that broadcast their operands in MIL just as NumPy does.
-ELEMENTWISE = frozenset(
-    "Add Subtract Multiply Divide FloorDivide Remainder Power Maximum Minimum Select Equal "
-    "NotEqual Less LessEqual Greater GreaterEqual LogicalAnd LogicalOr LogicalXor".split()
-)
+from ..ops import ELEMENTWISE
 
 
 def drop_broadcasts(graph: Graph) -> Graph:

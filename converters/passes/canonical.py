@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..graph import Graph, Node
 
 _RESHAPES = frozenset({"Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze"})
-_LOGICAL = ("LogicalAnd", "LogicalOr", "LogicalXor")
+_LOGICAL = {"and": "LogicalAnd", "or": "LogicalOr", "xor": "LogicalXor"}
 _COPIES = frozenset({"Full", "StopGradient", "Contiguous", "Copy", "AsType"})
 
 
@@ -47,7 +47,7 @@ def _changes_nothing(graph: Graph, node: Node) -> bool:
     before, after = graph.values[node.inputs[0]], node.output
     same = before.shape == after.shape
     if node.op == "Transpose":
-        return node.args[0] == tuple(range(len(after.shape)))
+        return node["axes"] == tuple(range(len(after.shape)))
     if node.op == "AsType":
         return before.dtype == after.dtype
     return same and (node.op in _COPIES or node.op in {"Reshape", "Broadcast", "Concatenate"})
@@ -68,7 +68,7 @@ def merge_moves(graph: Graph) -> Graph:
         if before is not None and before.op == node.op == "Reshape":
             node = replace(node, inputs=before.inputs)
         elif before is not None and before.op == node.op == "Transpose":
-            axes = tuple(before.args[0][i] for i in node.args[0])
+            axes = tuple(before["axes"][i] for i in node["axes"])
             node = replace(node, inputs=before.inputs, args=(axes,))
         merged[node.outputs[0].name] = node
     return _drop_copies(graph.with_nodes(merged.values()))
@@ -81,7 +81,7 @@ def _drop_axes(graph: Graph) -> Graph:
         reduce = graph.producer.get(node.inputs[0]) if node.op == "Reshape" else None
         if reduce is None or reduce.op != "Reduce" or graph.uses[node.inputs[0]] > 1:
             continue
-        kept = [n for i, n in enumerate(reduce.output.shape) if i not in reduce.args[1]]
+        kept = [n for i, n in enumerate(reduce.output.shape) if i not in reduce["axes"]]
         if tuple(kept) == node.output.shape:
             gone[reduce.output.name] = replace(
                 reduce, outputs=node.outputs, args=(*reduce.args[:2], False)

@@ -17,6 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..graph import Array, Graph, Node, Shape, Value
+from ..ops import op
 from ..record import trace_function
 from .broadcasts import drop_broadcasts
 from .canonical import canonicalize
@@ -124,8 +125,6 @@ def _raise(graph: Graph, composite: Composite) -> Graph:
 class _Match:
     """Try to read ``graph`` as an instance of ``pattern``, from the output back."""
 
-    COMMUTATIVE = frozenset({"Add", "Multiply", "Maximum", "Minimum"})
-
     def __init__(self, graph: Graph, pattern: Graph) -> None:
         self.graph, self.pattern = graph, pattern
         self.pattern_inputs = {v.name for v in pattern.inputs}
@@ -172,7 +171,7 @@ class _Match:
         if not all(map(self._alike, want.outputs, have.outputs)):
             return False
         orders = [have.inputs]
-        if want.op in self.COMMUTATIVE:
+        if op(want.op).commutes:
             orders.append(have.inputs[::-1])
         for inputs in orders:
             saved = dict(self.names), list(self.nodes), list(self.scalars)

@@ -11,13 +11,13 @@ pass, brings a value back to its logical order, with a Transpose that shows in t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..graph import Array, Graph, Node, Shape, Value, free_name
-from .broadcasts import ELEMENTWISE
+from ..ops import op
 from .orders import (
     MAX_RANK as MAX_RANK,
     NCHW as NCHW,
@@ -68,7 +68,7 @@ class _Layout:
 
     def run(self, outputs: dict[str, Order]) -> Graph:
         for node in self.graph.nodes:
-            _RULES.get(node.op, _Layout.logical)(self, node)
+            getattr(self, op(node.op).layout)(node)
         final = tuple(
             self.at(name, outputs.get(name, identity(len(self.graph.shape(name)))))
             for name in self.graph.outputs
@@ -153,7 +153,7 @@ class _Layout:
         order = self.order.get(name, identity(rank))
         return order if all(axis in order for axis in axes) else identity(rank)
 
-    # -- rules: one per kind of operation -------------------------------------------------
+    # -- rules: the op table names one for each operation ---------------------------------
 
     def logical(self, node: Node) -> None:
         """Anything unknown is done in MLX's own order."""
@@ -386,30 +386,3 @@ class _Layout:
         else:
             is_turned = False
         return self.at(name, turned if is_turned else plain), is_turned
-
-
-Rule = Callable[[_Layout, Node], None]
-_RULES: dict[str, Rule] = {
-    **dict.fromkeys(ELEMENTWISE, _Layout.elementwise),
-    **dict.fromkeys(
-        "Abs AsType Ceil Cos Erf Exp Expm1 Floor Gelu GeluSigmoid GeluTanh HardSwish LeakyRelu "
-        "Log Log1p LogicalNot Negative Relu Relu6 Round Sigmoid Sign Silu Sin Sqrt Square Tan "
-        "Tanh".split(),
-        _Layout.unary,
-    ),
-    "Affine": _Layout.affine,
-    "Concatenate": _Layout.concatenate,
-    "Convolution": _Layout.convolution,
-    "LayerNorm": _Layout.layer_norm,
-    "Linear": _Layout.linear,
-    "Matmul": _Layout.matmul,
-    "Pad": _Layout.pad,
-    "Pool": _Layout.image,
-    "Reduce": _Layout.reduce,
-    "Reshape": _Layout.reshape,
-    "Resize": _Layout.image,
-    "Slice": _Layout.slice,
-    "Softmax": _Layout.softmax,
-    "Split": _Layout.split,
-    "Transpose": _Layout.transpose,
-}

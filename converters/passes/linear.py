@@ -30,7 +30,7 @@ def raise_linear(graph: Graph) -> Graph:
 def _weight(graph: Graph, name: str, constants: dict[str, Array]) -> str | None:
     """The name of the (out, in) matrix whose transpose ``name`` is, made if need be."""
     maker = graph.producer.get(name)
-    if maker is not None and maker.op == "Transpose" and maker.args[0] == (1, 0):
+    if maker is not None and maker.op == "Transpose" and maker["axes"] == (1, 0):
         return maker.inputs[0] if maker.inputs[0] in constants else None
     if maker is None and name in constants and constants[name].ndim == 2:
         turned = name if graph.uses[name] == 1 else f"{name}.T"

@@ -6,26 +6,24 @@ from itertools import pairwise
 
 from ..graph import Graph, Node, Shape, Value
 
-_SUM, _MEAN = 2, 6
-
 
 def raise_means(graph: Graph) -> Graph:
-    """``Multiply(Reduce(sum), 1/n)`` becomes ``Reduce(mean)``, kind 6."""
+    """``Multiply(Reduce(sum), 1/n)`` becomes ``Reduce(mean)``, kind "mean"."""
     nodes = {n.outputs[0].name: n for n in graph.nodes}
     for node in graph.nodes:
         if node.op != "Multiply":
             continue
         for name, other in (node.inputs, node.inputs[::-1]):
             total, factor = graph.producer.get(name), graph.constants.get(other)
-            if total is None or total.op != "Reduce" or total.args[0] != _SUM:
+            if total is None or total.op != "Reduce" or total["kind"] != "sum":
                 continue
             if factor is None or factor.size != 1:
                 continue
             shape = graph.shape(total.inputs[0])
-            count = math.prod(shape[axis] for axis in total.args[1])
+            count = math.prod(shape[axis] for axis in total["axes"])
             if math.isclose(factor.item() * count, 1, rel_tol=1e-5):
                 nodes[node.output.name] = replace(
-                    total, outputs=node.outputs, args=(_MEAN, *total.args[1:])
+                    total, outputs=node.outputs, args=("mean", *total.args[1:])
                 )
     return graph.with_nodes(nodes.values())
 
@@ -43,7 +41,7 @@ def norm_in_place(graph: Graph) -> Graph:
         found = None
         if flat is not None and flat.op == "Reshape" and len(node.inputs) == 1:
             before, after = graph.shape(flat.inputs[0]), flat.output.shape
-            found = _refined(before, after, node.args[0])
+            found = _refined(before, after, node["axes"])
         nodes += _apart(node, flat.inputs[0], *found) if flat and found else [node]
     return graph.with_nodes(nodes)
 
@@ -54,7 +52,7 @@ def _apart(norm: Node, x: str, shape: Shape, axes: tuple[int, ...]) -> list[Node
     wide = Value(f"{out.name}.wide", shape, out.dtype)
     return [
         Node("Reshape", (x,), (cut,), (shape,)),
-        Node("LayerNorm", (cut.name,), (wide,), (axes, norm.args[1])),
+        Node("LayerNorm", (cut.name,), (wide,), (axes, norm["eps"])),
         Node("Reshape", (wide.name,), (out,), (out.shape,)),
     ]
 

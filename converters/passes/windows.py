@@ -7,8 +7,6 @@ from dataclasses import replace
 
 from ..graph import Graph, Node
 
-_SUM, _MAX = 2, 5
-
 
 def raise_pools(graph: Graph) -> Graph:
     """``Reduce(windows of x)`` becomes ``Pool(x; kind, kernel, stride, low, high)``.
@@ -19,27 +17,26 @@ def raise_pools(graph: Graph) -> Graph:
     """
     nodes = {n.outputs[0].name: n for n in graph.nodes}
     for node in graph.nodes:
-        if node.op != "Reduce" or node.args[:2] not in {(_SUM, (3, 4)), (_MAX, (3, 4))}:
+        if node.op != "Reduce" or node["kind"] not in _FILL or node["axes"] != (3, 4):
             continue
         windows = graph.producer.get(node.inputs[0])
-        if windows is None or len(windows.output.shape) != 6 or node.args[2]:
+        if windows is None or len(windows.output.shape) != 6 or node["keep"]:
             continue
-        found = _tiled(graph, windows) or _strided(graph, windows, _FILL[node.args[0]])
+        found = _tiled(graph, windows) or _strided(graph, windows, _FILL[node["kind"]])
         if found:
             x, stride, low, high = found
-            kind = "max" if node.args[0] == _MAX else "sum"
-            args = (kind, windows.output.shape[3:5], stride, low, high)
+            args = (node["kind"], windows.output.shape[3:5], stride, low, high)
             nodes[node.output.name] = Node("Pool", (x,), node.outputs, args)
     return _means(graph.with_nodes(nodes.values()))
 
 
 Found = tuple[str, tuple[int, int], tuple[int, int], tuple[int, int]]
-_FILL = {_SUM: 0.0, _MAX: -math.inf}  # what a pool's own padding is
+_FILL = {"sum": 0.0, "max": -math.inf}  # what a pool's own padding is
 
 
 def _tiled(graph: Graph, windows: Node) -> Found | None:
     split = graph.producer.get(windows.inputs[0])
-    if windows.op != "Transpose" or windows.args[0] != (0, 1, 3, 2, 4, 5) or split is None:
+    if windows.op != "Transpose" or windows["axes"] != (0, 1, 3, 2, 4, 5) or split is None:
         return None
     B, h, kh, w, kw, C = split.output.shape
     if split.op != "Reshape" or graph.shape(split.inputs[0]) != (B, h * kh, w * kw, C):
@@ -49,14 +46,14 @@ def _tiled(graph: Graph, windows: Node) -> Found | None:
 
 def _strided(graph: Graph, windows: Node, fill: float) -> Found | None:
     flat = graph.producer.get(windows.inputs[0])
-    if windows.op != "AsStrided" or windows.args[2] != 0:
+    if windows.op != "AsStrided" or windows["offset"] != 0:
         return None
     source = flat.inputs[0] if flat is not None and flat.op == "Reshape" else windows.inputs[0]
     if len(graph.shape(source)) != 4:
         return None
     B, H, W, C = graph.shape(source)
     _, rows, columns, kh, kw, _ = windows.output.shape
-    sb, sy, sx, *inside = windows.args[1]
+    sb, sy, sx, *inside = windows["strides"]
     if inside != [W * C, C, 1] or sy % (W * C) or sx % C or (sb != H * W * C and B > 1):
         return None
     stride = (sy // (W * C), sx // C)
@@ -74,7 +71,7 @@ def _strided(graph: Graph, windows: Node, fill: float) -> Found | None:
 
 def _is_own_padding(graph: Graph, pad: Node, kernel: tuple[int, ...], fill: float) -> bool:
     """Whether a pool's own padding does the same: less than a window of ``fill`` a side."""
-    if pad.op != "Pad" or len(pad.args[0]) != 4:
+    if pad.op != "Pad" or len(pad["axes"]) != 4:
         return False
     value = graph.constants.get(pad.inputs[1])
     _, low, high = pad.args
@@ -93,7 +90,7 @@ def _means(graph: Graph) -> Graph:
             pool, factor = graph.producer.get(name), graph.constants.get(other)
             if pool is None or pool.op != "Pool" or factor is None or factor.size != 1:
                 continue
-            if math.isclose(factor.item() * math.prod(pool.args[1]), 1, rel_tol=1e-5):
+            if math.isclose(factor.item() * math.prod(pool["kernel"]), 1, rel_tol=1e-5):
                 nodes[node.output.name] = replace(
                     pool, outputs=node.outputs, args=("mean", *pool.args[1:])
                 )

@@ -114,9 +114,9 @@ def sqrt(node: Node, x: Var, reciprocal: bool) -> Var:
 
 
 @lower("Log")
-def log(node: Node, x: Var, base: int) -> Var:
+def log(node: Node, x: Var, base: str) -> Var:
     y = mb.log(x=x, epsilon=scalar(x, 0.0))
-    per_base = {0: np.log(2.0), 1: np.log(10.0)}
+    per_base = {"2": np.log(2.0), "10": np.log(10.0)}
     return mb.mul(x=y, y=scalar(x, 1 / per_base[base])) if base in per_base else y
 
 

@@ -12,30 +12,27 @@ from ondevice.errors import UnsupportedOpError
 from ...graph import Node
 from ..registry import lower
 
-_SCAN_SUM = 2
-
-# MLX's kinds: and, or, sum, prod, min, max; mean is ours.
-_KINDS: dict[int, Callable[..., Var]] = {
-    2: mb.reduce_sum,
-    3: mb.reduce_prod,
-    4: mb.reduce_min,
-    5: mb.reduce_max,
-    6: mb.reduce_mean,
+_KINDS: dict[str, Callable[..., Var]] = {
+    "sum": mb.reduce_sum,
+    "prod": mb.reduce_prod,
+    "min": mb.reduce_min,
+    "max": mb.reduce_max,
+    "mean": mb.reduce_mean,
 }
+_ARG_KINDS: dict[str, Callable[..., Var]] = {"min": mb.reduce_argmin, "max": mb.reduce_argmax}
 
 
 @lower("Reduce")
-def reduce(node: Node, x: Var, kind: int, axes: tuple[int, ...], keep: bool) -> Var:
+def reduce(node: Node, x: Var, kind: str, axes: tuple[int, ...], keep: bool) -> Var:
     if kind not in _KINDS:
         raise UnsupportedOpError(f"a logical reduction: {node}")
     return _KINDS[kind](x=x, axes=list(axes), keep_dims=keep)
 
 
 @lower("ArgReduce")
-def arg_reduce(node: Node, x: Var, kind: int, axis: int) -> Var:
-    reduce_arg = (mb.reduce_argmin, mb.reduce_argmax)[kind]
+def arg_reduce(node: Node, x: Var, kind: str, axis: int) -> Var:
     keep = len(node.output.shape) == len(x.shape)
-    return reduce_arg(x=x, axis=axis, keep_dims=keep)
+    return _ARG_KINDS[kind](x=x, axis=axis, keep_dims=keep)
 
 
 @lower("LogSumExp")
@@ -44,9 +41,9 @@ def log_sum_exp(node: Node, x: Var) -> Var:
 
 
 @lower("Scan")
-def scan(node: Node, x: Var, kind: int, axis: int, reverse: bool, inclusive: bool) -> Var:
+def scan(node: Node, x: Var, kind: str, axis: int, reverse: bool, inclusive: bool) -> Var:
     """Running sums; MLX's other scans (product, minimum, …) have no op."""
-    if kind != _SCAN_SUM:
+    if kind != "sum":
         raise UnsupportedOpError(f"a scan that is not a sum: {node}")
     return mb.cumsum(x=x, axis=axis, reverse=reverse, exclusive=not inclusive)
 
