@@ -19,6 +19,8 @@ from ondevice.errors import ConfigError, OutputError, UnknownModelError, Weights
 from ondevice.safetensors import read_safetensors
 from ondevice.weights import model_info
 
+from .interrupts import AS_IN_THE_FOREGROUND
+
 NAME = "shvit_nano.cifar10"
 
 
@@ -313,7 +315,7 @@ def test_an_interrupted_process_leaves_nothing(tmp_path):
     )
     root = Path(__file__).parents[1]
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", AS_IN_THE_FOREGROUND + code],
         cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
