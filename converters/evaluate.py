@@ -22,7 +22,7 @@ Fn = Callable[..., Any]
 
 _REDUCE: tuple[Fn, ...] = (mx.all, mx.any, mx.sum, mx.prod, mx.min, mx.max, mx.mean)
 _SCAN: tuple[Fn, ...] = (mx.cummax, mx.cummin, mx.cumsum, mx.cumprod, mx.logcumsumexp)
-_POOL = {"max": mx.max, "mean": mx.mean}
+_POOL = {"max": mx.max, "mean": mx.mean, "sum": mx.sum}
 
 
 def _slice(x: mx.array, start: Any, stop: Any, step: Any) -> mx.array:
