@@ -6,9 +6,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ondevice import create_model, fuse, model_spec
+from ondevice import create_model, fuse
 
-from .parity import torchvision_ops
 from .parity.cases import OPERATIONS
 from .parity.clip_cases import GOLDEN, golden, tokens, weights
 from .parity.weightgen import image_batch
@@ -75,37 +74,3 @@ def test_text_encoders_give_the_vectors_of_a_live_pytorch(name):
     shapes, wanted = clip_torch.run(f"{name}_text")
     model = create_model(f"{name}_text", weights=arrays(shapes))
     assert error(model(mx.array(tokens())), wanted["rows"]) < TOLERANCE
-
-
-@pytest.mark.parity
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "name", ["mobileclip_s1", "mobileclip_b", "mobileclip2_s0", "mobileclip2_s4"]
-)
-def test_encoders_are_configured_as_in_open_clip(name):
-    pytest.importorskip("torch")
-
-    from .parity import clip_torch
-
-    torchvision_ops.declare()
-    open_clip = pytest.importorskip("open_clip")
-    theirs = open_clip.get_model_config(clip_torch.OPEN_CLIP[name])
-    text, image = theirs["text_cfg"], model_spec(name)
-    ours = model_spec(image.text).config
-    assert (ours.width, ours.heads, ours.depth) == (
-        text["width"],
-        text["heads"],
-        text["layers"],
-    )
-    assert (ours.context, ours.vocab) == (text["context_length"], text["vocab_size"])
-    assert ours.causal != text["no_causal_mask"]
-    assert ours.embed_dim == image.config.num_classes == theirs["embed_dim"]
-    tag = open_clip.get_pretrained_cfg(clip_torch.OPEN_CLIP[name], image.checkpoints[0].tag)
-    mine = image.preprocess
-    assert (mine.mean, mine.std, mine.interpolation) == (
-        tag["mean"],
-        tag["std"],
-        tag["interpolation"],
-    )
-    assert image.checkpoints[0].repo == tag["hf_hub"].strip("/")
-    assert mine.size == theirs["vision_cfg"]["image_size"]

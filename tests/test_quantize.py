@@ -12,7 +12,6 @@ from ondevice import create_model
 from ondevice.errors import ConfigError
 from ondevice.quantize import QuantizedPointwise, coverage, quantize
 
-
 # Relative errors. A step of 8 bits is 1/255 of a group's range, which is three to four spreads:
 # it errs by 1/255 * 3.5 / sqrt(12) = 0.4 %, and a step of 4 bits by 17 times that, 7 %.
 OF_A_LAYER = 0.006  # 0.0041 measured
