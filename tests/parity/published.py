@@ -1,7 +1,8 @@
 """What timm and open_clip say of the checkpoints that we list, without running either.
 
 ``python -m tests.parity.published TIMM OPEN_CLIP`` reads the folders of both packages,
-installed or unpacked from their wheels, and writes published.json: timm 1.0.31, open_clip 3.3.0.
+installed or unpacked from their wheels, and writes published.json. It is of timm 1.0.31 and
+open_clip 3.3.0.
 """
 
 from __future__ import annotations
