@@ -11,6 +11,7 @@ from ondevice import create_model, fuse, kernels, model_spec
 
 from .parity.cases import NAMES, OPERATIONS, Case, outputs
 from .parity.compact import positions
+from .parity.merged import merged
 
 # Of the spread, as the README has it; torch's float32 is up to 6e-5 from its float64, and ours
 # from torch's in any form and with any kernels of OpenBLAS.
@@ -62,6 +63,20 @@ def _error(case: Case, name: str, found: np.ndarray) -> float:
     if name == "features":  # values of fifty times the spread have errors in proportion
         spread = spread + np.abs(wanted)
     return (np.abs(found.ravel()[index[inside]] - wanted) / spread).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["fastvit_t8-256", "fastvit_sa12-256", "fastvit_mci2-256"])
+def test_merged_weights_are_recognised_and_give_the_logits_of_timm(case):
+    case = Case(case)
+    weights = {k: mx.array(v) for k, v in merged(case.weights()).items()}
+    assert not any("conv_kxk" in key or "pos_enc" in key for key in weights)
+    model = create_model(case.model, weights=weights, num_classes=case.meta["num_classes"])
+    assert model.config.inference_mode
+    for form in (model, fuse(model)):
+        found = outputs(form, case.input[:1])
+        assert _error(case, "logits", found["logits"]) < TOLERANCE["fastvit"]
+        assert _error(case, "pooled", found["pooled"]) < TOLERANCE["fastvit"]
 
 
 def test_a_file_gives_the_same_model_as_its_arrays(tmp_path):
