@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import click
+import mlx.core as mx
 import pytest
 
+from converters.passes import channels_first, run_passes
+from converters.trace import trace
+from ondevice import create_model, fuse
 from ondevice.errors import OnDeviceError
 
 from .commands import (
@@ -85,3 +89,14 @@ def test_the_python_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
     assert (tmp_path / "net.mlpackage").is_dir()
+
+
+def test_operations_are_as_many_as_the_page_counts():
+    page = " ".join((ROOT / "docs/how.md").read_text(encoding="utf-8").split())
+    traced = trace(fuse(create_model("shvit_nano")), mx.zeros((1, 96, 96, 3)))
+    raised = run_passes(traced)
+    ops = [node.op for node in channels_first(raised).nodes]
+    assert f"every primitive of a call, {len(traced.nodes)} of them here" in page
+    assert f"{len(raised.nodes)} are left" in page
+    assert ops.count("Transpose") == 1  # of the picture, which Core ML hands over so already
+    assert f"{len(ops) - 1} operations, and no transpose" in page
