@@ -26,7 +26,7 @@ from .journal import Journal, Record, record_type, whole_records
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is computed: equal jobs give equal bytes, however often they were interrupted."""
+    """What is computed, of the same numbers to rounding, however often it was interrupted."""
 
     model: str
     weights: str  # SHA-256 of the parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,10 +45,10 @@ TRUNCATION = {
 }
 
 
-def tokenizer_json() -> dict:
+def tokenizer_json(merges: Sequence[str] = MERGES) -> dict:
     """As OpenAI's, but for the size of its vocabulary."""
     alphabet = _byte_alphabet()
-    merged = [merge.replace(" ", "") for merge in MERGES]
+    merged = [merge.replace(" ", "") for merge in merges]
     words = [*alphabet, *(c + "</w>" for c in alphabet), *merged]
     special = ["<|startoftext|>", "<|endoftext|>"]
     vocab = {word: i for i, word in enumerate([*words, *special])}
@@ -67,7 +68,7 @@ def tokenizer_json() -> dict:
             "end_of_word_suffix": "</w>",
             "fuse_unk": False,
             "vocab": vocab,
-            "merges": MERGES,
+            "merges": list(merges),
         },
     }
 
@@ -84,9 +85,9 @@ def _byte_alphabet() -> list[str]:
     return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(others))]
 
 
-def write_tokenizer(folder: Path) -> Path:
+def write_tokenizer(folder: Path, merges: Sequence[str] = MERGES) -> Path:
     path = folder / "tokenizer.json"
-    path.write_text(json.dumps(tokenizer_json()))
+    path.write_text(json.dumps(tokenizer_json(merges)))
     return path
 
 

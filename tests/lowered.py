@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -49,9 +49,13 @@ def ops(fn: Callable[..., Any], *xs: mx.array) -> Counter[str]:
 
 def run_lowered(fn: Callable[..., Any], *xs: mx.array) -> list[np.ndarray]:
     """What the MIL program gives for ``xs``."""
-    graph = physical_graph(fn, *xs)
+    return run_graph(physical_graph(fn, *xs), xs)
+
+
+def run_graph(graph: Graph, xs: Sequence[mx.array], **options: Any) -> list[np.ndarray]:
+    """What the program of a physical graph gives."""
     names = tuple(f"out{i}" for i in range(len(graph.outputs)))
-    plan = compile_function(to_program(graph, names=names).functions["main"])
+    plan = compile_function(to_program(graph, names=names, **options).functions["main"])
     inputs = {
         v.name.removeprefix("%"): np.array(x) for v, x in zip(graph.inputs, xs, strict=True)
     }

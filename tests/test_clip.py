@@ -86,7 +86,7 @@ def test_labels_are_encoded_once(tmp_path, monkeypatch):
     first = clip.classifier(LABELS)
     monkeypatch.setattr(clip, "encode_text", None)  # cannot be called
     assert clip.classifier([f" {label} " for label in LABELS]) is first
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="'NoneType' object is not callable"):
         clip.classifier(LABELS[:2])
 
 

@@ -11,7 +11,7 @@ from ondevice.clip import Tokenizer
 from ondevice.errors import ConfigError
 
 from . import clips
-from .parity import torchvision_ops
+from .parity import open_clip_tokens
 
 pytest.importorskip("tokenizers")
 
@@ -84,29 +84,14 @@ def test_another_vocabulary_is_refused(tmp_path):
         Tokenizer(path)
 
 
-@pytest.mark.parity
-@pytest.mark.filterwarnings("ignore")
 def test_tokens_are_those_of_open_clip(tmp_path):
     """Its own merges, read by ours; what is not cleaned by ftfy is the same."""
-    pytest.importorskip("torch")
-
-    torchvision_ops.declare()
-    open_clip = pytest.importorskip("open_clip")
-    theirs = open_clip.tokenizer.SimpleTokenizer()
-    values = clips.tokenizer_json()
+    golden = json.loads(open_clip_tokens.FILE.read_text())
+    assert golden["texts"] == open_clip_tokens.TEXTS
+    path = clips.write_tokenizer(tmp_path, golden["merges"])
+    found = Tokenizer(path)(golden["texts"]).tolist()
     names = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    values["model"]["vocab"] = {names.get(k, k): v for k, v in theirs.encoder.items()}
-    values["model"]["merges"] = [" ".join(pair) for pair in theirs.bpe_ranks]
-    for i, token in enumerate(values["added_tokens"]):
-        token["id"] = 49406 + i
-    (tmp_path / "t.json").write_text(json.dumps(values))
-    texts = [
-        "a photo of a cat.",
-        "It's 3 o'clock -- don't worry; 12345 PEOPLE'll agree!!! :-)",
-        "Zürich, Łódź, naïve café; 東京タワー と 한국어; emoji 🐶🐱",
-        "&lt;b&gt;bold&lt;/b&gt; &amp;amp; “quotes” it’s",  # noqa: RUF001
-        "  white \t space\nand\r\nlines  ",
-        "supercalifragilisticexpialidocious " * 40,
-        "",
-    ]
-    assert Tokenizer(tmp_path / "t.json")(texts).tolist() == theirs(texts).tolist()
+    numbers = json.loads(path.read_text())["model"]["vocab"]
+    for row, tokens in zip(found, golden["tokens"], strict=True):
+        wanted = [numbers[names.get(token, token)] for token in tokens]
+        assert row == wanted + [0] * (77 - len(wanted))

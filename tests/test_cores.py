@@ -96,22 +96,24 @@ def test_threads_that_share_at_once_give_the_blas_its_threads_back():
     before, first, second = threads(), Event(), Event()
 
     def enters_first():
-        with cores._blas_shared_by(2):
+        with cores._blas_alone():
             first.set()
             assert second.wait(10)
             assert threads() == {1}
 
     def leaves_last():
         assert first.wait(10)
-        with cores._blas_shared_by(2):
+        with cores._blas_alone():
             second.set()
             outer.result()
+            assert threads() == {1}  # though the one that set it has left
+            assert cores._threads() == max(before)
 
     with ThreadPoolExecutor(2) as pool:
         outer = pool.submit(enters_first)
         pool.submit(leaves_last).result()
     assert threads() == before
-    with cores._blas_shared_by(2):
+    with cores._blas_alone():
         assert threads() == {1}
 
 
@@ -210,7 +212,10 @@ def test_each_batch_has_its_own_rows_in_order(shared, threads):
 
 
 def test_numbers_do_not_depend_on_the_cores(shared, monkeypatch):
-    """Not by a bit: a batch is cut by its pixels, here two pictures at a time."""
+    """Not by a bit: a batch is cut by its pixels, here two pictures at a time.
+
+    Whatever the kernels of the BLAS library, of which each core has one thread.
+    """
     monkeypatch.setattr(cores, "PIXELS", 2 * 64 * 64)
     model = fuse(create_model("shvit_nano", num_classes=10))
     sizes = []

@@ -20,6 +20,8 @@ from ondevice import create_model, fuse
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError, OutputError
 
+from .interrupts import AS_IN_THE_FOREGROUND
+
 MOVING = {
     "reshape", "transpose", "split", "concat", "slice_by_index", "slice_by_size", "squeeze",
     "expand_dims", "pad", "gather", "tile", "stack",
@@ -178,7 +180,9 @@ def test_ctrl_c_during_export_leaves_nothing(tmp_path):
         f"sys.exit(run({command!r}))"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", AS_IN_THE_FOREGROUND + code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert child.stdout is not None
     assert child.stdout.readline().strip() == b"ready"

@@ -103,8 +103,9 @@ def test_images_of_a_batch_do_not_touch(kind):
 def test_fuse_keeps_every_output_and_the_model(name):
     model, x = tiny(name), image(batch=2)
     before = outputs(model, x)
-    fused = fuse(model)
-    for key, value in outputs(fused, x).items():
+    after = outputs(fuse(model), x)
+    assert after.keys() == before.keys()
+    for key, value in after.items():
         assert close(mx.array(value), mx.array(before[key])), key
     for key, value in outputs(model, x).items():
         assert np.array_equal(value, before[key]), key
@@ -167,10 +168,9 @@ def test_without_classes_a_model_gives_its_embedding(kind):
         assert mx.array_equal(model(x), model.pooled(x))
 
 
+@pytest.mark.parametrize("name", [n for n in MODELS if n != "shvit_nano"])  # it is ours
 def test_the_size_is_the_published_one(name):
     spec = model_spec(name)
-    if spec.params is None:
-        pytest.skip("nobody published it")
     published = {"fastvithd": 122_710_000}.get(name, spec.params)  # 125.1 M with a projection
     merged = {"inference_mode": True} if "mci" in name else {}  # how timm counts these
     model = create_model(name, **merged)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from ondevice import create_model, fuse, list_models, model_spec
 
-from .parity import torchvision_ops, weightgen
+from .parity import published, torchvision_ops, weightgen
 from .parity.cases import outputs
 
 torch = pytest.importorskip("torch")
@@ -110,19 +112,5 @@ def test_the_encoder_of_fastvlm_is_mci3_without_its_projection(timm):
     assert_same(create_model("fastvithd", weights=weights_of(theirs, prefix)), theirs, 128)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_timm_lists_the_same_checkpoints(timm, name):
-    theirs = {
-        tag: cfg
-        for tag in timm.list_pretrained(f"{name}.*")
-        if (cfg := timm.get_pretrained_cfg(tag)) and tag.partition(".")[0] == name
-    }
-    ours = {f"{name}.{c.tag}": c for c in model_spec(name).checkpoints}
-    assert ours.keys() == theirs.keys()
-    for tag, cfg in theirs.items():
-        mine = ours[tag].preprocess or model_spec(name).preprocess
-        assert (mine.size, mine.mean, mine.std) == (cfg.input_size[1], cfg.mean, cfg.std)
-        assert ours[tag].license == cfg.license
-        assert ours[tag].repo == cfg.hf_hub_id
-        if not ours[tag].note:
-            assert (mine.crop_pct, mine.interpolation) == (cfg.crop_pct, cfg.interpolation)
+def test_the_golden_list_of_checkpoints_is_that_of_this_timm(timm):
+    assert published.read_timm(Path(timm.__file__).parent) == published.golden()["timm"]

@@ -11,7 +11,6 @@ from .canonical import canonicalize, merge_moves
 from .composites import raise_composites
 from .constants import fold_constants
 from .dead_code import remove_dead_code
-from .duplicates import merge_duplicates
 from .layout import channels_first as channels_first
 from .linear import raise_linear
 from .norms import norm_in_place, raise_means
@@ -22,7 +21,6 @@ Pass = Callable[[Graph], Graph]
 # In order. A pass may rely on the ones above it. All of them speak MLX's layout; the last
 # step, ``channels_first``, is called by itself because it needs to know the borders.
 PASSES: tuple[Pass, ...] = (
-    merge_duplicates,
     drop_broadcasts,
     canonicalize,
     raise_linear,  # before constants swallow the transposes that name a weight

@@ -54,7 +54,8 @@ def encode_command(
 
     A folder means the pictures below it, a .txt file and - (standard input) one path a line.
     Rows are in the order given, within a folder or pattern in that of the paths' bytes.
-    Interrupted in any way, the same command goes on where it was. Files that are no usable
+    Interrupted in any way, the same command goes on where it was, and the file has the same
+    bytes; on another kind of processor the same numbers, to rounding. Files that are no usable
     pictures are named on stderr; the exit status is then 1.
 
     `mlx.launch -n 4 -- ondevice encode ...` shares the work among processes or machines.

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from converters import export
+from converters.compress import calibrate as calibrate_module
 from converters.compress.activations import RANGES, Range, mse, range_of
 from converters.compress.apply import Compression, compress_graph
 from converters.compress.calibrate import calibrate, layers, measure
@@ -30,8 +31,12 @@ def test_statistics_come_from_every_sample_in_any_order(odd, samples):
     assert first["stem.weight"].values.max() == pytest.approx(np.max(loud), rel=0.1)
 
 
-def test_statistics_are_of_what_a_channels_first_weight_meets(odd, samples):
+@pytest.mark.parametrize("places", [calibrate_module._PLACES, 12 * 12])
+def test_statistics_are_of_what_a_channels_first_weight_meets(
+    odd, samples, places, monkeypatch
+):
     """For every layer: W H W^T is the mean square of the layer's output before its bias."""
+    monkeypatch.setattr(calibrate_module, "_PLACES", places)
     graph, interface = physical(odd)
     calibration = calibrate(interface, samples)
     found = measure(calibration)
@@ -40,22 +45,32 @@ def test_statistics_are_of_what_a_channels_first_weight_meets(odd, samples):
         "stem.weight", "depthwise.weight", "wide.weight", "grouped.weight", "qkv.weight",
         "head.weight",
     }  # fmt: skip
-    keep = {n.output.name for n in nodes.values()}
+    outputs = outputs_of(calibration, nodes.values())
     for path, statistics in found.items():
-        if path == "stem.weight":  # 144 places: only some of them are counted
-            continue
-        node, groups = nodes[path], len(statistics.means)
-        outputs = []
-        for batch in calibration.batches:
-            y = np.array(evaluate(calibration.graph, *batch, keep=keep)[node.output.name])
-            bias = calibration.graph.constants[node.inputs[2]] if len(node.inputs) > 2 else 0
-            outputs.append((y - bias).reshape(-1, y.shape[-1]))
-        if path in {"depthwise.weight", "wide.weight", "qkv.weight"}:
-            continue  # more than 64 places as well
-        wanted = np.square(np.concatenate(outputs)).mean(axis=0)
+        y, groups = outputs[nodes[path].output.name], len(statistics.means)
+        if nodes[path].op == "Convolution":  # of large maps only some places count
+            y = y[:, :: max(1, y.shape[1] // places)]
         rows = graph.constants[path].reshape(groups, -1, statistics.means.shape[1])
-        got = ((rows @ statistics.moments) * rows).sum(axis=-1).ravel()
-        np.testing.assert_allclose(got, wanted, rtol=1e-3)
+        wanted = np.square(y).mean(axis=(0, 1)).reshape(groups, -1)
+        got = ((rows @ statistics.moments) * rows).sum(axis=-1)
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, err_msg=path)
+        means = np.einsum("gok,gk->go", rows, statistics.means)
+        wanted = y.mean(axis=(0, 1)).reshape(groups, -1)
+        np.testing.assert_allclose(means, wanted, atol=1e-5 * y.std(), err_msg=path)
+
+
+def outputs_of(calibration, nodes):
+    """What each layer gives for all samples, before its bias: (samples, places, channels)."""
+    constants, found = calibration.graph.constants, {}
+    for node in nodes:
+        name = node.output.name
+        bias = constants[node.inputs[2]] if len(node.inputs) > 2 else 0
+        parts = [
+            np.array(evaluate(calibration.graph, *batch, keep=[name])[name], np.float64) - bias
+            for batch in calibration.batches
+        ]
+        found[name] = np.concatenate([y.reshape(len(y), -1, y.shape[-1]) for y in parts])
+    return found
 
 
 def test_biases_make_up_for_the_mean(odd, samples):

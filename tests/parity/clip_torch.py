@@ -8,18 +8,9 @@ import torch.nn.functional as F
 
 from . import torchvision_ops
 from .clip_cases import tokens, weights
+from .published import OPEN_CLIP
 from .weightgen import image_batch
 
-OPEN_CLIP = {
-    "mobileclip_s1": "MobileCLIP-S1",
-    "mobileclip_s2": "MobileCLIP-S2",
-    "mobileclip_b": "MobileCLIP-B",
-    "mobileclip2_s0": "MobileCLIP2-S0",
-    "mobileclip2_s2": "MobileCLIP2-S2",
-    "mobileclip2_b": "MobileCLIP2-B",
-    "mobileclip2_s3": "MobileCLIP2-S3",
-    "mobileclip2_s4": "MobileCLIP2-S4",
-}
 Shapes = dict[str, list[int]]
 
 

@@ -1,0 +1,170 @@
+"""Commands that our pages tell people to type: where they are, and whether they would run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converters.compress.recipe import load_recipe
+from converters.settings import Settings
+from ondevice.cli import COMMANDS, cli
+from ondevice.cli.export import _bytes
+from ondevice.embeddings import check_out
+from ondevice.registry import model_spec
+from ondevice.vlm.load import is_vlm
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NAMES = "|".join(COMMANDS)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+def lines(page: Path) -> Iterator[str]:
+    """What stands in the shell blocks of a page, and in its text as `code` with arguments."""
+    for block in blocks(page, "sh"):
+        for line in block.splitlines():
+            yield from filter(None, (part.strip() for part in _words(line).split("&&")))
+    for code in _codes(page):
+        if code.startswith("ondevice "):
+            yield code
+
+
+def fragments(page: Path) -> list[str]:
+    """`--options` in the text, alone or after the name of a command."""
+    return [code for code in _codes(page) if re.match(rf"(({NAMES}) )?--\w", code)]
+
+
+def _codes(page: Path) -> list[str]:
+    """What is `code` in the text of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+
+
+def _words(line: str) -> str:
+    """A line without its comment, still quoted."""
+    words = shlex.shlex(line, posix=False, punctuation_chars=True)
+    words.whitespace_split, words.commenters = True, "#"
+    return " ".join(words)
+
+
+def said_in_example(example: Path) -> list[str]:
+    """The command lines in the text at its head."""
+    text = example.read_text(encoding="utf-8").split('"""')[1]
+    return re.findall(r"python examples/\S+", text)
+
+
+def check(line: str) -> None:
+    """Raises what the command line would: a click.UsageError, ConfigError, ... of ours."""
+    program, *words = shlex.split(line)
+    _PROGRAMS[program](words)
+
+
+def check_fragment(code: str) -> None:
+    """As ``check``, for a command of which only options are given, or for any."""
+    name, *options = words = shlex.split(code)
+    if name in COMMANDS:
+        return _ondevice([name, *options, *_required(name, options)])
+    for name in COMMANDS:
+        with suppress(click.UsageError):
+            return _ondevice([name, *words, *_required(name, words)])
+    raise click.UsageError(f"no command takes {code}")
+
+
+def _required(name: str, given: list[str]) -> list[str]:
+    """Something for everything that the command has to be given and is not."""
+    found: list[str] = []
+    for parameter in _command(name).params:
+        if parameter.required and not {*parameter.opts} & {*given}:
+            option = parameter.opts[:1] if isinstance(parameter, click.Option) else []
+            found += [*option, "NAME.mlpackage"]
+    return found
+
+
+def _command(name: str) -> click.Command:
+    if (command := cli.get_command(None, name)) is None:  # type: ignore[arg-type]
+        raise click.UsageError(f"no command {name!r}")
+    return command
+
+
+def _ondevice(words: list[str]) -> None:
+    name, *args = words
+    command = _command(name)
+    given = command.make_context(name, args).params
+    for option in given.keys() & _VALUES.keys():
+        if given[option] is not None:
+            _VALUES[option](given[option])
+    _COMMANDS.get(name, lambda given: None)(given)
+
+
+def _model(name: str) -> None:
+    if not name.split(".")[0].isupper() and not is_vlm(name):  # MODEL stands for any
+        base, _, tag = name.partition(".")
+        model_spec(base).checkpoint(tag)
+
+
+def _export(given: dict[str, Any]) -> None:
+    forms = {k: given[k] for k in ("target", "precision", "attention", "gelu")}
+    Settings(**forms).check()
+    if given["recipe"]:
+        load_recipe(given["recipe"], given["target"])
+    if given["budget"]:
+        _bytes(given["budget"])
+    if (given["recipe"] or given["budget"]) and given["out"]:
+        _suffix(".mlpackage")(given["out"])
+
+
+def _suffix(*known: str) -> Callable[[Path], None]:
+    def check_suffix(path: Path) -> None:
+        if path.suffix not in known:
+            raise click.UsageError(f"{path} has to end with {', '.join(known)}")
+
+    return check_suffix
+
+
+_VALUES: dict[str, Callable[[Any], None]] = {
+    "model": _model,
+    "package": _suffix(".mlpackage"),
+    "html": _suffix(".html"),
+    "index_path": lambda path: check_out(path, force=True),
+}
+_COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "export": _export,
+    "encode": lambda given: check_out(given["out"], force=True),
+    "list": lambda given: cli.get_command(None, "list").callback(  # type: ignore
+        given["pattern"], given["family"], given["license_"], as_json=True
+    ),
+}
+
+
+def _pip(words: list[str]) -> None:
+    """``install -e '.[extras]'``, which are in our pyproject."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    if words[:2] != ["install", "-e"]:
+        raise click.UsageError(f"not how this project is installed: {words}")
+    extras = set(words[2].removeprefix(".[").removesuffix("]").split(","))
+    if unknown := extras - project["optional-dependencies"].keys():
+        raise click.UsageError(f"no extras {sorted(unknown)}")
+
+
+def _python(words: list[str]) -> None:
+    if not (ROOT / words[0]).is_file():
+        raise click.UsageError(f"no file {words[0]}")
+
+
+def _pytest(words: list[str]) -> None:
+    if words:
+        raise click.UsageError(f"pytest is run without {words}")
+
+
+_PROGRAMS = {"ondevice": _ondevice, "pip": _pip, "python": _python, "pytest": _pytest}
