@@ -13,10 +13,10 @@ import numpy as np
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError
 from ondevice.fuse import fuse
-from ondevice.labels import with_labels
 from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower, example_tokens
 from ondevice.preprocess import normalize
+from ondevice.tasks import class_names, probabilities
 
 from .graph import Array
 from .passes.layout import NCHW, Order
@@ -147,14 +147,13 @@ def image_interface(
     _check_known("output", outputs, OUTPUTS)
     spec = model.info.preprocess if size is None else replace(model.info.preprocess, size=size)
     picture = INPUTS[input](spec)
-    info = with_labels(model.info)
+    labels = class_names(model.info) if "logits" in outputs else ()
     model = cast("ImageModel", fuse(model)) if fused else model
     wanted = [OUTPUTS[name] for name in dict.fromkeys(outputs)]
-    labels = info.labels if "logits" in outputs else ()
 
     def fn(given: mx.array) -> list[mx.array]:
         results = _compute([call for call, _ in wanted], model, picture.inside(given))
-        return [mx.softmax(results[0], axis=-1), *results] if labels else results
+        return [probabilities(results[0]), *results] if labels else results
 
     names, described = _names(model, dict.fromkeys(outputs))
     if labels:
