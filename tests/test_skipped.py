@@ -134,14 +134,3 @@ def test_every_command_with_images_says_so():
         if SKIPS in str(getattr(cli.get_command(None, name), "epilog", ""))
     }
     assert said == {"classify", "zeroshot", "describe", "encode", "verify", "demo", "export"}
-
-
-def test_a_text_package_takes_no_images(monkeypatch, package, folder, ondevice_):
-    from ondevice.models.clip_text import TextTower
-
-    text = TextTower.__new__(TextTower)
-    monkeypatch.setattr(TextTower, "info", create_model("shvit_nano").info, raising=False)
-    monkeypatch.setattr("ondevice.cli.verify._model", lambda *_: text)
-    status, out, err = ondevice_("verify", package, "--images", folder)
-    assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "takes texts, not images: leave out --images" in err

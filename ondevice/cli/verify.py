@@ -76,9 +76,9 @@ def verify_command(
     if html:
         check_free(html.absolute(), force=force)
     opened = load_package(package)
+    chosen = _images(opened, images, max_level, limit)
     network = _model(opened, model)
     size = opened.preprocess.size if opened.preprocess else network.info.preprocess.size
-    chosen = _images(network, images, max_level, limit)
     chosen = chosen or samples(network, size, model)[:limit]
     shown = progress(chosen, "verifying", len(chosen))
     skipped = Skipped()
@@ -103,18 +103,20 @@ def verify_command(
     ctx.exit(status if report.passed else 1)
 
 
-def _images(network: Any, source: str | None, max_level: float | None, limit: int) -> list[Any]:
+def _images(
+    package: Package, source: str | None, max_level: float | None, limit: int
+) -> list[Any]:
     """At most ``limit`` of the images that were asked for. Raises ConfigError."""
-    from ..layers import ImageModel
-
     if source is None:
         if max_level is not None:
             raise ConfigError("--max-level goes with --images: it is for those")
         return []
-    if not isinstance(network, ImageModel):
+    features = [package.as_picture(feature) for feature in package.inputs.values()]
+    if "image" not in {feature.kind for feature in features}:
+        takes = ", ".join(f"{f.name}: {f.dtype} {list(f.shape)}" for f in features) or "nothing"
         raise ConfigError(
-            f"{network.info.name} takes texts, not images: leave out --images, and name a "
-            "folder with a tokenizer.json with --model for captions"
+            f"{package.path} takes no images ({takes}): leave out --images; a text encoder is "
+            "shown captions if --model names a folder with a tokenizer.json"
         )
     return files(spread(list(expand([source])), limit), max_level)
 
