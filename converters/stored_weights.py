@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # permuted has 0.2 to 0.5, a first layer with its colours swapped 0.8.
 SAME, LIKE, LOOSE = 0.99, 0.88, 0.58
 _SWEEPS = 4
+_MOST = 4e4  # stands for infinity, as in masks
 _NAMED = 64  # elements: smaller constants may be shared and lose their names
 
 
@@ -78,7 +79,8 @@ def likeness(wanted: Array, stored: Array) -> float:
     if wanted.shape != stored.shape:
         return 0.0
     shape = (*wanted.shape[:2], -1)
-    a, b = wanted.astype(np.float64).reshape(shape), stored.astype(np.float64).reshape(shape)
+    a, b = (np.clip(x.astype(np.float64), -_MOST, _MOST) for x in (wanted, stored))
+    a, b = a.reshape(shape), b.reshape(shape)
     rows: Any = 1.0
     for _ in range(_SWEEPS):  # alternating least squares
         columns = _factors(b, a * rows, (0, 2))

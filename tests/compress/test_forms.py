@@ -16,6 +16,7 @@ from converters.compress.rounding import Statistics, Weight, output_error
 from converters.coreml.compressed import emit, pack
 from converters.coreml.reference.plan import compile_function
 from converters.coreml.target import opset
+from converters.stored_weights import likeness
 from ondevice.errors import ConfigError
 
 SHAPES = [(37, 1, 3, 3), (66, 34, 1, 1), (29, 34), (16, 8, 3, 3)]
@@ -280,3 +281,14 @@ def test_a_weight_with_nan_is_refused_by_name():
     value[3, 4] = np.nan
     with pytest.raises(ConfigError, match="w has NaN, which no method can compress"):
         compress(Weight("w", value, np.float16), "quantize", {"bits": 8})
+
+
+def test_a_mask_of_infinities_is_kept_and_counted_without_them():
+    mask = np.triu(np.full((32, 32), -np.inf, np.float32), k=1)
+    given = Weight("mask", mask, np.float32)
+    with np.errstate(all="raise"):
+        assert given.is_mask
+        dense = compress(given, "palettize", {"bits": 1}).dense()
+        assert snr_db(mask, dense) == np.inf
+    np.testing.assert_array_equal(dense, mask)
+    assert likeness(mask, dense) == pytest.approx(1)
