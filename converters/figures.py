@@ -13,6 +13,7 @@ from ondevice.errors import ConfigError
 from .graph import Array
 
 EXACT = 200.0  # dB: what equal arrays are given, beyond any float32 rounding
+ALIKE = 0.005  # of their mean square: images that differ by less cannot be told apart
 UPPER = frozenset({"relative_error", "max_error"})  # limits from above; others from below
 
 
@@ -31,8 +32,11 @@ class Comparison:
     """One output of a package against the model's, over all images.
 
     ``relative_error`` is the largest difference over the largest value, ``psnr_db`` the same
-    value over the root mean square difference (at most 200). Agreement is a share, for class
-    scores only.
+    value over the root mean square difference (at most 200), ``spread_db`` the mean square
+    that images differ by from their mean over the mean square difference: 0 if the package
+    gave the same for every image, less if it gave another image's. It is None where that
+    cannot be judged, of one image or of images that hardly differ. Agreement is a share, for
+    class scores only.
     """
 
     output: str
@@ -42,6 +46,7 @@ class Comparison:
     relative_error: float
     finite: bool
     worst_image: str
+    spread_db: float | None = None
     top1_agreement: float | None = None
     top5_agreement: float | None = None
     per_image: tuple[ImageFigures, ...] = ()
@@ -62,8 +67,13 @@ class Comparison:
 
 # What a gate may limit.
 MEASURES = tuple(
-    "psnr_db relative_error max_error cosine top1_agreement top5_agreement".split()
+    "psnr_db spread_db relative_error max_error cosine top1_agreement top5_agreement".split()
 )
+
+
+def decisions(logits: Array) -> Array:
+    """The class of each row; of one logit whether it is positive."""
+    return logits.argmax(axis=-1) if logits.shape[-1] > 1 else logits[..., 0] > 0
 
 
 def psnr(peak: float, rms: float) -> float:
@@ -93,6 +103,7 @@ class Meter:
         self.count = 0
         self.squares = self.peak = self.error = 0.0
         self.dot = self.own = self.other = 0.0
+        self.total: Array | float = 0.0  # the sum of what the model gives
         self.worst: tuple[float, str, Any] = (np.inf, "", None)  # PSNR, name, what went in
         self.finite = True
         self.top5: list[float] = []
@@ -113,6 +124,7 @@ class Meter:
         self.count += a.size
         self.squares += squares
         self.peak, self.error = max(self.peak, peak), max(self.error, largest)
+        self.total = self.total + a
         self.dot += float(a @ b)
         self.own += float(a @ a)
         self.other += float(b @ b)
@@ -126,7 +138,14 @@ class Meter:
         k = min(5, a.size)
         best, found = np.argsort(-a)[:k], np.argsort(-b)[:k]
         self.top5.append(len(set(best) & set(found)) / k)
-        return bool(best[0] == found[0])
+        return bool(decisions(a) == decisions(b))
+
+    def _spread_db(self) -> float | None:
+        images = len(self.rows)
+        between = self.own - float(np.square(self.total).sum()) / images
+        if images < 2 or between < ALIKE * self.own:
+            return None
+        return float(10 * np.log10(between / self.squares)) if self.squares else EXACT
 
     def result(self) -> Comparison:
         agreed = [row.top1_agrees for row in self.rows if row.top1_agrees is not None]
@@ -138,6 +157,7 @@ class Meter:
             relative_error=self.error / (self.peak or 1.0),
             finite=self.finite,
             worst_image=self.worst[1],
+            spread_db=self._spread_db(),
             top1_agreement=float(np.mean(agreed)) if agreed else None,
             top5_agreement=float(np.mean(self.top5)) if self.top5 else None,
             per_image=tuple(self.rows),

@@ -117,7 +117,9 @@ def _verdict(report: Report, package: Inspection) -> str:
 
 
 def _steps(report: Report) -> str:
-    header = "step|output||>PSNR dB|>relative|>cosine|>top-1|>top-5|worst image|gates"
+    header = (
+        "step|output||>PSNR dB|>spread dB|>relative|>cosine|>top-1|>top-5|worst image|gates"
+    )
     return "<h2>Steps</h2>" + _table(header.split("|"), _step_rows(report.steps))
 
 
@@ -132,6 +134,7 @@ def _step_rows(steps: Sequence[Step]) -> Iterator[list[str]]:
                 escape(c.output),
                 verdict,
                 f"{c.psnr_db:.1f}",
+                "-" if c.spread_db is None else f"{c.spread_db:.1f}",
                 f"{c.relative_error:.1e}",
                 f"{c.cosine:.7f}",
                 _percent(c.top1_agreement),

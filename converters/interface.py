@@ -17,6 +17,7 @@ from ondevice.labels import check_labels
 from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower, example_tokens
 from ondevice.preprocess import normalize
+from ondevice.tasks import class_names, probabilities
 
 from .graph import Array
 from .passes.layout import NCHW, Order
@@ -147,17 +148,16 @@ def image_interface(
     _check_known("output", outputs, OUTPUTS)
     spec = model.info.preprocess if size is None else replace(model.info.preprocess, size=size)
     picture = INPUTS[input](spec)
-    info = model.info
     model = cast("ImageModel", fuse(model)) if fused else model
     wanted = [OUTPUTS[name] for name in dict.fromkeys(outputs)]
-    labels = info.labels if "logits" in outputs else ()
     x = mx.zeros((1, spec.size, spec.size, 3))
+    labels = class_names(model.info) if "logits" in outputs else ()
     if labels:
-        check_labels(labels, model(x).shape[-1], info.name)
+        check_labels(model.info.labels, model(x).shape[-1], model.info.name)
 
     def fn(given: mx.array) -> list[mx.array]:
         results = _compute([call for call, _ in wanted], model, picture.inside(given))
-        return [mx.softmax(results[0], axis=-1), *results] if labels else results
+        return [probabilities(results[0]), *results] if labels else results
 
     names, described = _names(model, dict.fromkeys(outputs))
     if labels:

@@ -15,7 +15,7 @@ import numpy as np
 from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower
 
-from .graph import Array
+from .graph import Array, Graph
 from .interface import OUTPUTS, Interface, array_interface, image_interface, text_interface
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 KNOWN = ("float32", "float16")
 # What a package's metadata say it was made with.
-RECORDED = ("target", "attention", "gelu", "input")
+SETTINGS = ("target", "attention", "gelu")
+RECORDED = (*SETTINGS, "input")
 
 
 @contextmanager
@@ -44,6 +45,22 @@ def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Pac
             export(model, *_what(model, package, path), precision=precision, **_how(package))
             rungs[precision] = load_package(path)
         yield rungs
+
+
+def layout_of(model: nn.Module, package: Package) -> Graph:
+    """The channels-first graph that ``export`` would compress for ``package``."""
+    from .export import lay_out, named, rename_inputs, to_graph
+    from .passes import run_passes
+    from .settings import Settings
+
+    said = package.metadata
+    chosen = {n: said[f"ondevice.{n}"] for n in SETTINGS if f"ondevice.{n}" in said}
+    settings = Settings(**chosen).check()
+    interface = _interface(model, package)
+    graph = to_graph(interface)
+    interface = named(interface, graph)
+    graph = run_passes(rename_inputs(graph, interface.input_names), settings.before)
+    return run_passes(lay_out(graph, interface), settings.after)
 
 
 def layer_values(

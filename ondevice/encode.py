@@ -30,7 +30,7 @@ from .cores import run_each
 from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
 from .fuse import fuse
-from .images import name_of
+from .images import ImageFile, name_of
 from .job import Job, Room
 from .journal import ROW, SKIPPED, Record, make_record, reason_of
 from .output import replacing
@@ -66,6 +66,7 @@ def encode(
     batch_size: int = 16,
     workers: int | None = None,
     normalize: bool = True,
+    max_level: float | None = None,
     force: bool = False,
     on_error: OnError | None = None,
     on_progress: Callable[[int, int], object] | None = None,
@@ -80,9 +81,9 @@ def encode(
     1e-4 of the rows' standard deviation. If a picture's size or time of change is another by
     then, that is an OutputError. Memory does not depend on how many paths there are. Files
     that are no usable pictures get no row; ``on_error`` is given each of them at the end, by
-    its position and the ImageError. ``on_progress`` is given how many of how many files are
-    done, after each batch. With a ``group``, each of its processes does a share, on whatever
-    machine, and rank 0 writes.
+    its position and the ImageError. ``max_level`` is as in ``open_image``. ``on_progress`` is
+    given how many of how many files are done, after each batch. With a ``group``, each of its
+    processes does a share, on whatever machine, and rank 0 writes.
 
     Raises ConfigError, OutputError; ImageError if no file is a picture.
     """
@@ -92,7 +93,7 @@ def encode(
     with Room(out, ranks.rank) as room:
         images, digest = room.list_paths(paths)
         fused = fuse(model)
-        job = _job(model, fused, batch_size, normalize, images, digest)
+        job = _job(model, fused, batch_size, normalize, max_level, images, digest)
         ranks.agree(hashlib.sha256(job.to_json().encode()).digest(), "models, files or options")
         room.begin(job)
         _encode_missing(fused, model.info.preprocess, room, job, ranks, workers, on_progress)
@@ -131,6 +132,7 @@ def _job(
     fused: nn.Module,
     batch_size: int,
     normalize: bool,
+    max_level: float | None,
     images: int,
     paths: str,
 ) -> Job:
@@ -143,6 +145,7 @@ def _job(
         weights=weights_digest(model),
         preprocess=spec.to_dict(),
         normalized=normalize,
+        max_level=max_level,
         dim=shape[-1],  # known without computing
         batch_size=batch_size,
         images=images,
@@ -186,7 +189,9 @@ def _decoded(
                 yield _results(*waiting.popleft())
             paths = room.paths.read(*_span(batch, job))
             tasks = [paths[i : i + TASK] for i in range(0, len(paths), TASK)]
-            waiting.append((batch, [pool.submit(_decode_all, task, spec) for task in tasks]))
+            waiting.append(
+                (batch, [pool.submit(_decode_all, task, spec, job.max_level) for task in tasks])
+            )
         while waiting:
             yield _results(*waiting.popleft())
 
@@ -200,14 +205,14 @@ def _span(batch: int, job: Job) -> tuple[int, int]:
     return start, min(start + job.batch_size, job.images)
 
 
-def _decode_all(paths: list[bytes], spec: Preprocess) -> list[Decoded]:
-    return [_decode(path, spec) for path in paths]
+def _decode_all(paths: list[bytes], spec: Preprocess, max_level: float | None) -> list[Decoded]:
+    return [_decode(path, spec, max_level) for path in paths]
 
 
-def _decode(path: bytes, spec: Preprocess) -> Decoded:
+def _decode(path: bytes, spec: Preprocess, max_level: float | None) -> Decoded:
     name = os.fsdecode(path)
     try:
-        return resize_and_crop(name, spec)
+        return resize_and_crop(ImageFile(name, max_level), spec)
     except ImageError as error:
         return str(error).removeprefix(name_of(name)).strip()
 

@@ -1,4 +1,4 @@
-"""What FOLDER, GLOB, FILE.txt and - mean: paths of pictures, always in the same order."""
+"""What FOLDER, GLOB, FILE.txt and - mean: paths of images, always in the same order."""
 
 from __future__ import annotations
 
@@ -10,17 +10,34 @@ from typing import BinaryIO
 
 from .errors import ConfigError, printable
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .heic".split())
+# Formats that PIL reads, those it reads with a plugin, and JPEG XL, which is named as skipped.
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .heic .heif .hif .bmp .dib .gif .tif "
+    ".tiff .mpo .jp2 .j2k .jpf .jpx .jxl .ppm .pgm .pbm .pnm .tga .qoi".split()
+)
+# What systems and archives leave in folders: none of it is the user's image.
+_LITTER = frozenset("__MACOSX @eaDir $RECYCLE.BIN Thumbs.db desktop.ini".split())
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file called so, found in a folder, is an image of the user's."""
+    return not _is_litter(name) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _is_litter(name: str) -> bool:
+    """Hidden (as macOS's ``._name`` and ``.git`` are), or made by a system."""
+    return name.startswith(".") or name in _LITTER
 
 
 def expand(sources: Iterable[str]) -> Iterator[str]:
     """The paths that ``sources`` mean, in the order of the sources.
 
-    A folder gives the pictures below it and a pattern the files that match, both sorted by
+    A folder gives the images below it and a pattern the files that match, both sorted by
     the bytes of their paths, whatever the language of the machine; a ``.txt`` file and "-"
-    (standard input) give their lines as they come; anything else is a picture itself. A
-    folder's hidden files and linked folders are passed over. One listing at a time is in
-    memory, and all matches of a pattern.
+    (standard input) give their lines as they come; anything else is an image itself. What is
+    hidden or made by a system is passed over. A folder's linked and unreadable folders come
+    as paths of their own, which no image can be read from: so they are named, not entered.
+    One listing at a time is in memory, and all matches of a pattern.
 
     Raises ConfigError, after the last path, that names every source that gave none.
     """
@@ -60,21 +77,35 @@ def _why_empty(source: str) -> str:
 
 def _walk(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
-        found = [(e.name, e.is_dir(follow_symlinks=False)) for e in entries]
+        kept = [entry for entry in entries if not _is_litter(entry.name)]
     # A folder sorts as "name/": the whole walk is then in the order of whole paths.
-    for name in sorted((f"{n}/" if deep else n for n, deep in found), key=os.fsencode):
+    found = [(f"{e.name}/" if _is_folder(e) else e.name, e.is_symlink()) for e in kept]
+    for name, linked in sorted(found, key=lambda entry: os.fsencode(entry[0])):
         path = os.path.join(folder, name)
-        if name.startswith("."):
-            continue
-        if name.endswith("/"):
+        if not name.endswith("/"):
+            if is_image_name(name):
+                yield path
+        elif linked or not os.access(path, os.R_OK | os.X_OK):
+            yield path[:-1]
+        else:
             yield from _walk(path)
-        elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-            yield path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _matching(pattern: str) -> Iterator[str]:
+    asked = pattern.split(os.sep)
     found = sorted(glob.iglob(pattern, recursive=True), key=os.fsencode)
-    return (path for path in found if not os.path.isdir(path))
+    return (
+        path
+        for path in found
+        if not os.path.isdir(path) and _LITTER.isdisjoint({*path.split(os.sep)} - {*asked})
+    )
 
 
 def _listed(path: str) -> Iterator[str]:

@@ -34,6 +34,7 @@ class Job:
     normalized: bool
     dim: int
     batch_size: int
+    max_level: float | None = None  # that is white in images of more than 8 bits
     images: int
     paths: str  # SHA-256 of the list of files
     version: int = 1
@@ -173,7 +174,13 @@ class Room:
 
 
 # What a field of a job is called in a message.
-_CALLED = {"normalized": "scaling", "images": "files", "paths": "files", "dim": "model"}
+_CALLED = {
+    "normalized": "scaling",
+    "max_level": "white level",
+    "images": "files",
+    "paths": "files",
+    "dim": "model",
+}
 
 
 def _state(path: str | os.PathLike[str]) -> bytes:

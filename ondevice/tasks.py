@@ -17,6 +17,7 @@ from .preprocess import batches
 from .registry import model_spec
 
 if TYPE_CHECKING:
+    from .config import ModelInfo
     from .images import ImageLike
     from .preprocess import OnError
 
@@ -39,14 +40,15 @@ def classify(
     batch_size: int = 16,
     on_error: OnError | None = None,
 ) -> list[list[Prediction]]:
-    """The ``top_k`` likeliest classes of each picture, the likeliest first.
+    """The ``top_k`` likeliest classes of each image, the likeliest first.
 
     ``images`` is what ``preprocess`` takes; of a generator, one batch is in memory at a time.
-    Classes without a name are called by their number. A picture that cannot be used is left
-    out and given to ``on_error``, by its position and the ImageError.
+    Classes without a name are called by their number. A model with one logit has two classes:
+    the sigmoid of the logit is the probability of the second. An image that cannot be used is
+    left out and given to ``on_error``, by its position and the ImageError.
 
     Raises ConfigError if ``model`` has no classes; without ``on_error``, an ImageError that
-    lists every picture that cannot be used.
+    lists every image that cannot be used.
     """
     info = model.info
     if model_spec(info.model).text:
@@ -59,8 +61,26 @@ def classify(
     for x in batches(
         images, info.preprocess, size=size, batch_size=batch_size, on_error=on_error
     ):
-        found += top_predictions(run(model, x), info.labels, top_k)
+        found += top_predictions(run(model, x), class_names(info), top_k)
     return found
+
+
+def class_names(info: ModelInfo) -> tuple[str, ...]:
+    """The name of each of ``probabilities``; nothing if the classes have none.
+
+    Of one logit the names are two: "not X" and "X" where a model only names what it looks for.
+    """
+    labels = info.labels
+    if info.config.num_classes == 1 and len(labels) == 1:
+        return (f"not {labels[0]}", labels[0])
+    return labels
+
+
+def probabilities(logits: mx.array) -> mx.array:
+    """(B, classes) softmax of (B, classes); of one logit (B, 2): 1 - sigmoid, sigmoid."""
+    if logits.shape[-1] > 1:
+        return mx.softmax(logits, axis=-1)
+    return mx.concatenate([mx.sigmoid(-logits), mx.sigmoid(logits)], axis=-1)
 
 
 def top_predictions(
@@ -70,8 +90,8 @@ def top_predictions(
 
     Raises ConfigError if there are labels, but not one for each score.
     """
-    check_labels(labels, logits.shape[-1], "the model's scores")
-    scores = mx.softmax(logits.astype(mx.float32), axis=-1)
+    scores = probabilities(logits.astype(mx.float32))
+    check_labels(labels, scores.shape[-1], "the model's scores")
     order = mx.argsort(-scores, axis=-1)[:, :top_k]
     best = mx.take_along_axis(scores, order, axis=-1)
     indices: Any = order.tolist()

@@ -67,18 +67,28 @@ def said_in_example(example: Path) -> list[str]:
 def check(line: str) -> None:
     """Raises what the command line would: a click.UsageError, ConfigError, ... of ours."""
     program, *words = shlex.split(line)
-    _PROGRAMS[program](words)
+    PROGRAMS[program](words)
 
 
 def check_fragment(code: str) -> None:
     """As ``check``, for a command of which only options are given, or for any."""
     name, *options = words = shlex.split(code)
+    if all(word.startswith("--") for word in (options if name in COMMANDS else words)):
+        return _check_names(words)
     if name in COMMANDS:
         return _ondevice([name, *options, *_required(name, options)])
     for name in COMMANDS:
         with suppress(click.UsageError):
             return _ondevice([name, *words, *_required(name, words)])
     raise click.UsageError(f"no command takes {code}")
+
+
+def _check_names(words: list[str]) -> None:
+    """Options without their values: one command has them all."""
+    commands = words[:1] if words[0] in COMMANDS else list(COMMANDS)
+    wanted = {word for word in words if word.startswith("--")}
+    if not any(wanted <= {o for p in _command(c).params for o in p.opts} for c in commands):
+        raise click.UsageError(f"no command takes {' '.join(words)}")
 
 
 def _required(name: str, given: list[str]) -> list[str]:
@@ -108,7 +118,7 @@ def _ondevice(words: list[str]) -> None:
 
 
 def _model(name: str) -> None:
-    if not name.split(".")[0].isupper() and not is_vlm(name):  # MODEL stands for any
+    if name and not name.split(".")[0].isupper() and not is_vlm(name):  # MODEL stands for any
         base, _, tag = name.partition(".")
         model_spec(base).checkpoint(tag)
 
@@ -167,4 +177,4 @@ def _pytest(words: list[str]) -> None:
         raise click.UsageError(f"pytest is run without {words}")
 
 
-_PROGRAMS = {"ondevice": _ondevice, "pip": _pip, "python": _python, "pytest": _pytest}
+PROGRAMS = {"ondevice": _ondevice, "pip": _pip, "python": _python, "pytest": _pytest}

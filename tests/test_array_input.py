@@ -109,7 +109,8 @@ def test_a_photo_levels_and_their_numbers_are_the_same_to_it(case):
     photo = Image.fromarray(np.tile(patterns(size)[2], (3, 4, 1)))
     numbers = np.array(preprocess(photo, package.preprocess)).transpose(0, 3, 1, 2)
     assert package.preprocess == replace(model.info.preprocess, size=size)
-    a, b = (package.predict({"images": x}) for x in (photo, numbers))
+    levels = package.resize_and_crop(photo)
+    a, b = (package.predict({"images": x}) for x in (Image.fromarray(levels), numbers))
     for name in outputs:
         assert np.abs(a[name] - b[name]).max() <= 1e-3 * np.abs(b[name]).max()
     with pytest.raises(PackageError, match=r"is an image of shape \[\d+, \d+, 3\]; given"):
@@ -171,7 +172,9 @@ def test_several_sizes(tmp_path):
     for size in (64, 96):
         (given,) = package.features("input", f"size_{size}").values()
         assert given.shape == (1, 3, size, size)
-        assert "logits" in package.predict({"images": photo}, function=f"size_{size}")
+        name = f"size_{size}"
+        levels = package.resize_and_crop(photo, function=name)
+        assert "logits" in package.predict({"images": levels}, function=name)
 
 
 def test_only_an_array_of_a_picture_is_taken_for_one(case):

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
 
 import ondevice
+from converters import export, load_package, verify
+from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, ImageError
 from ondevice.labels import imagenet1k
 from ondevice.preprocess import preprocess
@@ -99,3 +103,79 @@ def test_only_published_weights_have_imagenets_names():
     assert spec.info("in1k").labels == imagenet1k()
     assert spec.info("in1k", num_classes=10).labels == ()
     assert ondevice.model_spec("fastvit_mci0").info("apple_mclip").labels == ()
+
+
+# One logit
+
+
+def binary(*labels):
+    """A model with one logit, whose sign is not the same for all test patterns."""
+    mx.random.seed(0)
+    model = ondevice.create_model("shvit_nano", num_classes=1)
+    model.info = replace(model.info, labels=labels)
+    spec = replace(model.info.preprocess, crop_pct=1.0, source_size=None)
+    model.info = replace(model.info, preprocess=spec)
+    model.head.linear.bias = -model(preprocess(patterns(96), spec)).mean(axis=0)
+    return model.eval()
+
+
+def logistic(x):
+    return 1 / (1 + np.exp(-np.asarray(x, np.float64)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ((), ("class 0", "class 1")),
+        (("cat",), ("not cat", "cat")),
+        (("dog", "cat"), ("dog", "cat")),
+    ],
+)
+def test_one_logit_is_the_sigmoid_of_the_second_of_two_classes(labels, names):
+    model = binary(*labels)
+    images = patterns(96)
+    wanted = logistic(model(preprocess(images, model.info.preprocess)))[:, 0]
+    assert wanted.min() < 0.5 < wanted.max()
+    for found, yes in zip(classify(model, images), wanted, strict=True):
+        assert {p.label: p.score for p in found} == pytest.approx(
+            dict(zip(names, (1 - yes, yes), strict=True)), abs=1e-5
+        )
+        assert found[0].label == names[int(yes > 0.5)]
+        assert [p.index for p in found] == ([1, 0] if yes > 0.5 else [0, 1])
+
+
+@pytest.mark.parametrize("labels", [("cat",), ("dog", "cat")])
+def test_a_package_of_one_logit_gives_both_classes(labels, tmp_path):
+    model = binary(*labels)
+    package = load_package(export(model, tmp_path / "x.mlpackage", precision="float32"))
+    names = ("not cat", "cat") if len(labels) == 1 else labels
+    assert package.labels == names
+    said = set()
+    for image in patterns(96):
+        got = package.predict({"image": image})
+        yes = logistic(got["logits"])[0, 0]
+        assert got["classLabel_probs"] == pytest.approx(
+            {names[0]: 1 - yes, names[1]: yes}, abs=1e-5
+        )
+        said.add(got["classLabel"])
+    assert said == set(names)
+    report = verify(model, package, patterns(96)).require()
+    assert report.comparisons[0].top1_agreement == 1
+
+
+def test_one_logit_of_the_other_sign_is_no_agreement(tmp_path):
+    model = binary("dog", "cat")
+    package = export(model, tmp_path / "x.mlpackage")
+    head = model.head.linear
+    head.weight, head.bias = -head.weight, -head.bias
+    assert verify(model, package, patterns(96)).comparisons[0].top1_agreement == 0
+
+
+def test_a_search_for_one_logit_sees_what_errors_cost(tmp_path):
+    from converters.compress.calibrate import calibrate
+    from converters.compress.sensitivity import output_gradients
+    from converters.interface import image_interface
+
+    calibration = calibrate(image_interface(binary("dog", "cat")), patterns(96) * 2)
+    gradients = output_gradients(calibration)
+    assert all(g.max() > 0 for path, g in gradients.items() if path.endswith("weight"))

@@ -366,6 +366,7 @@ def test_a_file_of_labels_that_cannot_be_is_one_line(
         ((), "Give the labels with --labels or with --labels-file"),
         (("--labels", "a,b", "--labels-file", "x"), "Give the labels"),
         (("--labels", "cat,,dog"), "label 2 is empty"),
+        (("--labels", "cat"), "one label is no choice: every image would be 'cat' to 100 %"),
         (("--labels", "cat", "--template", "photo"), "has no {} for the label"),
         (("--labels", "cat", "--model", "shvit_s1"), "shvit_s1 has no text encoder"),
         (("--labels", "cat", "--tokenizer", "no.json"), "no.json is no readable tokenizer"),

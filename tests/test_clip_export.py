@@ -9,6 +9,7 @@ from collections import Counter
 import mlx.core as mx
 import numpy as np
 import pytest
+from PIL import Image
 
 from converters import export, load_package, verify
 from converters.compress.apply import LEAST
@@ -17,6 +18,7 @@ from ondevice import create_model, load_clip
 from ondevice.cli.verify import CAPTIONS, samples
 from ondevice.clip.load import load_text
 from ondevice.clip.tokenizer import Tokenizer
+from ondevice.errors import ConfigError
 from ondevice.models.clip_text import example_tokens
 
 from . import clips
@@ -113,6 +115,19 @@ def test_the_commands_export_and_verify_either_encoder(ondevice_, tmp_path):
         assert report["license"] == "apple-amlr"
         status, out, _ = ondevice_("verify", path, "--model", folder, "--json", "--no-ladder")
         assert (status, json.loads(out)["passed"]) == (0, True)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_text_package_takes_no_images(ondevice_, tmp_path, named):
+    folder = clips.save(tmp_path)
+    path = export(load_text(folder), tmp_path / "t.mlpackage")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    model = ("--model", folder) if named else ()
+    status, out, err = ondevice_("verify", path, "--images", tmp_path / "a.png", *model)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "takes no images (text: int32 [1, 77]): leave out --images" in err
+    with pytest.raises(ConfigError, match=r"takes arrays \(text: int32 \[1, 77\]\), no images"):
+        verify(load_text(folder), path, [tmp_path / "a.png"])
 
 
 def test_a_text_encoder_is_verified_on_captions_of_all_lengths(tmp_path):

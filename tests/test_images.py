@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import struct
 import sys
@@ -7,10 +8,13 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, UnidentifiedImageError
 
-from ondevice.errors import ImageError
-from ondevice.images import as_rgb, open_image
+from ondevice import create_model
+from ondevice.cli import cli
+from ondevice.encode import encode
+from ondevice.errors import ConfigError, ImageError
+from ondevice.images import ImageFile, as_rgb, open_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -202,5 +206,202 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_of_unknown_scale_are_refused(mode):
     image = Image.new(mode, (8, 8), 70_000)
-    with pytest.raises(ImageError, match="pixels of unknown scale; save it with 8 or 16 bits"):
+    with pytest.raises(ImageError, match="pixels of unknown scale; say which level is white"):
         as_rgb(image)
+
+
+# Formats that need a plugin
+
+
+def test_heic_is_opened_where_pillow_heif_is_installed(tmp_path, quarters):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(quarters).save(tmp_path / "a.heic", quality=-1)
+    found = np.array(corners(open_image(tmp_path / "a.heic")), int)
+    assert np.abs(found - [RED, GREEN, BLUE, WHITE]).max() <= 4
+    with (tmp_path / "a.heic").open("rb") as file:
+        assert open_image(file).size == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("brand", "said"),
+    [
+        (b"heic", r"a\.x is HEIC, which needs pillow-heif: pip install 'ondevice\[heif\]'"),
+        (b"mif1", "is HEIC"),
+        (b"avif", "is AVIF, which needs Pillow 11.3 or later"),
+        (b"isom", "is not an image"),  # a film
+    ],
+)
+def test_a_format_that_needs_a_plugin_says_which(tmp_path, monkeypatch, brand, said):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # not installed
+
+    def unknown(*_):
+        raise UnidentifiedImageError
+
+    monkeypatch.setattr(Image, "open", unknown)
+    (tmp_path / "a.x").write_bytes(b"\0\0\0\x18ftyp" + brand)
+    with pytest.raises(ImageError, match=said):
+        open_image(tmp_path / "a.x")
+
+
+# More than 8 bits: what is white
+
+
+def save_grey(path, top, dtype=np.uint16):
+    """Levels from 0 to ``top`` in equal steps."""
+    levels = np.linspace(0, top, 256).astype(dtype).reshape(16, 16)
+    Image.fromarray(levels).save(path)
+    return levels
+
+
+def greys(path, **options):
+    return np.array(open_image(path, **options))[..., 0]
+
+
+@pytest.mark.parametrize(("top", "advised"), [(255, 255), (1023, 1023), (4000, 4095)])
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_dark_16_bits_are_said_to_be_dark_with_what_to_do(
+    tmp_path, caplog, suffix, top, advised
+):
+    save_grey(tmp_path / f"a.{suffix}", top)
+    assert greys(tmp_path / f"a.{suffix}").max() == top >> 8
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert f"a.{suffix} has levels up to {top} of 65535 and comes out nearly black" in said
+    assert f"--max-level {advised}" in said
+
+
+@pytest.mark.parametrize(
+    ("top", "dtype"), [(4095, np.uint16), (70_000, np.int32), (1.0, np.float32)]
+)
+def test_white_is_where_it_is_said_to_be(tmp_path, caplog, top, dtype):
+    save_grey(tmp_path / "a.tiff", top, dtype)
+    found = greys(tmp_path / "a.tiff", max_level=top)
+    assert np.abs(found.ravel().astype(int) - np.arange(256)).max() <= 1
+    assert np.array_equal(greys(ImageFile(str(tmp_path / "a.tiff"), top)), found)
+    assert not caplog.records
+
+
+def test_levels_above_white_are_said_to_be_clipped(tmp_path, caplog):
+    save_grey(tmp_path / "a.png", 4095)
+    assert (greys(tmp_path / "a.png", max_level=1023) == 255).mean() > 0.7
+    assert "levels up to 4095: all above 1023 are white" in caplog.text
+
+
+def test_no_warning_for_full_range_black_and_8_bits(tmp_path, caplog):
+    for top, dtype in ((65535, np.uint16), (0, np.uint16), (40, np.uint8)):
+        save_grey(tmp_path / "a.png", top, dtype)
+        greys(tmp_path / "a.png")
+    assert not caplog.records
+
+
+def test_bad_levels_are_refused(tmp_path):
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(ImageError, match="NaN or infinite"):
+        open_image(tmp_path / "a.tiff", max_level=1)
+    with pytest.raises(ConfigError, match="max_level is a positive number; given 0"):
+        open_image(tmp_path / "a.tiff", max_level=0)
+
+
+def deep_colour_png(levels):
+    """A PNG of 16-bit RGB, which PIL cannot write."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc(kind + data))
+
+    crc = zlib.crc32
+    height, width, _ = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def test_deep_colours_that_come_out_dark_are_named(tmp_path, caplog):
+    ramp = np.linspace(0, 65535, 768).reshape(16, 16, 3)
+    (tmp_path / "whole.png").write_bytes(deep_colour_png(ramp))
+    (tmp_path / "dark.png").write_bytes(deep_colour_png(ramp / 16))
+    assert np.array(open_image(tmp_path / "whole.png")).max() == 255
+    assert not caplog.records
+    assert np.array(open_image(tmp_path / "dark.png")).max() == 15
+    assert "dark.png has 16-bit colours up to 4095 of 65535" in caplog.text
+    with pytest.raises(ImageError, match="no --max-level"):
+        open_image(tmp_path / "dark.png", max_level=4095)
+
+
+def test_a_tiff_may_say_that_zero_is_white(tmp_path):
+    levels = save_grey(tmp_path / "a.tiff", 65535)
+    data = (tmp_path / "a.tiff").read_bytes()
+    tag = struct.pack("<HHI", 262, 3, 1)
+    assert data.count(tag + struct.pack("<H", 1)) == 1
+    inverted = data.replace(tag + struct.pack("<H", 1), tag + struct.pack("<H", 0))
+    (tmp_path / "b.tiff").write_bytes(inverted)
+    assert np.array_equal(greys(tmp_path / "b.tiff"), 255 - (levels >> 8))
+
+
+def test_a_tiff_of_12_bits_has_its_white_where_they_end(tmp_path, caplog):
+    """Two levels in three bytes."""
+    pairs = np.array([0, 4095] * 8 * 16).reshape(-1, 2)
+    a, b = pairs.T
+    packed = np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], axis=1).astype(np.uint8)
+    tags = [
+        (256, 16),
+        (257, 16),
+        (258, 12),
+        (259, 1),
+        (262, 1),
+        (273, 122),
+        (277, 1),
+        (278, 16),
+    ]
+    tags.append((279, packed.size))
+    entries = b"".join(
+        struct.pack("<HHII", t, 4 if t in (273, 279) else 3, 1, v) for t, v in tags
+    )
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + struct.pack("<I", 0)
+    (tmp_path / "a.tiff").write_bytes(head.ljust(122, b"\0") + packed.tobytes())
+    assert np.array_equal(greys(tmp_path / "a.tiff")[0], [0, 255] * 8)
+    assert not caplog.records
+
+
+def test_a_colour_profile_is_not_applied_as_in_timm(tmp_path, quarters):
+    """Display P3, as iPhones write it, or any other."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    quarters.save(tmp_path / "a.png", icc_profile=profile)
+    assert corners(open_image(tmp_path / "a.png")) == [RED, GREEN, BLUE, WHITE]
+
+
+@pytest.mark.parametrize("command", ["classify", "verify", "encode", "export", "search"])
+def test_every_command_has_the_option(command):
+    options = {option for p in cli.get_command(None, command).params for option in p.opts}
+    assert "--max-level" in options
+
+
+def test_commands_warn_once_a_file_and_take_the_option(tmp_path, ondevice_):
+    save_grey(tmp_path / "a.png", 4095)
+    grey = Image.fromarray(
+        (np.linspace(0, 4095, 256).reshape(16, 16) / 4095 * 255).round().astype(np.uint8)
+    )
+    grey.save(tmp_path / "b.png")
+    status, dark, err = ondevice_("classify", tmp_path / "a.png", "--json")
+    assert (status, err.count("\n")) == (0, 1)
+    assert err.startswith(f"warning: {tmp_path}/a.png has levels up to 4095")
+    _, light, err = ondevice_("classify", tmp_path / "a.png", "--json", "--max-level", "4095")
+    _, wanted, _ = ondevice_("classify", tmp_path / "b.png", "--json")
+    light, wanted, dark = (
+        {p["label"]: p["score"] for p in json.loads(text)["results"][0]["predictions"]}
+        for text in (light, wanted, dark)
+    )
+    assert err == ""
+    assert light == pytest.approx(wanted, abs=0.02)
+    assert dark != pytest.approx(wanted, abs=0.02)
+
+
+def test_encode_with_another_white_is_another_job(tmp_path):
+    model = create_model("shvit_nano.cifar10")
+    save_grey(tmp_path / "a.png", 4095)
+    rows = []
+    for n, level in enumerate((None, 4095)):
+        done = encode(model, [tmp_path / "a.png"], tmp_path / f"{n}.npz", max_level=level)
+        with np.load(done.out) as found:
+            rows.append(found["embeddings"])
+    assert np.abs(rows[0] - rows[1]).max() > 0.01

@@ -301,13 +301,21 @@ def test_an_image_becomes_a_label_and_scores(classifier):
     assert result["classLabel_probs"] == pytest.approx(wanted, abs=1e-6)
 
 
-def test_the_contract_is_applied_to_photos_and_not_to_pixels(classifier):
+def test_the_contract_is_applied_where_it_is_asked_for(classifier, tmp_path):
     photo = np.zeros((16, 16, 3), np.uint8)
     photo[4:12, 4:12, 1] = 255  # the half that the contract keeps
     photo[:4, :, 0] = 255
     assert classifier.preprocess.crop_pct == 0.5
-    given = classifier.predict({"image": Image.fromarray(photo)})
-    assert given == classifier.predict({"image": photo[4:12, 4:12]})
+    pixels = classifier.resize_and_crop(Image.fromarray(photo))
+    assert np.array_equal(pixels, photo[4:12, 4:12])
+    wanted = classifier.predict({"image": pixels})
+    # What has the input's size is taken as it is, as Core ML does: not cropped once more.
+    Image.fromarray(pixels).save(tmp_path / "cropped.png")
+    path = tmp_path / "cropped.png"
+    for ready in (Image.fromarray(pixels), Image.fromarray(pixels).convert("RGBA"), path):
+        assert classifier.predict({"image": ready}) == wanted
+    with pytest.raises(PackageError, match=r"resize_and_crop\(photo\) makes it of a photo"):
+        classifier.predict({"image": Image.fromarray(photo)})
     with pytest.raises(PackageError, match=r"shape \[8, 8, 3\]; given \[16, 16, 3\]"):
         classifier.predict({"image": photo})
     with pytest.raises(PackageError, match="pixels are uint8; given float64"):

@@ -14,6 +14,7 @@ from ondevice.errors import OnDeviceError
 from .commands import (
     EXAMPLES,
     PAGES,
+    PROGRAMS,
     ROOT,
     blocks,
     check,
@@ -71,15 +72,17 @@ def test_the_commands_of_the_pages_are_found():
         ("ondevice classify --model shvit_s4", "Missing argument"),
         ("ondevice classify a.jpg --top-k 0", "not in the range"),
         ("ondevice list 'fastvid*'", "no model matches"),
-        ("ondevice import CHECKPOINT --out FOLDER", "Missing option '--model'"),
+        ("ondevice import CHECKPOINT --model NAME", "Missing option '--out'"),
         ("pip install -e '.[tets]'", "no extras"),
         ("--input arry", "no command takes --input arry"),
+        ("--inptu", "no command takes --inptu"),
+        ("import --ladder", "no command takes import --ladder"),
         ("python examples/clasify.py photo.jpg", "no file"),
     ],
 )
 def test_a_mistake_would_be_noticed(line, said):
     with pytest.raises((click.UsageError, OnDeviceError)) as error:
-        check(line) if line.split()[0].isalpha() else check_fragment(line)
+        check(line) if line.split()[0] in PROGRAMS else check_fragment(line)
     message = getattr(error.value, "format_message", lambda: str(error.value))()
     assert said in message
 

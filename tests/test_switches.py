@@ -156,7 +156,8 @@ def test_several_sizes_share_their_weights(tmp_path):
     image = patterns(192)[0]
     got = many.predict({"image": image}, function="size_192")["logits"]
     photo = Image.fromarray(patterns(300)[3])
-    assert "logits" in many.predict({"image": photo}, function="size_192")
+    levels = many.resize_and_crop(photo, function="size_192")
+    assert "logits" in many.predict({"image": levels}, function="size_192")
     alone = export(model, tmp_path / "alone.mlpackage", size=192, target="iOS18")
     assert np.array_equal(got, load_package(alone).predict({"image": image})["logits"])
 

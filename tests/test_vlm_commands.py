@@ -68,13 +68,21 @@ def test_describe_names_what_it_cannot_use_and_goes_on(ondevice_, photo, tmp_pat
     args = ("--size", "128", "--max-tokens", "3", "--json")
     status, out, err = ondevice_("describe", bad[0], photo, bad[1], *args)
     report = json.loads(out)
-    assert status == 2
+    assert status == 3
     assert [r["images"] for r in report["results"]] == [[photo]]
     assert report["results"][0]["timings"]["image_tokens"] == 4
     assert [line.split()[:2] for line in err.splitlines() if "licence" not in line] == [
-        ["error:", bad[0]],
-        ["error:", bad[1]],
+        ["skipped:", bad[0]],
+        ["skipped:", bad[1]],
+        ["2", "of"],
     ]
+
+
+def test_describe_needs_all_pictures_that_go_together(ondevice_, photo):
+    args = ("--size", "128", "--together")
+    status, out, err = ondevice_("describe", photo, "nowhere.png", *args)
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith("error: nowhere.png cannot be opened")
 
 
 def test_describe_takes_pictures_together(ondevice_, photo):
@@ -177,7 +185,7 @@ def test_encode_writes_all_tokens(ondevice_, photo, vlm, tmp_path):
     out = tmp_path / "tokens.safetensors"
     args = (photo, "nowhere.png", photo, "--tokens", "--out", str(out))
     status, said, err = ondevice_("encode", *args)
-    assert (status, said) == (1, f"{out}: 2 x 256 tokens x {tiny.DIM}\n")
+    assert (status, said) == (3, f"{out}: 2 x 256 tokens x {tiny.DIM}\n")
     assert "nowhere.png" in err
     arrays, metadata = read_safetensors(out)
     assert mx.array_equal(arrays["tokens"][1], vlm.encode_image(photo, vision=Vision()))

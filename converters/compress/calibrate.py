@@ -155,12 +155,22 @@ def measure(
                 [a + b for a, b in zip(before, moments, strict=True)] if before else moments
             )
             progress(path)
+    _check_finite(sums)
     return {
         path: Statistics(
             moment / count, mean / count, np.concatenate(values[path]), peaks[path]
         )
         for path, (moment, mean, count) in sums.items()
     }
+
+
+def _check_finite(sums: Mapping[str, Sequence[Any]]) -> None:
+    """NaN would be sorted last and win every comparison that it should lose."""
+    if bad := [path for path, (moment, *_) in sums.items() if not np.isfinite(moment).all()]:
+        raise ConfigError(
+            f"on the calibration samples {len(bad)} of {len(sums)} layers read NaN, infinite "
+            f"or too large values, {bad[0]} first: look at the model and the samples"
+        )
 
 
 def _moments(node: Node, x: Array, shape: Sequence[int]) -> list[Any]:

@@ -136,9 +136,10 @@ def bits_per_weight(form: Form) -> float:
 
 
 def snr_db(weight: Array, dense: Array) -> float:
-    """Signal to noise of what became of a weight, in dB."""
-    signal = weight.astype(np.float64)
-    noise = signal - dense.astype(np.float64)
+    """Signal to noise of what became of a weight, in dB; infinities, as masks have, aside."""
+    finite = np.isfinite(weight)
+    signal = weight[finite].astype(np.float64)
+    noise = signal - dense[finite].astype(np.float64)
     power = float(np.square(noise).sum())
     return float(10 * np.log10(np.square(signal).sum() / power)) if power else float("inf")
 

@@ -77,7 +77,11 @@ def compress(weight: Weight, name: str, options: Mapping[str, Any]) -> Form | No
 
     Second-order rounding goes column by column and looks ahead only: once in a while, with
     many bits and few columns, the nearest code is better after all.
+
+    Raises ConfigError for a weight that has NaN.
     """
+    if np.isnan(weight.value).any():
+        raise ConfigError(f"{weight.path} has NaN, which no method can compress")
     ours = METHODS[name].run(weight, **options)
     auto = options.get("rounding", "auto") == "auto"
     if ours is None or not auto or weight.statistics is None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ondevice.errors import ConfigError
 
+from ..figures import decisions
 from ..graph import Array, Graph
 from ..interface import Interface
 from .activations import input_ranges, quantize_inputs
@@ -201,7 +202,7 @@ class _Job:
         calibration = self.seen.calibration
         constants = in_mlx(calibration.graph, result, self.divisors)
         got = np.concatenate(calibration.outputs(constants))
-        return float((got.argmax(axis=1) == self.seen.outputs.argmax(axis=1)).mean())
+        return float((decisions(got) == decisions(self.seen.outputs)).mean())
 
     def _within(self, points: list[Point], budget: float) -> Point:
         """What a package weighs beside its weights is known once it is made: so make it."""

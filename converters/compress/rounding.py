@@ -98,11 +98,15 @@ class Weight:
         return replace(self, value=value, mask=mask, before=self.value)
 
     def importance(self) -> Array:
-        """How much a squared error in each element matters: all the same if unknown."""
+        """How much a squared error in each element matters: all the same if unknown.
+
+        Moments about the mean are differences of large numbers where inputs hardly vary:
+        what rounding leaves below zero counts as zero.
+        """
         if self.statistics is None:
             return np.ones_like(self.value)
         groups = len(self.statistics.means)
-        diagonal = np.diagonal(self.statistics.moments, axis1=1, axis2=2)
+        diagonal = np.maximum(np.diagonal(self.statistics.moments, axis1=1, axis2=2), 0)
         rows = np.repeat(diagonal, self.value.shape[0] // groups, axis=0)
         return rows.reshape(self.value.shape)
 
@@ -118,7 +122,7 @@ def output_error(weight: Weight, dense: Array) -> float:
     assert weight.statistics is not None
     groups, inputs = weight.statistics.means.shape
     lost = (weight.value - dense.astype(np.float64)).reshape(groups, -1, inputs)
-    return float(((lost @ weight.statistics.moments) * lost).sum())
+    return max(float(((lost @ weight.statistics.moments) * lost).sum()), 0.0)
 
 
 Quantizer = Callable[[int, Array], tuple[Array, Array]]  # column, values -> codes, values

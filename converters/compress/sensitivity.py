@@ -65,12 +65,13 @@ def _loss(probes: Mapping[str, mx.array], graph: Graph, batch: Any, rng: Any) ->
     constants: Any = {**graph.constants, **zeros}
     whole = replace(graph, constants=constants)
     out = evaluate(whole, *batch)[graph.outputs[-1]]
-    if out.ndim == 2 and len(graph.outputs) == 2:  # class scores, after their probabilities
+    classes = out.ndim == 2 and len(graph.outputs) == 2  # scores, after their probabilities
+    if classes and out.shape[-1] > 1:  # one logit has no other to be compared with
         scores = out - mx.logsumexp(out, axis=-1, keepdims=True)
         share = np.exp(np.array(mx.stop_gradient(scores), np.float64)).cumsum(axis=-1)
         drawn = (share < rng.random((len(share), 1)) * share[:, -1:]).sum(axis=-1)
         return mx.take_along_axis(scores, mx.array(drawn)[:, None], axis=-1).sum()
-    spread = mx.stop_gradient(mx.sqrt(mx.var(out) * out[0].size)) + 1e-6
+    spread = mx.stop_gradient(mx.sqrt(mx.maximum(mx.var(out), 0) * out[0].size)) + 1e-6
     return (out * mx.array(rng.standard_normal(out.shape), mx.float32)).sum() / spread
 
 
@@ -79,4 +80,5 @@ def cost(error: Array, gradient: Array, statistics: Statistics) -> float:
     groups, inputs = statistics.means.shape
     rows = error.reshape(groups, -1, inputs).astype(np.float64)
     quadratic = ((rows @ statistics.moments) * rows).sum(axis=-1).ravel()
+    quadratic = np.maximum(quadratic, 0)  # moments about the mean may be below it, by rounding
     return float((gradient * quadratic).sum() / 2)

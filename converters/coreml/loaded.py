@@ -24,6 +24,7 @@ from .stored import StoredFunction, Weight, stored_function
 Backend = Literal["auto", "reference", "coreml"]
 PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
+LABELS_KEY = "ondevice.labels"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Feature:
 
 _ARRAY_TYPES = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32"}
 _COLOURS = {10: "grayscale", 20: "RGB", 30: "BGR", 40: "grayscale_float16"}
+_EIGHT_BITS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F"})
 _PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "grayscale": "L", "grayscale_float16": "F"}
 
 
@@ -116,10 +118,15 @@ class Package:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """A classifier's classes in order."""
+        """A classifier's classes in order; of several functions what the metadata say."""
         operations = self.program.functions[self.default_function].operations
         found = [op.classes.val for op in operations if op.op_type == "classify"]
-        return tuple(map(str, found[0])) if found else ()
+        if found:
+            return tuple(map(str, found[0]))
+        try:
+            return tuple(map(str, json.loads(self.metadata.get(LABELS_KEY, "[]"))))
+        except (ValueError, TypeError) as error:
+            raise PackageError(f"{self.path}: bad {LABELS_KEY}: {error}") from error
 
     @property
     def operations(self) -> list[str]:
@@ -181,10 +188,11 @@ class Package:
     ) -> dict[str, Any]:
         """Outputs by name: arrays (floats as float32), a label, or a dictionary of scores.
 
-        An image input takes a photo (PIL image or path), to which the package's preprocessing
-        contract is applied, or its exact pixels (uint8 array: height, width, 3). So does an
-        array that stands for a picture; it takes the normalized numbers as well.
-        ``"auto"`` is Core ML on macOS and the reference elsewhere. Raises PackageError.
+        An image input takes pixels of exactly its size, as Core ML does: a PIL image, a path to
+        one, or uint8 levels (height, width, 3). Nothing is resized or cropped; of a photo of
+        any size ``resize_and_crop(photo)`` makes them. So does an array that stands for an
+        image; it takes the normalized numbers as well. ``"auto"`` is Core ML on macOS and the
+        reference elsewhere. Raises PackageError.
         """
         if backend == "coreml" and sys.platform != "darwin":
             raise PackageError("backend='coreml' needs macOS; use backend='reference' here")
@@ -192,6 +200,24 @@ class Package:
             return self._predict_with_coreml(inputs, self._function_name(function))
         values = self._run(inputs, None, function)
         return {name: values[name] for name in self.features("output", function)}
+
+    def resize_and_crop(self, photo: Any, *, function: str | None = None) -> Array:
+        """A photo (PIL image, path, levels) as the levels that ``predict`` takes: uint8
+        (height, width, 3), by the preprocessing contract in the package.
+
+        ``function`` is that which is called, of several. Raises ImageError for a photo that
+        cannot be read, PackageError if the package has no contract or not one image input.
+        """
+        from ondevice.preprocess import resize_and_crop
+
+        features = map(self.as_picture, self.features("input", function).values())
+        sizes = [f.shape for f in features if f.kind == "image"]
+        if self.preprocess is None or len(sizes) != 1:
+            raise PackageError(
+                f"{self.path}: has no preprocessing contract of one image; give predict pixels "
+                "of the size that the input has"
+            )
+        return resize_and_crop(photo, replace(self.preprocess, size=sizes[0][0]))
 
     def run(
         self,
@@ -262,25 +288,16 @@ class Package:
     def _pixels(self, feature: Feature, value: Any) -> Array:
         """The image of exactly the declared size, as uint8 (height, width, channels)."""
         mode = _PIL_MODES[feature.dtype]
-        pixels = value if isinstance(value, np.ndarray) else self._decoded(value, feature)
+        pixels = value if isinstance(value, np.ndarray) else _as_mode(value, mode)
         if pixels.dtype != np.uint8 and mode != "F":
             raise PackageError(f"{self.path}: image pixels are uint8; given {pixels.dtype}")
         wanted = feature.shape + ((3,) if mode == "RGB" else ())
         if pixels.shape != wanted:
             raise PackageError(
                 f"{self.path}: input {feature.name!r} is an image of shape {list(wanted)}; "
-                f"given {list(pixels.shape)}"
+                f"given {list(pixels.shape)}; resize_and_crop(photo) makes it of a photo"
             )
         return pixels
-
-    def _decoded(self, image: Any, feature: Feature) -> Array:
-        """A photo by the contract, at the size of the function that is called."""
-        from ondevice.images import as_rgb
-        from ondevice.preprocess import resize_and_crop
-
-        if self.preprocess is None:
-            return np.asarray(as_rgb(image).convert(_PIL_MODES[feature.dtype]))
-        return resize_and_crop(image, replace(self.preprocess, size=feature.shape[0]))
 
     def _normalized(self, levels: Array) -> Array:
         """Levels (height, width, 3) as the numbers of the contract."""
@@ -334,6 +351,17 @@ def _feature(declared: Any) -> Feature:
 def _is_picture(value: Any) -> bool:
     """A photo, a path, a file or levels, rather than normalized numbers."""
     return isinstance(value, Image.Image) or np.asarray(value).dtype.kind in "UOu"
+
+
+def _as_mode(image: Any, mode: str) -> Array:
+    """The pixels of a PIL image as they lie there, of a file as they are shown."""
+    from ondevice.images import as_rgb, open_image
+
+    if not isinstance(image, Image.Image):
+        image = open_image(image)
+    elif image.mode not in _EIGHT_BITS:
+        image = as_rgb(image)
+    return np.asarray(image.convert(mode))
 
 
 def _planes(pixels: Array, feature: Feature) -> Array:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ImageError
+from ._images import SKIPS, Skipped
 from ._output import json_option, print_json, print_table
 from .classify import DEFAULT_MODEL
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 ORIGIN = "Chelsea the cat: photo by Stefan van der Walt, CC0, from scikit-image"
 
 
-@click.command("demo")
+@click.command("demo", epilog=SKIPS)
 @click.argument("photos", metavar="PHOTO...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--model", default=DEFAULT_MODEL, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("ondevice-demo"))
@@ -31,11 +32,11 @@ def demo(
 ) -> None:
     """Classify a photo, export the model, read the package back, run it, compare.
 
-    Exit status 0 only if the package computes what the model computes.
+    Exit status 1 if the package does not compute what the model computes.
     """
     clock = _Clock()
     with clock("load the photo"):
-        images = _load(photos)
+        images = _load(photos, skipped := Skipped())
     with clock("load the model"):
         from ..fuse import fuse
         from ..tasks import classify
@@ -55,24 +56,34 @@ def demo(
         package.plan()
     with clock("run it and compare"):
         report = verify(network, package, images.values())
-        theirs = [package.predict({"image": image}) for image in images.values()]
+        pixels = map(package.resize_and_crop, images.values())
+        theirs = [package.predict({"image": levels}) for levels in pixels]
     rows = list(_sides(images, ours, theirs))
     if as_json:
         predictions = [dict(zip(_HEADER, row, strict=True)) for row in rows]
-        print_json({"predictions": predictions, "seconds": clock.seconds} | report.to_dict())
+        facts = {"predictions": predictions, "skipped": skipped.problems}
+        print_json(facts | {"seconds": clock.seconds} | report.to_dict())
     else:
         _print(rows, report, clock, path, photos)
-    ctx.exit(0 if report.passed else 1)
+    status = skipped.status(len(photos))
+    ctx.exit(status if report.passed else 1)
 
 
 _HEADER = ("image", "MLX", ">score", "package", ">score ")
 
 
-def _load(photos: tuple[Path, ...]) -> dict[str, Any]:
+def _load(photos: tuple[Path, ...], skipped: Skipped) -> dict[str, Any]:
     from ..images import open_image
 
+    found = {}
+    for position, photo in enumerate(photos):
+        try:
+            found[str(photo)] = open_image(photo)
+        except ImageError as error:
+            skipped(position, error)
+    skipped.check(len(photos))
     if photos:
-        return {str(photo): open_image(photo) for photo in photos}
+        return found
     try:
         from skimage import data
     except ImportError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ImageError
+from ._images import SKIPS, Skipped, files, max_level_option
 from ._output import json_option, print_json
 from ._vision import load, model_options
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from ..vlm import VLM, Answer, Timings
 
 
-@click.command("describe")
+@click.command("describe", epilog=SKIPS)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--prompt", default="Describe the image.", show_default=True)
 @click.option("--together", is_flag=True, help="One answer to all images, not one to each.")
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--tokens", type=int, help="Reduce an image to so many tokens.")
 @click.option("--method", default="dct", show_default=True, help="How: dct or merge.")
 @click.option("--timings", is_flag=True, help="Say on stderr how long each part took.")
+@max_level_option
 @model_options
 @json_option
 @click.pass_context
@@ -43,6 +45,7 @@ def describe_command(
     tokens: int | None,
     method: Any,
     timings: bool,
+    max_level: float | None,
     model: str,
     revision: str | None,
     dtype: str,
@@ -51,21 +54,21 @@ def describe_command(
 ) -> None:
     """Answer PROMPT about each IMAGE with FastVLM, as the words come.
 
-    Of several images those that can be used are described, the others named on stderr; the
-    exit status is then 2. Where PROMPT has <image>, there is the image; else before it.
+    Where PROMPT has <image>, there is the image; else before it. With --together all of the
+    images are needed.
     """
     from ..vlm import Vision
 
     vision = Vision(size=size, crop=crop, tokens=tokens, method=method)
     vlm = load(model, revision, dtype)
     groups = [images] if together else [(image,) for image in images]
-    results, failed = [], False
-    for group in groups:
+    results, skipped = [], Skipped()
+    for position, group in enumerate(groups):
         try:
-            answer = vlm.stream(prompt, group, vision=vision, **sampling)
+            opened = files(group, max_level)
+            answer = vlm.stream(prompt, opened, vision=vision, **sampling)
         except ImageError as error:
-            click.echo(f"error: {error}", err=True)
-            failed = True
+            skipped(position, error)
             continue
         if as_json:
             results.append(_result(group, answer.finish()))
@@ -73,9 +76,11 @@ def describe_command(
             _print(answer, ", ".join(group) if len(groups) > 1 else "")
             if timings:
                 click.echo(_split(answer.timings), err=True)
+    skipped.check(len(groups))
     if as_json:
-        print_json(_report(vlm, prompt, vision, results))
-    ctx.exit(2 if failed else 0)
+        report = _report(vlm, prompt, vision, results)
+        print_json(report | {"skipped": skipped.problems})
+    ctx.exit(skipped.status(len(groups)))
 
 
 def _print(answer: Answer, title: str) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from ..errors import ImageError
+from ._images import SKIPS, Skipped, files, max_level_option
 from ._output import json_option, print_json
 from ._vision import DEFAULT_MODEL as DEFAULT_VLM
 from .classify import DEFAULT_MODEL
 
 
-@click.command("encode")
+@click.command("encode", epilog=SKIPS)
 @click.argument("sources", metavar="FOLDER|GLOB|FILE.txt|-|IMAGE...", nargs=-1, required=True)
 @click.option(
     "--model",
@@ -35,6 +37,7 @@ from .classify import DEFAULT_MODEL
 @click.option("--tokens", is_flag=True, help="All tokens of each picture, as a FastVLM reads.")
 @click.option("--size", type=int, help="With --tokens: pixels, (size / 64)² tokens.  [1024]")
 @click.option("--force", is_flag=True, help="Replace OUT.")
+@max_level_option
 @json_option
 @click.pass_context
 def encode_command(
@@ -48,15 +51,16 @@ def encode_command(
     tokens: bool,
     size: int | None,
     force: bool,
+    max_level: float | None,
     as_json: bool,
 ) -> None:
-    """Write the embedding of each picture to one file.
+    """Write the embedding of each image to one file.
 
-    A folder means the pictures below it, a .txt file and - (standard input) one path a line.
-    Rows are in the order given, within a folder or pattern in that of the paths' bytes.
-    Interrupted in any way, the same command goes on where it was, and the file has the same
-    bytes; on another kind of processor the same numbers, to rounding. Files that are no usable
-    pictures are named on stderr; the exit status is then 1.
+    A folder means the images below it, but those that are hidden or in linked folders; a .txt
+    file and - (standard input) mean one path a line. Rows are in the order given, within a
+    folder or pattern in that of the paths' bytes. Interrupted in any way, the same command goes
+    on where it was, and the file has the same bytes; on another kind of processor the same
+    numbers, to rounding.
 
     `mlx.launch -n 4 -- ondevice encode ...` shares the work among processes or machines.
     """
@@ -66,71 +70,71 @@ def encode_command(
     from ..files import expand
     from ..weights import create_model
 
-    problems: list[str] = []
+    skipped = Skipped()
     if size is not None and not tokens:
         raise click.UsageError("--size goes with --tokens: an embedding has the model's own.")
     if tokens:
-        _encode_tokens(sources, model or DEFAULT_VLM, size, out, force, as_json, problems)
-        ctx.exit(1 if problems else 0)
+        paths = files(expand(sources), max_level)
+        _encode_tokens(paths, model or DEFAULT_VLM, size, out, force, as_json, skipped)
+        ctx.exit(skipped.status(len(paths)))
     group = mx.distributed.init()
     start = time.monotonic()
     shown = sys.stderr.isatty() and group.rank() == 0
-    done = encode(
-        create_model(model or DEFAULT_MODEL, pretrained=True),
-        expand(sources),
-        out,
-        batch_size=batch_size,
-        workers=workers,
-        normalize=normalize,
-        force=force,
-        on_error=lambda _, error: _tell(error, problems),
-        on_progress=_Progress() if shown else None,
-        group=group,
-    )
+    network = create_model(model or DEFAULT_MODEL, pretrained=True)
+    try:
+        done = encode(
+            network,
+            expand(sources),
+            out,
+            batch_size=batch_size,
+            workers=workers,
+            normalize=normalize,
+            max_level=max_level,
+            force=force,
+            on_error=skipped,
+            on_progress=_Progress() if shown else None,
+            group=group,
+        )
+    except ImageError:  # no image at all: each has its reason
+        skipped.check(len(skipped.found))
+        raise
     if group.rank():
         return
     facts = {"out": str(done.out), "model": done.model, "images": done.images, "dim": done.dim}
     if as_json:
-        print_json(facts | {"seconds": round(time.monotonic() - start, 3), "skipped": problems})
+        print_json(
+            facts | {"seconds": round(time.monotonic() - start, 3), "skipped": skipped.problems}
+        )
     else:
         click.echo(f"{done.out}: {done.images:,} x {done.dim}, {done.model}")
-    ctx.exit(1 if problems else 0)
+    ctx.exit(skipped.status(done.images + done.skipped))
 
 
 def _encode_tokens(
-    sources: tuple[str, ...],
+    paths: Sequence[str],
     model: str,
     size: int | None,
     out: Path,
     force: bool,
     as_json: bool,
-    problems: list[str],
+    skipped: Skipped,
 ) -> None:
     """--tokens: of a FastVLM, (pictures, tokens, dim) in a .safetensors file."""
-    from ..files import expand
     from ..vlm import Vision, load_vision, write_tokens
 
     vision = Vision(size=size) if size is not None else Vision()
     tower = load_vision(model)
-    images = write_tokens(
-        tower,
-        expand(sources),
-        out,
-        vision=vision,
-        force=force,
-        on_error=lambda _, error: _tell(error, problems),
-    )
+    try:
+        images = write_tokens(tower, paths, out, vision=vision, force=force, on_error=skipped)
+    except ImageError:
+        skipped.check(len(paths))
+        raise
     dim = tower.projector.linear_2.bias.size
     facts = {"out": str(out), "model": model, "images": images, "tokens": vision.count}
     if as_json:
-        print_json(facts | {"dim": dim, "skipped": problems})
+        print_json(facts | {"dim": dim, "skipped": skipped.problems})
     else:
         click.echo(f"{out}: {images:,} x {vision.count} tokens x {dim}")
-
-
-def _tell(error: ImageError, problems: list[str]) -> None:
-    problems.append(str(error))
-    click.echo(f"error: {error}", err=True)
 
 
 class _Progress:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ImageError
 from ..files import expand
+from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._output import json_option, print_json, print_table
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
@@ -30,7 +31,7 @@ OUTPUTS = {
 }
 
 
-@click.command("export")
+@click.command("export", epilog=f"Of --calibrate: {SKIPS}")
 @click.argument("model")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: MODEL.mlpackage.")
 @click.option("--target", type=click.Choice(TARGETS), default="iOS17", show_default=True)
@@ -66,9 +67,10 @@ OUTPUTS = {
 @click.option("--recipe", help="Compress: a preset, or a YAML or JSON file of rules.")
 @click.option(
     "--calibrate",
-    type=click.Path(path_type=Path),
-    help="A folder of pictures like those to come: for recipes, and half precision's ranges.",
+    help="A folder, pattern or .txt list of images like those to come: for recipes, and half "
+    "precision's ranges.",
 )
+@max_level_option
 @click.option("--budget", help="Size of the package, such as 2.5MB: a format for each layer.")
 @click.option(
     "--min-agreement",
@@ -84,13 +86,17 @@ OUTPUTS = {
 @click.option("--table", is_flag=True, help="Say what became of every weight.")
 @click.option("--force", is_flag=True, help="Replace an existing package.")
 @json_option
+@click.pass_context
 def export_command(
+    ctx: click.Context,
+    /,
     model: str,
     out: Path | None,
     size: tuple[int, ...],
     tower: str | None,
     recipe: str | None,
-    calibrate: Path | None,
+    calibrate: str | None,
+    max_level: float | None,
     budget: str | None,
     min_agreement: float | None,
     pareto: Path | None,
@@ -103,16 +109,21 @@ def export_command(
 
     Of a FastVLM (a folder, or a repository such as apple/FastVLM-0.5B) it is the encoder.
     Normalization, labels and the preprocessing contract are inside. Several outputs may be
-    asked for at once. Of --calibrate at most --limit pictures are used, spread evenly.
+    asked for at once. Of --calibrate at most --limit images are used, spread evenly.
     """
     from converters.export import export
 
     if tower == "text" and calibrate:
         raise click.UsageError("--calibrate has pictures, which a text encoder cannot take.")
+    if max_level is not None and not calibrate:
+        raise click.UsageError("--max-level goes with --calibrate: it is for its images.")
     if pareto and not (budget or min_agreement):
         raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
     outputs = tuple(name for flag, name in OUTPUTS.items() if options.pop(flag))
     network = _network(model, tower)
+    skipped = Skipped()
+    chosen = spread(list(expand([calibrate])), limit) if calibrate else []
+    samples = _usable(files(chosen, max_level), network, size, skipped)
     accounts: list[Any] = []
     start = time.perf_counter()
     path = export(
@@ -121,7 +132,7 @@ def export_command(
         size=size or None,
         outputs=outputs or _usual_outputs(network),
         recipe=recipe or "",
-        calibration=_spread(list(expand([str(calibrate)])), limit) if calibrate else (),
+        calibration=samples,
         budget=_bytes(budget) if budget else 0,
         min_agreement=(min_agreement or 0) / 100,
         account=accounts.append,
@@ -134,9 +145,31 @@ def export_command(
     report |= {key: value for a in accounts for key, value in a.summary().items()}
     if as_json:
         weights = [asdict(row) for a in accounts for row in a.rows]
+        report |= {"skipped": skipped.problems}
         print_json(report | ({"table": weights} if table else {}))
     else:
         _print_report(report, accounts, table=table, front=pareto is not None)
+    ctx.exit(skipped.status(len(chosen)))
+
+
+def _usable(
+    images: Sequence[Any], network: Any, sizes: Sequence[int], skipped: Skipped
+) -> list[Any]:
+    """The images that can be read: as levels where they are needed in one size only."""
+    from ..preprocess import resize_and_crop
+
+    found = []
+    for position, image in enumerate(images):
+        spec = network.info.preprocess
+        spec = replace(spec, size=sizes[0]) if sizes else spec
+        try:
+            levels = resize_and_crop(image, spec)
+        except ImageError as error:
+            skipped(position, error)
+        else:
+            found.append(levels if len(sizes) < 2 else image)
+    skipped.check(len(images))
+    return found
 
 
 def _network(name: str, tower: str | None) -> Any:
@@ -190,12 +223,6 @@ def print_account(rows: Iterable[Any]) -> None:
             for r in rows
         ),
     )
-
-
-def _spread(items: Sequence[str], limit: int) -> list[str]:
-    """At most ``limit`` of the items, evenly."""
-    count = min(limit, len(items))
-    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _bytes(text: str) -> int:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ._images import files, max_level_option
 from ._output import json_option, print_json, print_table
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
+    from ..images import ImageLike
     from ..index import Index
 
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option("--model", help="Name, name.tag or saved folder; default: what the index says.")
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1))
+@max_level_option
 @json_option
 def search_command(
     image: str | None,
@@ -35,6 +38,7 @@ def search_command(
     index_path: Path,
     model: str | None,
     top_k: int,
+    max_level: float | None,
     as_json: bool,
 ) -> None:
     """Print the pictures of an index that are most like QUERY_IMAGE or --text, by cosine."""
@@ -43,8 +47,11 @@ def search_command(
 
     if (image is None) == (text is None):
         raise click.UsageError("Give a picture or --text.")
+    if text is not None and max_level is not None:
+        raise click.UsageError("--max-level is for an image, not for --text.")
     index = open_index(index_path)
-    query = _query(index, model or index.model, image, text)
+    (query_image,) = files([image or ""], max_level)
+    query = _query(index, model or index.model, query_image, text)
     matches = search(index, query, top_k=top_k)
     if as_json:
         print_json({"model": index.model, "results": [asdict(match) for match in matches]})
@@ -53,11 +60,11 @@ def search_command(
         print_table((">cosine", "path"), rows)
 
 
-def _query(index: Index, model: str, image: str | None, text: str | None) -> mx.array:
+def _query(index: Index, model: str, image: ImageLike, text: str | None) -> mx.array:
     from ..clip import load_clip
     from ..search import encode_query, encode_text
     from ..weights import create_model
 
     if text is not None:
         return encode_text(index, load_clip(model), text)
-    return encode_query(index, create_model(model, pretrained=True), image or "")
+    return encode_query(index, create_model(model, pretrained=True), image)

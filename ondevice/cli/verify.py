@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError, ImageError
-from ..files import IMAGE_SUFFIXES
+from ..errors import ConfigError
+from ..files import expand
 from ..output import check_free
+from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ def _gate(text: str) -> tuple[str, float]:
         raise click.BadParameter(f"{text!r} is not like psnr_db=50") from None
 
 
-@click.command("verify")
+@click.command("verify", epilog=f"Of --images: {SKIPS}")
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option("--model", help="As for export; default: what the package says.")
-@click.option("--images", type=click.Path(path_type=Path), help="A folder of pictures.")
+@click.option("--images", help="A folder, a pattern, a .txt list, or an image.")
+@max_level_option
 @click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--backend", type=click.Choice(BACKENDS), default="reference", show_default=True)
 @click.option(
@@ -52,7 +54,8 @@ def verify_command(
     ctx: click.Context,
     package: Path,
     model: str | None,
-    images: Path | None,
+    images: str | None,
+    max_level: float | None,
     limit: int,
     backend: Any,
     ladder: bool,
@@ -63,8 +66,8 @@ def verify_command(
 ) -> None:
     """Compare PACKAGE with the model it came from, on the same images.
 
-    Without --images on four test patterns. Exit status 1 if a gate is missed, 2 if pictures
-    had to be left out.
+    Without --images on four test patterns, which show gross faults of a compressed package
+    only; else on at most --limit images, spread evenly. Exit status 1 if a gate is missed.
     """
     from converters.coreml.loaded import load_package
     from converters.verify import check_gates, verify
@@ -73,12 +76,12 @@ def verify_command(
     if html:
         check_free(html.absolute(), force=force)
     opened = load_package(package)
+    chosen = _images(opened, images, max_level, limit)
     network = _model(opened, model)
     size = opened.preprocess.size if opened.preprocess else network.info.preprocess.size
-    found = pictures(images) if images else samples(network, size, model)
-    chosen = found[:limit]
+    chosen = chosen or samples(network, size, model)[:limit]
     shown = progress(chosen, "verifying", len(chosen))
-    bad: dict[int, ImageError] = {}
+    skipped = Skipped()
     report = verify(
         network,
         opened,
@@ -86,19 +89,36 @@ def verify_command(
         backend=backend,
         gates=dict(gates),
         ladder=ladder,
-        on_error=bad.__setitem__,
+        on_error=skipped,
     )
     if html:
         from converters.html import write_html
 
         write_html(report, opened, html, force=force)
     if as_json:
-        print_json(report.to_dict())
+        print_json(report.to_dict() | {"skipped": skipped.problems})
     else:
         print_report(report)
-    for problem in bad.values():
-        click.echo(f"error: {problem}", err=True)
-    ctx.exit(1 if not report.passed else 2 if bad else 0)
+    status = skipped.status(len(chosen))
+    ctx.exit(status if report.passed else 1)
+
+
+def _images(
+    package: Package, source: str | None, max_level: float | None, limit: int
+) -> list[Any]:
+    """At most ``limit`` of the images that were asked for. Raises ConfigError."""
+    if source is None:
+        if max_level is not None:
+            raise ConfigError("--max-level goes with --images: it is for those")
+        return []
+    features = [package.as_picture(feature) for feature in package.inputs.values()]
+    if "image" not in {feature.kind for feature in features}:
+        takes = ", ".join(f"{f.name}: {f.dtype} {list(f.shape)}" for f in features) or "nothing"
+        raise ConfigError(
+            f"{package.path} takes no images ({takes}): leave out --images; a text encoder is "
+            "shown captions if --model names a folder with a tokenizer.json"
+        )
+    return files(spread(list(expand([source])), limit), max_level)
 
 
 def _model(package: Package, name: str | None) -> Any:
@@ -155,16 +175,6 @@ def _captions(tokenizer: Path, config: Any) -> Any:
     return Tokenizer(tokenizer, context=config.context, vocab=config.vocab)(CAPTIONS)
 
 
-def pictures(folder: Path) -> list[Path]:
-    """The picture files below a folder, sorted. Raises ConfigError if there are none."""
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder of pictures")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise ConfigError(f"{folder} has no pictures ({' '.join(sorted(IMAGE_SUFFIXES))})")
-    return found
-
-
 def patterns(size: int) -> list[Any]:
     """Four test pictures with edges, gradients and noise, as uint8 levels."""
     import numpy as np
@@ -186,7 +196,16 @@ def print_report(report: Report) -> None:
         f"{report.package} ({report.package_bytes / 1e6:.2f} MB) against {report.model} in "
         f"MLX float32, {report.images} images"
     )
-    header = ("step", "output", ">PSNR dB", ">relative", ">cosine", ">top-1", ">top-5")
+    header = (
+        "step",
+        "output",
+        ">PSNR dB",
+        ">spread",
+        ">relative",
+        ">cosine",
+        ">top-1",
+        ">top-5",
+    )
     print_table((*header, "worst image", "verdict"), _rows(report))
     for note in report.notes:
         click.echo(f"warning: {note}", err=True)
@@ -205,6 +224,7 @@ def _rows(report: Report) -> Iterator[tuple[object, ...]]:
                 step.name,
                 c.output,
                 f"{c.psnr_db:.1f}",
+                decibels(c.spread_db),
                 f"{c.relative_error:.1e}",
                 f"{c.cosine:.7f}",
                 percent(c.top1_agreement),
@@ -223,6 +243,10 @@ def _print_failure(step: Step) -> None:
 
 def gate_text(step: Step) -> str:
     return ", ".join(f"{name} {limit:g}" for name, limit in step.gates.items())
+
+
+def decibels(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
 
 
 def percent(share: float | None) -> str:

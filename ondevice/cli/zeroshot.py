@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError
+from ._images import SKIPS, Skipped, files, max_level_option
 from ._output import json_option, print_json, print_table, progress
 from .classify import rows
 
@@ -16,7 +17,7 @@ DEFAULT_MODEL = "mobileclip_s0"
 TEMPLATE = "a photo of a {}."
 
 
-@click.command("zeroshot")
+@click.command("zeroshot", epilog=SKIPS)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--labels", help="With commas between them: cat,dog.")
 @click.option("--labels-file", type=click.Path(path_type=Path), help="A label on each line.")
@@ -33,6 +34,7 @@ TEMPLATE = "a photo of a {}."
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Keep vectors of labels here.")
 @click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1))
+@max_level_option
 @json_option
 @click.pass_context
 def zeroshot_command(
@@ -45,34 +47,30 @@ def zeroshot_command(
     tokenizer: Path | None,
     cache: Path | None,
     top_k: int,
+    max_level: float | None,
     as_json: bool,
 ) -> None:
-    """Print which of the labels fit each IMAGE best.
-
-    Of several images those that can be used are classified, the others named on stderr; the
-    exit status is then 2.
-    """
+    """Print which of the labels fit each IMAGE best."""
     from ..clip import load_clip
     from ..clip.model import check_labels, check_templates
 
     names = check_labels(_labels(labels, labels_file))
     texts = check_templates(templates or (TEMPLATE,))
     clip = load_clip(model, tokenizer=tokenizer, cache=cache)
-    problems: dict[int, ImageError] = {}
-    pictures = progress(images, "classifying", len(images))
-    results = clip.zero_shot(pictures, names, texts, top_k=top_k, on_error=problems.__setitem__)
-    good = [image for i, image in enumerate(images) if i not in problems]
+    skipped = Skipped()
+    opened = progress(files(images, max_level), "classifying", len(images))
+    results = clip.zero_shot(opened, names, texts, top_k=top_k, on_error=skipped)
+    skipped.check(len(images))
     found: list[dict[str, Any]] = [
         {"image": path, "predictions": [asdict(p) for p in predictions]}
-        for path, predictions in zip(good, results, strict=True)
+        for path, predictions in zip(skipped.used(images), results, strict=True)
     ]
     if as_json:
-        print_json({"model": clip.info.name, "templates": texts, "results": found})
-    elif found:
+        facts = {"model": clip.info.name, "templates": texts, "results": found}
+        print_json(facts | {"skipped": skipped.problems})
+    else:
         print_table(("image", ">score", "label"), rows(found))
-    for problem in problems.values():
-        click.echo(f"error: {problem}", err=True)
-    ctx.exit(2 if problems else 0)
+    ctx.exit(skipped.status(len(images)))
 
 
 def _labels(text: str | None, path: Path | None) -> list[str]:

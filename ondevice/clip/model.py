@@ -116,7 +116,8 @@ class CLIP:
         Each label is put in the place of ``{}`` of every template, and the vectors averaged.
         Raises ConfigError for labels or templates that cannot be; else as ``encode_image``.
         """
-        classifier = self.classifier(labels, templates)
+        templates = check_templates(templates)
+        classifier = self.classifier(check_classes(labels), templates)
         places = self.encode_image(images, batch_size=batch_size, on_error=on_error)
         names = tuple(label.strip() for label in labels)
         return top_predictions(self.scale * places @ classifier.T, names, top_k)
@@ -174,6 +175,17 @@ def check_labels(labels: Sequence[str]) -> list[str]:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         shown = ", ".join(printable(name, 40) for name in twice[:12])
         raise ConfigError(f"labels that are given twice: {shown}")
+    return names
+
+
+def check_classes(labels: Sequence[str]) -> list[str]:
+    """Labels to choose from, without space around them. Raises ConfigError."""
+    names = check_labels(labels)
+    if len(names) < 2:
+        raise ConfigError(
+            f"one label is no choice: every image would be {printable(names[0], 40)!r} to "
+            "100 %; give two or more, such as what else it may be"
+        )
     return names
 
 

@@ -35,13 +35,14 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 def check_labels(labels: Sequence[Any], classes: int, whose: str) -> None:
     """Raise a ConfigError with all that keeps ``labels`` from naming that many classes.
 
-    None at all are fine. A package keeps a class's probability under its label, so that each
-    has to be there, and to differ from the others by more than white space.
+    None at all are fine; one logit has one label, or two (see ``class_names``). A package
+    keeps a class's probability under its label, so that each has to be there, and to differ
+    from the others by more than white space.
     """
     if not labels:
         return
     problems = _problems(labels)
-    if len(labels) != classes:
+    if len(labels) not in ({1, 2} if classes == 1 else {classes}):
         problems.insert(0, f"{len(labels)} for {classes} classes")
     if problems:
         raise ConfigError(f"{whose}: labels cannot be used: {'; '.join(problems)}")

@@ -179,3 +179,15 @@ def test_what_is_never_negative_uses_all_codes():
     found = range_of(0, 2.55)
     assert found == Range(pytest.approx(0.01, rel=1e-2), -128)
     assert found.rounded(np.array([0.0, 2.55])) == pytest.approx([0, 2.55], rel=1e-2)
+
+
+def test_a_model_that_gives_nan_on_the_samples_is_refused(samples, tmp_path):
+    """NaN is sorted last and compared falsely: formats would be chosen by chance."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), Logarithm(), nn.Conv2d(8, 16, 3)).eval()
+    with pytest.raises(ConfigError, match=r"1 of 2 layers read NaN.*layers\.2\.weight first"):
+        exported(net, tmp_path / "a.mlpackage", recipe="int8", calibration=samples)
+
+
+class Logarithm(nn.Module):
+    def __call__(self, x):
+        return mx.log(x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from coremltools.converters.mil import Builder as mb
@@ -14,6 +16,8 @@ from converters.compress.rounding import Statistics, Weight, output_error
 from converters.coreml.compressed import emit, pack
 from converters.coreml.reference.plan import compile_function
 from converters.coreml.target import opset
+from converters.stored_weights import likeness
+from ondevice.errors import ConfigError
 
 SHAPES = [(37, 1, 3, 3), (66, 34, 1, 1), (29, 34), (16, 8, 3, 3)]
 METHODS = {  # name, options, least target
@@ -233,3 +237,58 @@ def test_pruning_keeps_what_matters_and_no_more():
     assert form.mask.sum() == 24 * 40 * 3 / 4
     kept = np.abs(weight((24, 40)).value)
     assert kept[form.mask == 1].min() >= kept[form.mask == 0].max()
+
+
+def hardly_varying(inputs=8):
+    """Statistics about the mean of large inputs that hardly vary: by rounding, some variances
+    are negative."""
+    rng = np.random.default_rng(0)
+    x = (100 + 1e-4 * rng.standard_normal((1, 50, inputs))).astype(np.float32)
+    moments = (x.swapaxes(1, 2) @ x / np.float32(50)).astype(np.float64)
+    found = Statistics(
+        moments, x.mean(axis=1, dtype=np.float64), x[0], np.abs(x[0]).max(axis=0)
+    )
+    found = found.centred()
+    assert np.diagonal(found.moments[0]).min() < 0
+    return found
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_negative_variances_count_as_none(name):
+    """The root of one is NaN, which is sorted last: those weights would all be kept."""
+    method, options, _ = METHODS[name]
+    given = Weight("w", weight((40, 8)).value, np.float16, 0, hardly_varying())
+    with np.errstate(all="raise"):
+        assert given.importance().min() == 0
+        form = compress(given, method, options)
+    assert np.isfinite(form.dense()).all()
+    assert output_error(given, form.dense()) >= 0
+
+
+def test_pruning_keeps_the_weights_of_inputs_that_vary():
+    statistics = hardly_varying()
+    moments = statistics.moments.copy()
+    moments[0, 3, 3] = 4.0
+    given = Weight(
+        "w", weight((40, 8)).value, np.float16, 0, replace(statistics, moments=moments)
+    )
+    kept = compress(given, "prune", {"sparsity": 0.5, "rounding": "nearest"}).mask
+    assert kept[:, 3].all()
+
+
+def test_a_weight_with_nan_is_refused_by_name():
+    value = weight((24, 40)).value
+    value[3, 4] = np.nan
+    with pytest.raises(ConfigError, match="w has NaN, which no method can compress"):
+        compress(Weight("w", value, np.float16), "quantize", {"bits": 8})
+
+
+def test_a_mask_of_infinities_is_kept_and_counted_without_them():
+    mask = np.triu(np.full((32, 32), -np.inf, np.float32), k=1)
+    given = Weight("mask", mask, np.float32)
+    with np.errstate(all="raise"):
+        assert given.is_mask
+        dense = compress(given, "palettize", {"bits": 1}).dense()
+        assert snr_db(mask, dense) == np.inf
+    np.testing.assert_array_equal(dense, mask)
+    assert likeness(mask, dense) == pytest.approx(1)

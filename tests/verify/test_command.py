@@ -59,12 +59,12 @@ def test_a_failure_says_where_it_begins(failed, capsys):
 def test_bad_pictures_are_left_out_and_named(package, pictures, capsys):
     (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff but no picture")
     line = ["verify", str(package.path), "--no-ladder", "--images", str(pictures), "--json"]
-    assert run(line) == 2
+    assert run(line) == 3
     out, err = capsys.readouterr()
     assert json.loads(out)["images"] == 1
-    assert err.startswith("error: ")
+    assert err.startswith("skipped: ")
     assert "broken.jpg" in err
-    assert err.count("\n") == 1
+    assert err.endswith("\n1 of 2 files skipped\n")
 
 
 def test_the_limit_is_of_test_patterns_too(package, capsys):
@@ -81,7 +81,7 @@ def test_in_the_library_bad_pictures_are_an_error(nano, package, pictures):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--images", "nowhere"], "not a folder"),
+        (["--images", "nowhere"], "nowhere cannot be opened"),
         (["--images", "empty"], "no pictures"),
         (["--images", "bad"], "x.png is not an image"),
         (["--gate", "psnr_db"], "psnr_db=50"),

@@ -81,5 +81,5 @@ def test_json_has_a_stable_shape(report):
     assert step["trail"][0].keys() == {"name", "op", "before_db", "after_db"}
     assert step["comparisons"][0].keys() == {
         *("output", "cosine", "psnr_db", "max_error", "relative_error", "finite"),
-        *("worst_image", "top1_agreement", "top5_agreement", "per_image"),
+        *("worst_image", "spread_db", "top1_agreement", "top5_agreement", "per_image"),
     }

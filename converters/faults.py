@@ -1,0 +1,85 @@
+"""What is wrong with a package that no figure shows: labels, the contract, other weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ondevice.layers import ImageModel
+from ondevice.tasks import class_names, probabilities
+
+from .stored_weights import weight_problems
+
+if TYPE_CHECKING:
+    from .coreml.loaded import Package
+
+SCORES = 0.02  # how far a package's scores by label may be from those of its own logits
+
+
+def problems(model: nn.Module, package: Package) -> Iterator[str]:
+    """What no figure shows: labels, the contract, weights that are not the model's."""
+    if isinstance(model, ImageModel):
+        yield from _contract_problems(model, package)
+    if isinstance(model, ImageModel) and "logits" in package.outputs:
+        yield from label_problems(class_names(model.info), package.labels)
+    if is_compressed(package):
+        yield from weight_problems(model, package)
+
+
+def _contract_problems(model: ImageModel, package: Package) -> Iterator[str]:
+    """Both sides follow the package's contract: that it is the model's has to be looked at."""
+    if package.preprocess is None:
+        return
+    said, wanted = package.preprocess.to_dict(), model.info.preprocess.to_dict()
+    for name in said:
+        if name != "size" and said[name] != wanted[name]:
+            yield (
+                f"preprocessing: {name} is {said[name]} in the package and {wanted[name]} in "
+                "the model"
+            )
+
+
+def label_problems(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:
+    """What is wrong with a package's labels, which have to be the model's."""
+    if twice := [label for label, count in Counter(found).items() if count > 1]:
+        listed = ", ".join(map(repr, twice[:3]))
+        yield f"label {listed} is given twice: a score by label is lost"
+    if len(wanted) != len(found):
+        yield f"the package has {len(found) or 'no'} labels; the model has {len(wanted)}"
+        return
+    for i, (ours, theirs) in enumerate(zip(wanted, found, strict=True)):
+        if ours != theirs:
+            yield f"class {i} is {theirs!r} in the package and {ours!r} in the model"
+            return
+
+
+def spoken_problems(package: Package, got: Mapping[str, Any]) -> Iterator[str]:
+    """Whether a classifier's label and scores by label are those of its own logits."""
+    kinds = {feature.kind: name for name, feature in package.outputs.items()}
+    if not {"string", "dictionary"} <= kinds.keys() or "logits" not in got:
+        return
+    label, scores = got[kinds["string"]], got[kinds["dictionary"]]
+    wanted = np.array(probabilities(mx.array(got["logits"], mx.float32)))[0]
+    if list(scores) != list(package.labels) or len(scores) != len(wanted):
+        yield f"{len(scores)} scores by label are given for {len(wanted)} classes"
+    elif not np.abs(np.array([*scores.values()]) - wanted).max() <= SCORES:
+        yield f"{kinds['dictionary']} are not the probabilities of the logits"
+    elif scores.get(label, 0) < max(scores.values()):
+        yield f"{kinds['string']} is {label!r}, which is not the likeliest class"
+
+
+def is_compressed(package: Package) -> bool:
+    return "ondevice.recipe" in package.metadata
+
+
+def notes(model: nn.Module, package: Package) -> Iterator[str]:
+    from .export import weights_hash
+
+    said = package.metadata.get("ondevice.weights_sha256")
+    if said and isinstance(model, ImageModel) and said != weights_hash(model):
+        yield "the package was made from other weights than this model has"

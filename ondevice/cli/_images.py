@@ -1,0 +1,72 @@
+"""What commands that take images have in common: skipped files, and what is white."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+
+from ..errors import ImageError
+from ..images import ImageFile
+
+SKIPPED = 3  # exit status
+SKIPS = (
+    "Files that cannot be used are skipped, then named and counted on stderr, with exit "
+    "status 3; if none can be used it is 2."
+)
+
+max_level_option = click.option(
+    "--max-level",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The level that is white in grey images of more than 8 bits, such as 4095.  [65535]",
+)
+
+
+def files(paths: Iterable[str], max_level: float | None) -> list[Any]:
+    """The paths as images to open; so that their white is where it was said to be."""
+    return [path if max_level is None else ImageFile(path, max_level) for path in paths]
+
+
+def spread(items: Sequence[str], limit: int) -> list[str]:
+    """At most ``limit`` of the items, evenly."""
+    count = min(limit, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+class Skipped:
+    """Files that a command goes on without: an ``on_error`` that names each at the end."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, ImageError] = {}  # by position
+
+    def __call__(self, position: int, error: ImageError) -> None:
+        self.found[position] = error
+
+    @property
+    def problems(self) -> list[str]:
+        return [str(error) for error in self.found.values()]
+
+    def used(self, items: Iterable[Any]) -> list[Any]:
+        """Those of ``items`` that were not skipped."""
+        return [item for i, item in enumerate(items) if i not in self.found]
+
+    def tell(self, total: int) -> None:
+        """Name and count the skipped ones of ``total`` files."""
+        for problem in self.problems:
+            click.echo(f"skipped: {problem}", err=True)
+        if self.found:
+            click.echo(f"{len(self.found):,} of {total:,} files skipped", err=True)
+
+    def check(self, total: int) -> None:
+        """Raises ImageError if nothing is left of ``total`` files."""
+        if total == 1 and self.found:
+            raise self.found[0]
+        if self.found and len(self.found) == total:
+            self.tell(total)
+            raise ImageError(f"none of {total:,} files is a usable picture")
+
+    def status(self, total: int) -> int:
+        """Tell, and the exit status of a command that else has done its work."""
+        self.tell(total)
+        return SKIPPED if self.found else 0
