@@ -81,6 +81,8 @@ def likeness(wanted: Array, stored: Array) -> float:
     shape = (*wanted.shape[:2], -1)
     a, b = (np.clip(x.astype(np.float64), -_MOST, _MOST) for x in (wanted, stored))
     a, b = a.reshape(shape), b.reshape(shape)
+    if not a.any():
+        return float(not b.any())
     rows: Any = 1.0
     for _ in range(_SWEEPS):  # alternating least squares
         columns = _factors(b, a * rows, (0, 2))

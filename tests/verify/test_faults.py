@@ -227,7 +227,8 @@ def test_likeness_knows_factors_from_faults():
     assert likeness(weight, weight[rng.permutation(24)]) < 0.3
     assert likeness(weight, weight[:, rng.permutation(40)]) < 0.3
     assert likeness(weight, -weight) < 0.3
-    assert likeness(weight, 0 * weight) == 0
+    assert likeness(weight, 0 * weight) == likeness(0 * weight, weight) == 0
+    assert likeness(0 * weight, 0 * weight) == 1  # an untrained bias
     assert likeness(weight, weight[:20]) == 0
 
 
