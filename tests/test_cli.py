@@ -181,7 +181,7 @@ def test_classify_as_json_is_one_object(ondevice, photo):
     assert [result["image"] for result in found["results"]] == [photo, photo]
     best = found["results"][0]["predictions"]
     assert len(best) == 5  # all it has
-    assert sum(p["score"] for p in best) == pytest.approx(1, abs=1e-5)
+    assert sum(p["score"] for p in best) == pytest.approx(1, abs=1e-6)
     assert {p["label"] for p in best} == {
         "daisy",
         "dandelion",

@@ -73,7 +73,7 @@ def test_operations_of_a_text_encoder_are_few(tmp_path):
     found = Counter(load_package(path).operations)
     assert (found["gather"], found["layer_norm"], found["gelu"]) == (1, 5, 4)
     assert found["gather_along_axis"] == found["batch_norm"] == 0
-    assert found["transpose"] <= 8
+    assert found["transpose"] <= 1
 
 
 def test_the_first_end_counts_where_padding_is_ends(tmp_path):
@@ -82,7 +82,7 @@ def test_the_first_end_counts_where_padding_is_ends(tmp_path):
     zeros = np.array(example_tokens(model.config, texts=4)[:1])
     ends = np.where(np.arange(77) > zeros.argmax(), clips.VOCAB - 1, zeros).astype(np.int32)
     rows = [package.predict({"text": ids})["embedding"] for ids in (zeros, ends)]
-    np.testing.assert_allclose(rows[0], rows[1], atol=1e-5)
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-7)
 
 
 def test_packages_of_both_encoders_give_the_cosines_of_the_model(tmp_path):
@@ -98,7 +98,7 @@ def test_packages_of_both_encoders_give_the_cosines_of_the_model(tmp_path):
     ]
     found = image.predict({"image": levels})["embedding"] @ np.concatenate(rows).T
     wanted = np.array(clip.encode_image(levels) @ clip.encode_text(words).T)
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 def test_the_commands_export_and_verify_either_encoder(ondevice_, tmp_path):

@@ -27,8 +27,8 @@ def test_statistics_come_from_every_sample_in_any_order(odd, samples):
     _, interface = physical(odd)
     first, second = (measure(calibrate(interface, x)) for x in (loud, loud[::-1]))
     for path, found in first.items():
-        np.testing.assert_allclose(found.moments, second[path].moments, rtol=1e-3, atol=1e-3)
-    assert first["stem.weight"].values.max() == pytest.approx(np.max(loud), rel=0.1)
+        np.testing.assert_allclose(found.moments, second[path].moments, rtol=1e-5, atol=1e-5)
+    assert first["stem.weight"].values.max() == pytest.approx(np.max(loud), rel=1e-6)
 
 
 @pytest.mark.parametrize("places", [calibrate_module._PLACES, 12 * 12])
@@ -53,10 +53,10 @@ def test_statistics_are_of_what_a_channels_first_weight_meets(
         rows = graph.constants[path].reshape(groups, -1, statistics.means.shape[1])
         wanted = np.square(y).mean(axis=(0, 1)).reshape(groups, -1)
         got = ((rows @ statistics.moments) * rows).sum(axis=-1)
-        np.testing.assert_allclose(got, wanted, rtol=1e-5, err_msg=path)
+        np.testing.assert_allclose(got, wanted, rtol=5e-5, err_msg=path)
         means = np.einsum("gok,gk->go", rows, statistics.means)
         wanted = y.mean(axis=(0, 1)).reshape(groups, -1)
-        np.testing.assert_allclose(means, wanted, atol=1e-5 * y.std(), err_msg=path)
+        np.testing.assert_allclose(means, wanted, atol=1e-6 * y.std(), err_msg=path)
 
 
 def outputs_of(calibration, nodes):
@@ -83,7 +83,7 @@ def test_biases_make_up_for_the_mean(odd, samples):
         g.constants["head.weight"] @ means + g.constants["head.bias"]
         for g in (graph, result.graph)
     )
-    np.testing.assert_allclose(before, after, atol=1e-3)
+    np.testing.assert_allclose(before, after, atol=1e-6)
 
 
 def test_compressed_weights_go_back_to_mlxs_layout(odd, samples):
@@ -172,7 +172,7 @@ def test_a_range_without_outliers_is_finer():
         np.square(values - least.rounded(values)).sum()
         <= np.square(values - RANGES["minmax"](values).rounded(values)).sum()
     )
-    assert RANGES["percentile"](values).scale < range_of(-4, 60).scale / 3
+    assert RANGES["percentile"](values).scale < range_of(-4, 60).scale / 6
 
 
 def test_what_is_never_negative_uses_all_codes():
