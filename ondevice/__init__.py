@@ -3,14 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# backend comes first: it has to run before anything imports mlx.core.
-from . import backend as backend, models as models
+from . import models as models
 from .config import (
     FeatureInfo as FeatureInfo,
     ModelConfig as ModelConfig,
     ModelInfo as ModelInfo,
     Preprocess as Preprocess,
 )
+
+# backend comes first: it has to run before anything imports mlx.core.
+from .cpu import blas as backend
 from .errors import OnDeviceError as OnDeviceError
 from .fuse import fuse as fuse
 from .preprocess import preprocess as preprocess

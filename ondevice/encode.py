@@ -24,9 +24,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from . import backend
 from .config import Preprocess
 from .cores import run_each
+from .cpu import blas as backend
 from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
 from .fuse import fuse

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from . import backend
+from .cpu import blas as backend
 from .encode import embedder, weights_digest
 from .errors import ConfigError
 from .fuse import fuse

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import backend
 from .cores import run
+from .cpu import blas as backend
 from .errors import ConfigError
 from .labels import check_labels
 from .preprocess import batches

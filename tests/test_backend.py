@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ondevice import backend
+from ondevice.cpu import blas as backend
 
 RECORD_LOADS = """
 import ctypes, sys

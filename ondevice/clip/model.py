@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from .. import backend
+from ..cpu import blas as backend
 from ..encode import weights_digest
 from ..errors import ConfigError, ImageError, OnDeviceError, printable
 from ..fuse import fuse

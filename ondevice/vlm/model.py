@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import backend
+from ..cpu import blas as backend
 from ..errors import ConfigError, ImageError
 from ..preprocess import each
 from .answer import Answer
