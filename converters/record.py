@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ondevice import kernels
+from ondevice.cpu import kernels
 
 from .graph import Array, Graph, Node, Value, computed
 from .ops import ARG_REDUCTIONS, LOGARITHMS, REDUCTIONS, SCANS

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import mlx.core as mx
 
-from . import kernels, pieces
+from . import pieces
+from .cpu import kernels
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import kernels
+from .cpu import kernels
 from .errors import ConfigError
 
 Kernel = int | tuple[int, int]  # height and width

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
 
-from . import kernels
 from .config import Preprocess
+from .cpu import kernels
 from .errors import ImageError
 from .images import MAX_PIXELS, as_rgb, name_of
 

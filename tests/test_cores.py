@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import ondevice
-from ondevice import cores, create_model, fuse, kernels, pieces, quantize
+from ondevice import cores, create_model, fuse, pieces, quantize
+from ondevice.cpu import kernels
 
 
 @pytest.fixture

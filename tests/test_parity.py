@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from ondevice import create_model, fuse, kernels, model_spec
+from ondevice import create_model, fuse, model_spec
+from ondevice.cpu import kernels
 
 from .parity.cases import NAMES, OPERATIONS, Case, outputs
 from .parity.compact import positions

@@ -14,8 +14,8 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..cpu import kernels
 from ..labels import IMAGENET1K
 from ..layers import (
     FFN,

@@ -14,8 +14,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import kernels
 from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..cpu import kernels
 from ..errors import ConfigError
 from ..layers import ConvNorm, ImageModel
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model

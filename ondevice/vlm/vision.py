@@ -14,9 +14,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .. import kernels
 from ..config import Preprocess
 from ..cores import run
+from ..cpu import kernels
 from ..errors import ConfigError, ImageError
 from ..images import as_rgb, name_of
 from ..preprocess import each, normalize, resize_and_crop

@@ -13,7 +13,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ondevice import create_model, kernels
+from ondevice import create_model
+from ondevice.cpu import kernels
 
 from . import weightgen
 

@@ -20,8 +20,8 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import pieces, tiles
-from .tiles import SIDE
+from .. import pieces, tiles
+from ..tiles import SIDE
 
 Pair = tuple[int, int]
 Form = Callable[[mx.array, mx.array, Pair, Pair], mx.array]  # of a convolution
