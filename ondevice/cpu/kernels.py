@@ -20,8 +20,9 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import pieces, tiles
+from .. import tiles
 from ..tiles import SIDE
+from . import chunks as pieces
 
 Pair = tuple[int, int]
 Form = Callable[[mx.array, mx.array, Pair, Pair], mx.array]  # of a convolution
