@@ -20,9 +20,8 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from .. import tiles
-from ..tiles import SIDE
-from . import chunks as pieces
+from . import chunks as pieces, depthwise_tiles as tiles
+from .depthwise_tiles import SIDE
 
 Pair = tuple[int, int]
 Form = Callable[[mx.array, mx.array, Pair, Pair], mx.array]  # of a convolution
