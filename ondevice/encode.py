@@ -25,8 +25,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from .config import Preprocess
-from .cores import run_each
 from .cpu import blas as backend
+from .cpu.threads import run_each
 from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
 from .fuse import fuse

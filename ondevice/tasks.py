@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from .cores import run
 from .cpu import blas as backend
+from .cpu.threads import run
 from .errors import ConfigError
 from .labels import check_labels
 from .preprocess import batches

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import ondevice
-from ondevice import cores, create_model, fuse, quantize
-from ondevice.cpu import chunks as pieces, kernels
+from ondevice import create_model, fuse, quantize
+from ondevice.cpu import chunks as pieces, kernels, threads as cores
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from ondevice import cores
+from ondevice.cpu import threads as cores
 
 from .test_encode import COUNTED, paths_of, rows_of, save_pictures
 

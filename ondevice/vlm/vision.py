@@ -15,8 +15,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ..config import Preprocess
-from ..cores import run
 from ..cpu import kernels
+from ..cpu.threads import run
 from ..errors import ConfigError, ImageError
 from ..images import as_rgb, name_of
 from ..preprocess import each, normalize, resize_and_crop

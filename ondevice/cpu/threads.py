@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import mlx.core as mx
 
-from .cpu import chunks as pieces, kernels
+from . import chunks as pieces, kernels
 
 if TYPE_CHECKING:
     import numpy as np
