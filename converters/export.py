@@ -18,8 +18,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ondevice.errors import ConfigError
-from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower
+from ondevice.nn.layers import ImageModel
 from ondevice.output import replacing
 
 from .compress.calibrate import arrays_of, input_divisors

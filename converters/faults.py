@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ondevice.layers import ImageModel
+from ondevice.nn.layers import ImageModel
 from ondevice.tasks import class_names, probabilities
 
 from .stored_weights import weight_problems

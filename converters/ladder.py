@@ -12,8 +12,8 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ondevice.layers import ImageModel
 from ondevice.models.clip_text import TextTower
+from ondevice.nn.layers import ImageModel
 
 from .graph import Array, Graph
 from .interface import OUTPUTS, Interface, array_interface, image_interface, text_interface

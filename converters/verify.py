@@ -18,7 +18,7 @@ import numpy as np
 
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, ImageError
-from ondevice.layers import ImageModel
+from ondevice.nn.layers import ImageModel
 from ondevice.preprocess import resize_and_crop
 
 from .faults import is_compressed, notes, problems, spoken_problems

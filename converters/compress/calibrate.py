@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from ondevice.errors import ConfigError, ImageError
-from ondevice.layers import ImageModel
+from ondevice.nn.layers import ImageModel
 
 from ..evaluate import evaluate
 from ..graph import Array, Graph, Node

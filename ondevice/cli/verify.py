@@ -146,8 +146,8 @@ def samples(network: Any, size: int, name: str | None = None) -> list[Any]:
     Those are captions if the folder ``name`` has a tokenizer, else any words. Their lengths
     go from a few tokens to as many as there can be.
     """
-    from ..layers import ImageModel
     from ..models.clip_text import example_tokens
+    from ..nn.layers import ImageModel
 
     if isinstance(network, ImageModel):
         return patterns(size)

@@ -16,7 +16,7 @@ from ..cpu import blas as backend
 from ..encode import weights_digest
 from ..errors import ConfigError, ImageError, OnDeviceError, printable
 from ..fuse import fuse
-from ..layers import unit
+from ..nn.layers import unit
 from ..preprocess import batches
 from ..safetensors import read_safetensors, write_safetensors
 from ..tasks import Prediction, top_predictions

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig
-from ..layers import unit
+from ..nn.layers import unit
 from ..reparam import RepMixer
 from ..transformer import Block, causal_mask
 from .fastvit import Block as ConvBlock

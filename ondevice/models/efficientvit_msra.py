@@ -17,7 +17,7 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..cpu import kernels
 from ..labels import IMAGENET1K
-from ..layers import (
+from ..nn.layers import (
     FFN,
     ConvNorm,
     ImageModel,

@@ -17,7 +17,7 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..cpu import kernels
 from ..errors import ConfigError
-from ..layers import ConvNorm, ImageModel
+from ..nn.layers import ConvNorm, ImageModel
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model
 from ..transformer import Block
 

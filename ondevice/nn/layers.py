@@ -8,8 +8,8 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from .cpu import kernels
-from .errors import ConfigError
+from ..cpu import kernels
+from ..errors import ConfigError
 
 Kernel = int | tuple[int, int]  # height and width
 
