@@ -18,8 +18,8 @@ from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..cpu import kernels
 from ..errors import ConfigError
 from ..nn.layers import ConvNorm, ImageModel
+from ..nn.transformer import Block
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model
-from ..transformer import Block
 
 PATCH = 16
 

@@ -7,7 +7,7 @@ import copy
 import mlx.core as mx
 import mlx.nn as nn
 
-from .cpu import kernels
+from ..cpu import kernels
 
 FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
 
