@@ -13,8 +13,8 @@ import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig
 from ..nn.layers import unit
+from ..nn.reparam import RepMixer
 from ..nn.transformer import Block, causal_mask
-from ..reparam import RepMixer
 from .fastvit import Block as ConvBlock
 
 

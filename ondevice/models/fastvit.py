@@ -28,8 +28,8 @@ from ..nn.layers import (
     norm_affine,
     scale_output,
 )
+from ..nn.reparam import MobileOne, RepMixer
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model
-from ..reparam import MobileOne, RepMixer
 
 
 @dataclass(frozen=True, kw_only=True)

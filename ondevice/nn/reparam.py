@@ -11,7 +11,7 @@ import copy
 import mlx.core as mx
 import mlx.nn as nn
 
-from .nn.layers import (
+from .layers import (
     GELU,
     Conv2d,
     ConvNorm,
