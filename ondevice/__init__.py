@@ -14,7 +14,7 @@ from .config import (
 # backend comes first: it has to run before anything imports mlx.core.
 from .cpu import blas as backend
 from .errors import OnDeviceError as OnDeviceError
-from .fuse import fuse as fuse
+from .nn.fuse import fuse as fuse
 from .preprocess import preprocess as preprocess
 from .quantize import quantize as quantize
 from .registry import list_models as list_models, model_spec as model_spec

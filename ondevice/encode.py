@@ -29,10 +29,10 @@ from .cpu import blas as backend
 from .cpu.threads import run_each
 from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
-from .fuse import fuse
 from .images import ImageFile, name_of
 from .job import Job, Room
 from .journal import ROW, SKIPPED, Record, make_record, reason_of
+from .nn.fuse import fuse
 from .output import replacing
 from .preprocess import normalize as normalize_levels, resize_and_crop
 from .ranks import Ranks

@@ -12,7 +12,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from .errors import ConfigError
-from .fuse import fuse
+from .nn.fuse import fuse
 
 BITS = (2, 3, 4, 6, 8)
 GROUPS = (32, 64, 128)

@@ -16,8 +16,8 @@ import numpy as np
 from .cpu import blas as backend
 from .encode import embedder, weights_digest
 from .errors import ConfigError
-from .fuse import fuse
 from .index import Index
+from .nn.fuse import fuse
 from .preprocess import preprocess
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import ondevice
-from ondevice import create_model, fuse, quantize
+from ondevice import create_model, quantize
 from ondevice.cpu import chunks as pieces, kernels, threads as cores
+from ondevice.nn import fuse
 
 
 @pytest.fixture

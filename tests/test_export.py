@@ -16,9 +16,10 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from converters import export, load_package, verify
-from ondevice import create_model, fuse
+from ondevice import create_model
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError, OutputError
+from ondevice.nn import fuse
 
 from .interrupts import AS_IN_THE_FOREGROUND
 

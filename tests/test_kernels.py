@@ -13,8 +13,9 @@ import pytest
 
 from converters.record import trace_function
 from converters.trace import trace
-from ondevice import create_model, fuse
+from ondevice import create_model
 from ondevice.cpu import kernels, threads as cores
+from ondevice.nn import fuse
 
 EPS = 2.0**-23  # float32's
 X = mx.random.normal((4, 24, 20, 8), key=mx.random.key(1))

@@ -16,8 +16,9 @@ from converters.passes import PASSES, run_passes
 from converters.passes.broadcasts import drop_broadcasts
 from converters.passes.dead_code import remove_dead_code
 from converters.trace import trace
-from ondevice import create_model, fuse
+from ondevice import create_model
 from ondevice.errors import ConfigError
+from ondevice.nn import fuse
 
 from . import clips
 from .lowered import as_module, ops

@@ -8,8 +8,9 @@ import pytest
 
 from converters.passes import channels_first, run_passes
 from converters.trace import trace
-from ondevice import create_model, fuse
+from ondevice import create_model
 from ondevice.errors import OnDeviceError
+from ondevice.nn import fuse
 
 from .commands import (
     EXAMPLES,

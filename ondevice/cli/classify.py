@@ -32,7 +32,7 @@ def classify_command(
     as_json: bool,
 ) -> None:
     """Print the likeliest classes of each IMAGE."""
-    from ..fuse import fuse
+    from ..nn.fuse import fuse
     from ..tasks import classify
     from ..weights import create_model
 

@@ -38,7 +38,7 @@ def demo(
     with clock("load the photo"):
         images = _load(photos, skipped := Skipped())
     with clock("load the model"):
-        from ..fuse import fuse
+        from ..nn.fuse import fuse
         from ..tasks import classify
         from ..weights import create_model
 

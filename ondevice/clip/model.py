@@ -15,7 +15,7 @@ import mlx.core as mx
 from ..cpu import blas as backend
 from ..encode import weights_digest
 from ..errors import ConfigError, ImageError, OnDeviceError, printable
-from ..fuse import fuse
+from ..nn.fuse import fuse
 from ..nn.layers import unit
 from ..preprocess import batches
 from ..safetensors import read_safetensors, write_safetensors

@@ -32,8 +32,9 @@ from converters.coreml.reader import quiet
 from converters.figures import Meter
 from converters.interface import image_interface
 from converters.verify import compute
-from ondevice import create_model, fuse
+from ondevice import create_model
 from ondevice.config import Preprocess
+from ondevice.nn import fuse
 from tests.parity import weightgen
 from tests.parity.cases import Case
 
