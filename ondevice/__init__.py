@@ -15,8 +15,8 @@ from .config import (
 from .cpu import blas as backend
 from .errors import OnDeviceError as OnDeviceError
 from .nn.fuse import fuse as fuse
+from .nn.quantize import quantize as quantize
 from .preprocess import preprocess as preprocess
-from .quantize import quantize as quantize
 from .registry import list_models as list_models, model_spec as model_spec
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import ondevice
-from ondevice import create_model, quantize
+from ondevice import create_model
 from ondevice.cpu import chunks as pieces, kernels, threads as cores
-from ondevice.nn import fuse
+from ondevice.nn import fuse, quantize
 
 
 @pytest.fixture

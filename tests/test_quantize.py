@@ -10,7 +10,7 @@ from mlx.utils import tree_flatten
 
 from ondevice import create_model
 from ondevice.errors import ConfigError
-from ondevice.quantize import QuantizedPointwise, coverage, quantize
+from ondevice.nn.quantize import QuantizedPointwise, coverage, quantize
 
 # Relative errors. A step of 8 bits is 1/255 of a group's range, which is three to four spreads:
 # it errs by 1/255 * 3.5 / sqrt(12) = 0.4 %, and a step of 4 bits by 17 times that, 7 %.

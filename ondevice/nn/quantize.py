@@ -11,8 +11,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .errors import ConfigError
-from .nn.fuse import fuse
+from ..errors import ConfigError
+from .fuse import fuse
 
 BITS = (2, 3, 4, 6, 8)
 GROUPS = (32, 64, 128)
