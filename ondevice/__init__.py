@@ -22,7 +22,7 @@ from .registry import list_models as list_models, model_spec as model_spec
 if TYPE_CHECKING:
     from .clip import load_clip as load_clip
     from .cpu.threads import run as run
-    from .images import open_image as open_image
+    from .image.open import open_image as open_image
     from .tasks import Prediction as Prediction, classify as classify
     from .vlm import load_vlm as load_vlm
     from .weights import (

@@ -29,7 +29,7 @@ from .cpu import blas as backend
 from .cpu.threads import run_each
 from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
-from .images import ImageFile, name_of
+from .image.open import ImageFile, name_of
 from .job import Job, Room
 from .journal import ROW, SKIPPED, Record, make_record, reason_of
 from .nn.fuse import fuse

@@ -18,13 +18,13 @@ import mlx.core as mx
 from .config import Preprocess
 from .cpu import kernels
 from .errors import ImageError
-from .images import MAX_PIXELS, as_rgb, name_of
+from .image.open import MAX_PIXELS, as_rgb, name_of
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from .images import ImageLike
+    from .image.open import ImageLike
 
     OnError: TypeAlias = Callable[[int, ImageError], object]
     Levels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]

@@ -22,7 +22,7 @@ from .preprocess import preprocess
 
 if TYPE_CHECKING:
     from .clip import CLIP
-    from .images import ImageLike
+    from .image.open import ImageLike
 
 
 @dataclass(frozen=True)

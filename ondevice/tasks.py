@@ -18,7 +18,7 @@ from .registry import model_spec
 
 if TYPE_CHECKING:
     from .config import ModelInfo
-    from .images import ImageLike
+    from .image.open import ImageLike
     from .preprocess import OnError
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ondevice.errors import ImageError
 from ondevice.files import expand
-from ondevice.images import open_image
+from ondevice.image.open import open_image
 
 IMAGES = ("a.avif", "b.jfif", "c.heic", "d.HEIF", "e.JPG", "f.jpe", "g.jxl", "h.tiff")
 LITTER = (

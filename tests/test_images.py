@@ -14,7 +14,7 @@ from ondevice import create_model
 from ondevice.cli import cli
 from ondevice.encode import encode
 from ondevice.errors import ConfigError, ImageError
-from ondevice.images import ImageFile, as_rgb, open_image
+from ondevice.image.open import ImageFile, as_rgb, open_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -355,7 +355,7 @@ def _is_picture(value: Any) -> bool:
 
 def _as_mode(image: Any, mode: str) -> Array:
     """The pixels of a PIL image as they lie there, of a file as they are shown."""
-    from ondevice.images import as_rgb, open_image
+    from ondevice.image.open import as_rgb, open_image
 
     if not isinstance(image, Image.Image):
         image = open_image(image)

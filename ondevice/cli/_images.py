@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import ImageError
-from ..images import ImageFile
+from ..image.open import ImageFile
 
 SKIPPED = 3  # exit status
 SKIPS = (

@@ -73,7 +73,7 @@ _HEADER = ("image", "MLX", ">score", "package", ">score ")
 
 
 def _load(photos: tuple[Path, ...], skipped: Skipped) -> dict[str, Any]:
-    from ..images import open_image
+    from ..image.open import open_image
 
     found = {}
     for position, photo in enumerate(photos):

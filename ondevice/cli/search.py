@@ -14,7 +14,7 @@ from ._output import json_option, print_json, print_table
 if TYPE_CHECKING:
     import mlx.core as mx
 
-    from ..images import ImageLike
+    from ..image.open import ImageLike
     from ..index import Index
 
 

@@ -23,7 +23,7 @@ from ..tasks import Prediction, top_predictions
 
 if TYPE_CHECKING:
     from ..config import ModelInfo
-    from ..images import ImageLike
+    from ..image.open import ImageLike
     from ..models.clip import ImageTower
     from ..models.clip_text import TextTower
     from ..preprocess import OnError

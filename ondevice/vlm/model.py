@@ -18,7 +18,7 @@ from .prompt import conversation
 from .vision import Vision, VisionTower
 
 if TYPE_CHECKING:
-    from ..images import ImageLike
+    from ..image.open import ImageLike
 
     Images = ImageLike | Iterable[ImageLike]
 

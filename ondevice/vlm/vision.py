@@ -18,13 +18,13 @@ from ..config import Preprocess
 from ..cpu import kernels
 from ..cpu.threads import run
 from ..errors import ConfigError, ImageError
-from ..images import as_rgb, name_of
+from ..image.open import as_rgb, name_of
 from ..preprocess import each, normalize, resize_and_crop
 from .clock import Clock
 from .reduce import METHODS
 
 if TYPE_CHECKING:
-    from ..images import ImageLike
+    from ..image.open import ImageLike
     from ..preprocess import Levels
 
 Method = Literal["dct", "merge"]

@@ -16,7 +16,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from .errors import ConfigError, ImageError, printable
+from ..errors import ConfigError, ImageError, printable
 
 if TYPE_CHECKING:
     import mlx.core as mx
