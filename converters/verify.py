@@ -18,8 +18,8 @@ import numpy as np
 
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, ImageError
+from ondevice.image.preprocess import resize_and_crop
 from ondevice.nn.layers import ImageModel
-from ondevice.preprocess import resize_and_crop
 
 from .faults import is_compressed, notes, problems, spoken_problems
 from .figures import MEASURES, Meter
@@ -31,7 +31,7 @@ from .report import AS_SAVED, Report as Report, Step
 from .trail import Deviation, deviations
 
 if TYPE_CHECKING:
-    from ondevice.preprocess import OnError
+    from ondevice.image.preprocess import OnError
 
     from .coreml.loaded import Backend, Package
 

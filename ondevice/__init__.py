@@ -14,9 +14,9 @@ from .config import (
 # backend comes first: it has to run before anything imports mlx.core.
 from .cpu import blas as backend
 from .errors import OnDeviceError as OnDeviceError
+from .image.preprocess import preprocess as preprocess
 from .nn.fuse import fuse as fuse
 from .nn.quantize import quantize as quantize
-from .preprocess import preprocess as preprocess
 from .registry import list_models as list_models, model_spec as model_spec
 
 if TYPE_CHECKING:

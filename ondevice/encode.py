@@ -30,15 +30,15 @@ from .cpu.threads import run_each
 from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
 from .image.open import ImageFile, name_of
+from .image.preprocess import normalize as normalize_levels, resize_and_crop
 from .job import Job, Room
 from .journal import ROW, SKIPPED, Record, make_record, reason_of
 from .nn.fuse import fuse
 from .output import replacing
-from .preprocess import normalize as normalize_levels, resize_and_crop
 from .ranks import Ranks
 
 if TYPE_CHECKING:
-    from .preprocess import Levels, OnError
+    from .image.preprocess import Levels, OnError
 
     Decoded: TypeAlias = Levels | str  # or why there is no picture
     Embed: TypeAlias = Callable[[mx.array], mx.array]

@@ -16,9 +16,9 @@ import numpy as np
 from .cpu import blas as backend
 from .encode import embedder, weights_digest
 from .errors import ConfigError
+from .image.preprocess import preprocess
 from .index import Index
 from .nn.fuse import fuse
-from .preprocess import preprocess
 
 if TYPE_CHECKING:
     from .clip import CLIP

@@ -12,14 +12,14 @@ import mlx.nn as nn
 from .cpu import blas as backend
 from .cpu.threads import run
 from .errors import ConfigError
+from .image.preprocess import batches
 from .labels import check_labels
-from .preprocess import batches
 from .registry import model_spec
 
 if TYPE_CHECKING:
     from .config import ModelInfo
     from .image.open import ImageLike
-    from .preprocess import OnError
+    from .image.preprocess import OnError
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from converters.coreml.loaded import Feature
 from converters.float16 import _examples
 from converters.interface import image_interface
 from converters.verify import folder_bytes
-from ondevice import create_model, preprocess
+from ondevice import create_model
 from ondevice.cli import run
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, PackageError
-from ondevice.preprocess import normalize
+from ondevice.image import preprocess
+from ondevice.image.preprocess import normalize
 from ondevice.vlm import load_vision
 
 from .vlm import tiny

@@ -9,8 +9,8 @@ import ondevice
 from converters import export, load_package, verify
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, ImageError
+from ondevice.image.preprocess import preprocess
 from ondevice.labels import imagenet1k
-from ondevice.preprocess import preprocess
 from ondevice.tasks import Prediction, classify
 
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from ondevice.config import Preprocess
 from ondevice.errors import ImageError
-from ondevice.preprocess import batches, normalize, preprocess, resize_and_crop
+from ondevice.image.preprocess import batches, normalize, preprocess, resize_and_crop
 
 from .parity import torchvision_ops
 

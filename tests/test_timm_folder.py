@@ -13,7 +13,7 @@ from converters.import_weights import import_weights
 from ondevice import create_model, load_model, save_model
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, WeightsError
-from ondevice.preprocess import resize_and_crop
+from ondevice.image.preprocess import resize_and_crop
 from ondevice.safetensors import write_safetensors
 from ondevice.weights import model_info
 from tests.test_prefixes import torch_file
@@ -414,7 +414,7 @@ def test_a_network_of_one_size_takes_no_other(tmp_path):
 
 def test_pixels_are_those_of_the_contract(folder):
     """The contract reaches the numbers: a grey picture is (grey - mean) / std."""
-    from ondevice.preprocess import preprocess
+    from ondevice.image.preprocess import preprocess
 
     picture = Image.new("RGB", (64, 64), (51, 102, 204))
     x = np.array(preprocess(picture, create_model(str(folder)).info.preprocess))

@@ -90,7 +90,7 @@ def _numpy_type(example: mx.array) -> type:
 
 
 def _levels(interface: Interface, sample: Any) -> Array:
-    from ondevice.preprocess import resize_and_crop
+    from ondevice.image.preprocess import resize_and_crop
 
     size = interface.inputs[0].shape[1]
     if isinstance(sample, np.ndarray) and sample.shape == (size, size, 3):

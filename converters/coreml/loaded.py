@@ -208,7 +208,7 @@ class Package:
         ``function`` is that which is called, of several. Raises ImageError for a photo that
         cannot be read, PackageError if the package has no contract or not one image input.
         """
-        from ondevice.preprocess import resize_and_crop
+        from ondevice.image.preprocess import resize_and_crop
 
         features = map(self.as_picture, self.features("input", function).values())
         sizes = [f.shape for f in features if f.kind == "image"]
@@ -303,7 +303,7 @@ class Package:
         """Levels (height, width, 3) as the numbers of the contract."""
         import mlx.core as mx
 
-        from ondevice.preprocess import normalize
+        from ondevice.image.preprocess import normalize
 
         assert self.preprocess is not None  # see as_picture
         return np.array(normalize(mx.array(levels), self.preprocess))

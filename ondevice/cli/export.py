@@ -156,7 +156,7 @@ def _usable(
     images: Sequence[Any], network: Any, sizes: Sequence[int], skipped: Skipped
 ) -> list[Any]:
     """The images that can be read: as levels where they are needed in one size only."""
-    from ..preprocess import resize_and_crop
+    from ..image.preprocess import resize_and_crop
 
     found = []
     for position, image in enumerate(images):

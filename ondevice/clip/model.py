@@ -15,18 +15,18 @@ import mlx.core as mx
 from ..cpu import blas as backend
 from ..encode import weights_digest
 from ..errors import ConfigError, ImageError, OnDeviceError, printable
+from ..image.preprocess import batches
 from ..nn.fuse import fuse
 from ..nn.layers import unit
-from ..preprocess import batches
 from ..safetensors import read_safetensors, write_safetensors
 from ..tasks import Prediction, top_predictions
 
 if TYPE_CHECKING:
     from ..config import ModelInfo
     from ..image.open import ImageLike
+    from ..image.preprocess import OnError
     from ..models.clip import ImageTower
     from ..models.clip_text import TextTower
-    from ..preprocess import OnError
     from .tokenizer import Tokenizer
 
 TEMPLATES = ("a photo of a {}.",)

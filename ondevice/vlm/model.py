@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 from ..cpu import blas as backend
 from ..errors import ConfigError, ImageError
-from ..preprocess import each
+from ..image.preprocess import each
 from .answer import Answer
 from .clock import Clock
 from .prompt import conversation

@@ -19,7 +19,7 @@ from .clock import Clock
 from .vision import Vision, VisionTower
 
 if TYPE_CHECKING:
-    from ..preprocess import OnError
+    from ..image.preprocess import OnError
 
 KEY = "ondevice.tokens"  # where the JSON is
 HEADER = 4096  # bytes that are left for it: how many pictures there are shows at the end

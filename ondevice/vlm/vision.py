@@ -19,13 +19,13 @@ from ..cpu import kernels
 from ..cpu.threads import run
 from ..errors import ConfigError, ImageError
 from ..image.open import as_rgb, name_of
-from ..preprocess import each, normalize, resize_and_crop
+from ..image.preprocess import each, normalize, resize_and_crop
 from .clock import Clock
 from .reduce import METHODS
 
 if TYPE_CHECKING:
     from ..image.open import ImageLike
-    from ..preprocess import Levels
+    from ..image.preprocess import Levels
 
 Method = Literal["dct", "merge"]
 Crop = Literal["pad", "center"]

@@ -21,7 +21,7 @@ import mlx.core as mx
 
 import ondevice
 from converters import export, load_package
-from ondevice.preprocess import normalize, resize_and_crop
+from ondevice.image.preprocess import normalize, resize_and_crop
 
 Sample = tuple[Any, int]  # an image, and its class
 

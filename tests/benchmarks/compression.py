@@ -33,7 +33,7 @@ import ondevice
 from converters import export, load_package
 from converters.compress.recipe import CompressionRecipe, Rule
 from converters.verify import folder_bytes
-from ondevice.preprocess import resize_and_crop
+from ondevice.image.preprocess import resize_and_crop
 
 from .accuracy import CASES
 

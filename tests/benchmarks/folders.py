@@ -99,7 +99,7 @@ def overlap(sets: dict[str, list[str]], room: Path, runs: int) -> None:
 
 def decoder(model: ondevice.nn.Module, paths: list[str]) -> Callable[[], float]:
     """Seconds in which all cores decode and resize the pictures."""
-    from ondevice.preprocess import resize_and_crop
+    from ondevice.image.preprocess import resize_and_crop
 
     def run() -> float:
         start = time.perf_counter()
@@ -116,7 +116,7 @@ def bare_model(model: ondevice.nn.Module, paths: list[str]) -> Callable[[], floa
     import mlx.core as mx
     import numpy as np
 
-    from ondevice.preprocess import normalize, resize_and_crop
+    from ondevice.image.preprocess import normalize, resize_and_crop
 
     spec, embed = model.info.preprocess, embedder(ondevice.fuse(model))
     levels = [resize_and_crop(path, spec) for path in paths]

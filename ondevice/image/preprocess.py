@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mlx.core as mx
 
-from .config import Preprocess
-from .cpu import kernels
-from .errors import ImageError
-from .image.open import MAX_PIXELS, as_rgb, name_of
+from ..config import Preprocess
+from ..cpu import kernels
+from ..errors import ImageError
+from .open import MAX_PIXELS, as_rgb, name_of
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-    from .image.open import ImageLike
+    from .open import ImageLike
 
     OnError: TypeAlias = Callable[[int, ImageError], object]
     Levels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
