@@ -15,7 +15,7 @@ import ondevice
 from ondevice.cli.encode import _Progress
 from ondevice.encode import encode, unit
 from ondevice.errors import ConfigError, ImageError, OutputError
-from ondevice.files import expand
+from ondevice.image.files import expand
 from ondevice.index import open_index
 from ondevice.job import Room
 from ondevice.journal import Journal, make_record, reason_of, record_type, whole_records

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ondevice.errors import ImageError
-from ondevice.files import expand
+from ondevice.image.files import expand
 from ondevice.image.open import open_image
 
 IMAGES = ("a.avif", "b.jfif", "c.heic", "d.HEIF", "e.JPG", "f.jpe", "g.jxl", "h.tiff")

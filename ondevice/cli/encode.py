@@ -67,7 +67,7 @@ def encode_command(
     import mlx.core as mx
 
     from ..encode import encode
-    from ..files import expand
+    from ..image.files import expand
     from ..weights import create_model
 
     skipped = Skipped()

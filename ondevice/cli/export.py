@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..errors import ConfigError, ImageError
-from ..files import expand
+from ..image.files import expand
 from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._output import json_option, print_json, print_table
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError
-from ..files import expand
+from ..image.files import expand
 from ..output import check_free
 from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._output import json_option, print_json, print_table, progress

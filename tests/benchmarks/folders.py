@@ -29,7 +29,7 @@ from pathlib import Path
 
 import ondevice
 from ondevice.encode import embedder, encode
-from ondevice.files import expand
+from ondevice.image.files import expand
 
 MODELS = {"cifar10": "shvit_nano.cifar10", "flower_photos": "shvit_nano.flowers"}
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from .errors import ConfigError, printable
+from ..errors import ConfigError, printable
 
 # Formats that PIL reads, those it reads with a plugin, and JPEG XL, which is named as skipped.
 IMAGE_SUFFIXES = frozenset(
