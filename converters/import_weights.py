@@ -21,7 +21,14 @@ from ondevice.labels import check_labels
 from ondevice.registry import model_spec, parse_name
 from ondevice.safetensors import INDEX, read_safetensors
 from ondevice.timm_folder import derived_license, find_weights, is_timm
-from ondevice.weights import Weights, create_model, is_folder, load_as, read_info, save_model
+from ondevice.weights.folder import (
+    Weights,
+    create_model,
+    is_folder,
+    load_as,
+    read_info,
+    save_model,
+)
 
 from .checkpoint import read_checkpoint, under
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .image.open import open_image as open_image
     from .tasks import Prediction as Prediction, classify as classify
     from .vlm import load_vlm as load_vlm
-    from .weights import (
+    from .weights.folder import (
         create_model as create_model,
         load_model as load_model,
         load_weights as load_weights,

@@ -16,9 +16,10 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from ondevice import create_model, hub, model_spec, save_model, weights
+from ondevice import create_model, hub, model_spec, save_model
 from ondevice.errors import WeightsError
 from ondevice.registry import ModelSpec
+from ondevice.weights import folder as weights
 
 ROOT = Path(__file__).parents[1]
 COMMIT, OTHER = "a" * 40, "b" * 40

@@ -13,7 +13,7 @@ from ondevice.errors import ConfigError, UnknownModelError
 from ondevice.registry import parse_name, registered_name
 from ondevice.safetensors import write_safetensors
 from ondevice.vlm.load import find_folder, is_vlm
-from ondevice.weights import is_folder, model_info
+from ondevice.weights.folder import is_folder, model_info
 from tests.test_hub import COMMIT, ROOT, put
 
 SPELLINGS = (

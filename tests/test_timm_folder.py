@@ -15,7 +15,7 @@ from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, WeightsError
 from ondevice.image.preprocess import resize_and_crop
 from ondevice.safetensors import write_safetensors
-from ondevice.weights import model_info
+from ondevice.weights.folder import model_info
 from tests.test_prefixes import torch_file
 
 # As timm 1.0 writes it for a fine-tune.

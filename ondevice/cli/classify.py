@@ -34,7 +34,7 @@ def classify_command(
     """Print the likeliest classes of each IMAGE."""
     from ..nn.fuse import fuse
     from ..tasks import classify
-    from ..weights import create_model
+    from ..weights.folder import create_model
 
     network = fuse(create_model(model, pretrained=True))
     skipped = Skipped()

@@ -40,7 +40,7 @@ def demo(
     with clock("load the model"):
         from ..nn.fuse import fuse
         from ..tasks import classify
-        from ..weights import create_model
+        from ..weights.folder import create_model
 
         network = create_model(model, pretrained=True)
     with clock("classify with MLX"):

@@ -68,7 +68,7 @@ def encode_command(
 
     from ..encode import encode
     from ..image.files import expand
-    from ..weights import create_model
+    from ..weights.folder import create_model
 
     skipped = Skipped()
     if size is not None and not tokens:

@@ -175,7 +175,7 @@ def _usable(
 def _network(name: str, tower: str | None) -> Any:
     """What ``name`` stands for: of a FastVLM its encoder, of a CLIP the one asked for."""
     from ..vlm.load import is_vlm, load_vision
-    from ..weights import create_model
+    from ..weights.folder import create_model
 
     if is_vlm(name):
         network = load_vision(name).exportable()

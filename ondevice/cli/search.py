@@ -63,7 +63,7 @@ def search_command(
 def _query(index: Index, model: str, image: ImageLike, text: str | None) -> mx.array:
     from ..clip import load_clip
     from ..search import encode_query, encode_text
-    from ..weights import create_model
+    from ..weights.folder import create_model
 
     if text is not None:
         return encode_text(index, load_clip(model), text)

@@ -19,7 +19,7 @@ def show(model: str, as_json: bool) -> None:
 
     Nothing is downloaded. A name without a tag means its first published weights.
     """
-    from ..weights import is_folder, model_info
+    from ..weights.folder import is_folder, model_info
 
     if not is_folder(model):
         spec, tag = parse_name(model)

@@ -126,7 +126,7 @@ def _model(package: Package, name: str | None) -> Any:
     from ..clip.load import load_text
     from ..registry import model_spec
     from ..vlm.load import is_vlm, load_vision
-    from ..weights import create_model
+    from ..weights.folder import create_model
 
     said = package.metadata.get("ondevice.model")
     if not (name or said):

@@ -17,7 +17,7 @@ from ..errors import ConfigError, HubError
 from ..hub import fetch
 from ..output import replacing
 from ..registry import Checkpoint, list_models, model_spec, parse_name
-from ..weights import create_model, is_folder, load_model, read_info, save_model
+from ..weights.folder import create_model, is_folder, load_model, read_info, save_model
 from .model import CLIP
 from .tokenizer import FILE, Tokenizer
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError, HubError, WeightsError, printable
 from ..hub import fetch, fetch_folder, mention_license, quiet
 from ..nn.fuse import fuse
 from ..registry import Checkpoint, Shapes, hub_repository, model_spec, registered_name
-from ..weights import create_model, load_weights, rename
+from ..weights.folder import create_model, load_weights, rename
 from .checkpoint import (
     ENCODER,
     FILES,

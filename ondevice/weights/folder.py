@@ -19,14 +19,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from .config import ModelConfig, ModelInfo, Preprocess
-from .errors import ConfigError, UnknownModelError, WeightsError, printable
-from .hub import fetch, fetch_model, mention_license
-from .labels import check_labels
-from .output import replacing
-from .packed import unpack
-from .prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
-from .registry import (
+from ..config import ModelConfig, ModelInfo, Preprocess
+from ..errors import ConfigError, UnknownModelError, WeightsError, printable
+from ..hub import fetch, fetch_model, mention_license
+from ..labels import check_labels
+from ..output import replacing
+from ..packed import unpack
+from ..prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
+from ..registry import (
     ModelSpec,
     has_scheme,
     hub_repository,
@@ -35,8 +35,8 @@ from .registry import (
     registered_name,
     unlisted_repository,
 )
-from .safetensors import TORCH, read_safetensors, write_safetensors
-from .timm_folder import find_weights, is_timm, timm_info
+from ..safetensors import TORCH, read_safetensors, write_safetensors
+from ..timm_folder import find_weights, is_timm, timm_info
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 
@@ -356,7 +356,7 @@ def save_model(
 
 def _nameless(values: Any) -> str:
     """What a ``config.json`` that names none of our models is, and who takes it."""
-    from .vlm.checkpoint import MODEL_TYPES
+    from ..vlm.checkpoint import MODEL_TYPES
 
     kind = values.get("model_type") if isinstance(values, dict) else None
     if kind in MODEL_TYPES:
