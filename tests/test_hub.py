@@ -16,10 +16,10 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from ondevice import create_model, hub, model_spec, save_model
+from ondevice import create_model, model_spec, save_model
 from ondevice.errors import WeightsError
 from ondevice.registry import ModelSpec
-from ondevice.weights import folder as weights
+from ondevice.weights import folder as weights, hub
 
 ROOT = Path(__file__).parents[1]
 COMMIT, OTHER = "a" * 40, "b" * 40

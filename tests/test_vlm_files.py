@@ -12,10 +12,10 @@ from mlx.utils import tree_flatten
 
 import ondevice
 from ondevice.errors import ConfigError, OnDeviceError, WeightsError
-from ondevice.hub import mention_license
 from ondevice.vlm import Vision, load_vision
 from ondevice.vlm.clock import Clock
 from ondevice.vlm.reduce import relative_error
+from ondevice.weights.hub import mention_license
 
 from .test_hub import put
 from .vlm import tiny

@@ -12,10 +12,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import ConfigError, HubError, WeightsError, printable
-from ..hub import fetch, fetch_folder, mention_license, quiet
 from ..nn.fuse import fuse
 from ..registry import Checkpoint, Shapes, hub_repository, model_spec, registered_name
 from ..weights.folder import create_model, load_weights, rename
+from ..weights.hub import fetch, fetch_folder, mention_license, quiet
 from .checkpoint import (
     ENCODER,
     FILES,

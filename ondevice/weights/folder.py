@@ -21,7 +21,6 @@ from mlx.utils import tree_flatten
 
 from ..config import ModelConfig, ModelInfo, Preprocess
 from ..errors import ConfigError, UnknownModelError, WeightsError, printable
-from ..hub import fetch, fetch_model, mention_license
 from ..labels import check_labels
 from ..output import replacing
 from ..packed import unpack
@@ -37,6 +36,7 @@ from ..registry import (
 )
 from ..safetensors import TORCH, read_safetensors, write_safetensors
 from ..timm_folder import find_weights, is_timm, timm_info
+from .hub import fetch, fetch_model, mention_license
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 
