@@ -19,7 +19,6 @@ from ondevice.config import ModelInfo, Preprocess
 from ondevice.errors import ConfigError, WeightsError
 from ondevice.labels import check_labels
 from ondevice.registry import model_spec, parse_name
-from ondevice.safetensors import INDEX, read_safetensors
 from ondevice.timm_folder import derived_license, find_weights, is_timm
 from ondevice.weights.folder import (
     Weights,
@@ -29,6 +28,7 @@ from ondevice.weights.folder import (
     read_info,
     save_model,
 )
+from ondevice.weights.safetensors import INDEX, read_safetensors
 
 from .checkpoint import read_checkpoint, under
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from .embeddings import KEY, check_pyarrow
 from .errors import ConfigError, OnDeviceError, WeightsError
-from .safetensors import read_safetensors
+from .weights.safetensors import read_safetensors
 
 CHUNK = 16 * 2**20  # bytes of rows that are looked at together
 

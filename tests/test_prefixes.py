@@ -14,7 +14,7 @@ from converters.import_weights import import_weights
 from ondevice import create_model, list_models, model_spec
 from ondevice.errors import WeightsError
 from ondevice.prefixes import unwrap
-from ondevice.safetensors import write_safetensors
+from ondevice.weights.safetensors import write_safetensors
 from tests.torchfiles import (
     archive,
     legacy,

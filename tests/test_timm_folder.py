@@ -14,8 +14,8 @@ from ondevice import create_model, load_model, save_model
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, WeightsError
 from ondevice.image.preprocess import resize_and_crop
-from ondevice.safetensors import write_safetensors
 from ondevice.weights.folder import model_info
+from ondevice.weights.safetensors import write_safetensors
 from tests.test_prefixes import torch_file
 
 # As timm 1.0 writes it for a fine-tune.

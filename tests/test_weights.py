@@ -16,9 +16,9 @@ from mlx.utils import tree_flatten
 
 from ondevice import create_model, load_model, load_weights, save_model
 from ondevice.errors import ConfigError, OutputError, UnknownModelError, WeightsError
-from ondevice.safetensors import read_safetensors
 from ondevice.weights import folder as weights
 from ondevice.weights.folder import model_info
+from ondevice.weights.safetensors import read_safetensors
 
 from .interrupts import AS_IN_THE_FOREGROUND
 

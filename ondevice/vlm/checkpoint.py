@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from ..errors import ConfigError, WeightsError, printable
 from ..registry import model_spec
-from ..safetensors import INDEX, read_index, read_safetensors
+from ..weights.safetensors import INDEX, read_index, read_safetensors
 
 ENCODER = "fastvithd"
 MODEL_TYPES = ("llava_qwen2", "fastvlm", "fast_vlm")

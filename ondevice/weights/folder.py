@@ -34,9 +34,9 @@ from ..registry import (
     registered_name,
     unlisted_repository,
 )
-from ..safetensors import TORCH, read_safetensors, write_safetensors
 from ..timm_folder import find_weights, is_timm, timm_info
 from .hub import fetch, fetch_model, mention_license
+from .safetensors import TORCH, read_safetensors, write_safetensors
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ..config import RESTRICTED
 from ..errors import HubError, OnDeviceError, printable
 from ..registry import Checkpoint
-from ..safetensors import INDEX, read_index
+from .safetensors import INDEX, read_index
 
 logger = logging.getLogger("ondevice")  # unconfigured, Python shows warnings on stderr
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import mlx.core as mx
 import numpy as np
 
-from .errors import WeightsError, printable
+from ..errors import WeightsError, printable
 
 INDEX = ".safetensors.index.json"  # how the name of a sharded checkpoint's table ends
 MAX_HEADER = 4 * 2**20  # bytes: some 40,000 arrays; parsed JSON takes 30 times the room
