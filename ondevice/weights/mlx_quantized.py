@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import mlx.nn as nn
 
-from .errors import WeightsError, printable
+from ..errors import WeightsError, printable
 
 PARTS = ("weight", "scales", "biases")
 
