@@ -20,7 +20,7 @@ from mlx.utils import tree_flatten
 from ondevice.errors import ConfigError
 from ondevice.models.clip_text import TextTower
 from ondevice.nn.layers import ImageModel
-from ondevice.output import replacing
+from ondevice.weights.output import replacing
 
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.plan import Request, compress

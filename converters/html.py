@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.output import replacing
+from ondevice.weights.output import replacing
 
 from .report import Report, Step
 from .svg import Line, line_plot

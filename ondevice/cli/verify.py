@@ -10,7 +10,7 @@ import click
 
 from ..errors import ConfigError
 from ..image.files import expand
-from ..output import check_free
+from ..weights.output import check_free
 from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._output import json_option, print_json, print_table, progress
 

@@ -14,10 +14,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..errors import ConfigError, HubError
-from ..output import replacing
 from ..registry import Checkpoint, list_models, model_spec, parse_name
 from ..weights.folder import create_model, is_folder, load_model, read_info, save_model
 from ..weights.hub import fetch
+from ..weights.output import replacing
 from .model import CLIP
 from .tokenizer import FILE, Tokenizer
 

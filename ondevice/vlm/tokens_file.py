@@ -14,7 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import ConfigError, ImageError
-from ..output import replacing
+from ..weights.output import replacing
 from .clock import Clock
 from .vision import Vision, VisionTower
 
