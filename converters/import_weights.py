@@ -17,7 +17,6 @@ from ondevice.clip.load import save_clip, text_of
 from ondevice.clip.tokenizer import FILE as TOKENIZER
 from ondevice.config import ModelInfo, Preprocess
 from ondevice.errors import ConfigError, WeightsError
-from ondevice.labels import check_labels
 from ondevice.registry import model_spec, parse_name
 from ondevice.timm_folder import derived_license, find_weights, is_timm
 from ondevice.weights.folder import (
@@ -28,6 +27,7 @@ from ondevice.weights.folder import (
     read_info,
     save_model,
 )
+from ondevice.weights.labels import check_labels
 from ondevice.weights.safetensors import INDEX, read_safetensors
 
 from .checkpoint import read_checkpoint, under

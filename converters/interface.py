@@ -13,11 +13,11 @@ import numpy as np
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError
 from ondevice.image.preprocess import normalize
-from ondevice.labels import check_labels
 from ondevice.models.clip_text import TextTower, example_tokens
 from ondevice.nn.fuse import fuse
 from ondevice.nn.layers import ImageModel
 from ondevice.tasks import class_names, probabilities
+from ondevice.weights.labels import check_labels
 
 from .graph import Array
 from .passes.layout import NCHW, Order

@@ -13,7 +13,7 @@ import mlx.nn as nn
 
 from .config import ModelConfig, ModelInfo, Preprocess
 from .errors import ConfigError, UnknownModelError
-from .labels import IMAGENET1K, imagenet1k
+from .weights.labels import IMAGENET1K, imagenet1k
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -13,8 +13,8 @@ from .cpu import blas as backend
 from .cpu.threads import run
 from .errors import ConfigError
 from .image.preprocess import batches
-from .labels import check_labels
 from .registry import model_spec
+from .weights.labels import check_labels
 
 if TYPE_CHECKING:
     from .config import ModelInfo

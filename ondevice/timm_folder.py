@@ -13,8 +13,8 @@ from typing import Any
 
 from .config import ModelConfig, ModelInfo, Preprocess
 from .errors import ConfigError
-from .labels import check_labels
 from .registry import ModelSpec, parse_name
+from .weights.labels import check_labels
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 

@@ -10,8 +10,8 @@ from converters import export, load_package, verify
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import preprocess
-from ondevice.labels import imagenet1k
 from ondevice.tasks import Prediction, classify
+from ondevice.weights.labels import imagenet1k
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def import_command(
 
     from converters.import_weights import import_weights
 
-    from ..labels import read_labels
+    from ..weights.labels import read_labels
 
     overrides = {"num_classes": num_classes, "img_size": img_size}
     network = import_weights(

@@ -16,7 +16,6 @@ import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..cpu import kernels
-from ..labels import IMAGENET1K
 from ..nn.layers import (
     FFN,
     ConvNorm,
@@ -31,6 +30,7 @@ from ..nn.layers import (
     stage_renames,
 )
 from ..registry import Checkpoint, ModelSpec, register_model
+from ..weights.labels import IMAGENET1K
 
 PATCH = 16  # pixels a side of the first map's cells
 

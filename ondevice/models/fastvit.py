@@ -16,7 +16,6 @@ import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..cpu import kernels
-from ..labels import IMAGENET1K
 from ..nn.layers import (
     Conv2d,
     ConvNorm,
@@ -30,6 +29,7 @@ from ..nn.layers import (
 )
 from ..nn.reparam import MobileOne, RepMixer
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model
+from ..weights.labels import IMAGENET1K
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,6 @@ from mlx.utils import tree_flatten
 
 from ..config import ModelConfig, ModelInfo, Preprocess
 from ..errors import ConfigError, UnknownModelError, WeightsError, printable
-from ..labels import check_labels
 from ..prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
 from ..registry import (
     ModelSpec,
@@ -34,6 +33,7 @@ from ..registry import (
 )
 from ..timm_folder import find_weights, is_timm, timm_info
 from .hub import fetch, fetch_model, mention_license
+from .labels import check_labels
 from .mlx_quantized import unpack
 from .output import replacing
 from .safetensors import TORCH, read_safetensors, write_safetensors

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, printable
+from ...errors import ConfigError, printable
 
 IMAGENET1K = "imagenet1k"
 
