@@ -11,8 +11,8 @@ import mlx.core as mx
 
 from ondevice.errors import WeightsError, printable
 from ondevice.prefixes import is_ignored, unwrap
+from ondevice.weights.torch.pickles import Opaque
 
-from .pickles import Opaque
 from .torch_file import read_torch
 from .torch_objects import Tensor
 

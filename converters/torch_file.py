@@ -21,8 +21,8 @@ import mlx.core as mx
 import numpy as np
 
 from ondevice.errors import WeightsError, printable
+from ondevice.weights.torch.pickles import read_pickle
 
-from .pickles import read_pickle
 from .torch_objects import KNOWN, Storage, Tensor, load_storage
 
 MAX_PICKLE = 64 * 2**20  # bytes

@@ -16,8 +16,7 @@ import mlx.core as mx
 import numpy as np
 
 from ondevice.errors import printable
-
-from .pickles import Globals, Opaque, PickleError, add_items
+from ondevice.weights.torch.pickles import Globals, Opaque, PickleError, add_items
 
 MAX_NDIM = 16
 
