@@ -21,9 +21,8 @@ import mlx.core as mx
 import numpy as np
 
 from ondevice.errors import WeightsError, printable
+from ondevice.weights.torch.objects import KNOWN, Storage, Tensor, load_storage
 from ondevice.weights.torch.pickles import read_pickle
-
-from .torch_objects import KNOWN, Storage, Tensor, load_storage
 
 MAX_PICKLE = 64 * 2**20  # bytes
 MAX_DIRECTORY = 16 * 2**20  # bytes: some 200,000 storages
