@@ -11,10 +11,9 @@ import mlx.core as mx
 
 from ondevice.errors import WeightsError, printable
 from ondevice.prefixes import is_ignored, unwrap
+from ondevice.weights.torch.file import read_torch
 from ondevice.weights.torch.objects import Tensor
 from ondevice.weights.torch.pickles import Opaque
-
-from .torch_file import read_torch
 
 logger = logging.getLogger("converters")
 
