@@ -10,8 +10,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from converters.checkpoint import read_checkpoint
 from ondevice.errors import WeightsError
+from ondevice.weights.checkpoint import read_checkpoint
 from tests.hostile import CANARY
 from tests.torchfiles import (
     FLOATS,

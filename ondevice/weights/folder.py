@@ -90,7 +90,7 @@ def _readable(path: Path) -> Weights:
     """What to load from a file; one that torch wrote is read without running it."""
     if path.suffix not in TORCH:
         return path
-    from converters.checkpoint import read_checkpoint
+    from ondevice.weights.checkpoint import read_checkpoint
 
     return read_checkpoint(path)
 
