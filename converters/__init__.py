@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ondevice.weights.import_weights import import_weights as import_weights
+
 from .export import export as export
-from .import_weights import import_weights as import_weights
 from .trace import trace as trace
 from .verify import Report as Report, verify as verify
 

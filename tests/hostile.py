@@ -79,7 +79,7 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
-    from converters.import_weights import import_weights
+    from ondevice.weights.import_weights import import_weights
 
     _limit_memory()
     _peak()

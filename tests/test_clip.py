@@ -296,7 +296,7 @@ def test_a_file_of_apples_is_read_out_of_the_cache_without_torch(tmp_path, small
 @pytest.mark.parametrize("name", ["mobileclip_s2", "mobileclip_b"])
 def test_a_checkpoint_of_another_architecture_is_one_line(tmp_path, small, name):
     path, *_ = write_file(tmp_path, "apple", "mobileclip_s0")
-    from converters import import_weights
+    from ondevice.weights import import_weights
 
     with pytest.raises(WeightsError, match=f"{name} cannot take .*: missing \\d+: ") as caught:
         import_weights(path, name, tmp_path / "out")

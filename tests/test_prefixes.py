@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from converters.import_weights import import_weights
 from ondevice import create_model, list_models, model_spec
 from ondevice.errors import WeightsError
 from ondevice.prefixes import unwrap
+from ondevice.weights.import_weights import import_weights
 from ondevice.weights.safetensors import write_safetensors
 from tests.torchfiles import (
     archive,

@@ -9,12 +9,12 @@ from mlx.utils import tree_flatten
 from PIL import Image
 
 from converters import export, load_package
-from converters.import_weights import import_weights
 from ondevice import create_model, load_model, save_model
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, WeightsError
 from ondevice.image.preprocess import resize_and_crop
 from ondevice.weights.folder import model_info
+from ondevice.weights.import_weights import import_weights
 from ondevice.weights.safetensors import write_safetensors
 from tests.test_prefixes import torch_file
 
