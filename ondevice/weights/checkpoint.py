@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from ondevice.errors import WeightsError, printable
-from ondevice.prefixes import is_ignored, unwrap
+from ondevice.weights.prefixes import is_ignored, unwrap
 from ondevice.weights.torch.file import read_torch
 from ondevice.weights.torch.objects import Tensor
 from ondevice.weights.torch.pickles import Opaque

@@ -21,7 +21,6 @@ from mlx.utils import tree_flatten
 
 from ..config import ModelConfig, ModelInfo, Preprocess
 from ..errors import ConfigError, UnknownModelError, WeightsError, printable
-from ..prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
 from ..registry import (
     ModelSpec,
     has_scheme,
@@ -36,6 +35,7 @@ from .hub import fetch, fetch_model, mention_license
 from .labels import check_labels
 from .mlx_quantized import unpack
 from .output import replacing
+from .prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
 from .safetensors import TORCH, read_safetensors, write_safetensors
 
 SHIPPED = Path(__file__).parent / "checkpoints"

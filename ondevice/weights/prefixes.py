@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 import mlx.core as mx
 
-from .errors import WeightsError, printable
+from ..errors import WeightsError, printable
 
 logger = logging.getLogger("ondevice")
 
