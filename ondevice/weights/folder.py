@@ -30,13 +30,13 @@ from ..registry import (
     registered_name,
     unlisted_repository,
 )
-from ..timm_folder import find_weights, is_timm, timm_info
 from .hub import fetch, fetch_model, mention_license
 from .labels import check_labels
 from .mlx_quantized import unpack
 from .output import replacing
 from .prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
 from .safetensors import TORCH, read_safetensors, write_safetensors
+from .timm_folder import find_weights, is_timm, timm_info
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 

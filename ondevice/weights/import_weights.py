@@ -18,7 +18,6 @@ from ondevice.clip.tokenizer import FILE as TOKENIZER
 from ondevice.config import ModelInfo, Preprocess
 from ondevice.errors import ConfigError, WeightsError
 from ondevice.registry import model_spec, parse_name
-from ondevice.timm_folder import derived_license, find_weights, is_timm
 from ondevice.weights.checkpoint import read_checkpoint, under
 from ondevice.weights.folder import (
     Weights,
@@ -30,6 +29,7 @@ from ondevice.weights.folder import (
 )
 from ondevice.weights.labels import check_labels
 from ondevice.weights.safetensors import INDEX, read_safetensors
+from ondevice.weights.timm_folder import derived_license, find_weights, is_timm
 
 logger = logging.getLogger("converters")
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .config import ModelConfig, ModelInfo, Preprocess
-from .errors import ConfigError
-from .registry import ModelSpec, parse_name
-from .weights.labels import check_labels
+from ..config import ModelConfig, ModelInfo, Preprocess
+from ..errors import ConfigError
+from ..registry import ModelSpec, parse_name
+from .labels import check_labels
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 
