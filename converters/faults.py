@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ondevice.nn.layers import ImageModel
-from ondevice.tasks import class_names, probabilities
+from ondevice.tasks.classify import class_names, probabilities
 
 from .stored_weights import weight_problems
 

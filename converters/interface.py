@@ -16,7 +16,7 @@ from ondevice.image.preprocess import normalize
 from ondevice.models.clip_text import TextTower, example_tokens
 from ondevice.nn.fuse import fuse
 from ondevice.nn.layers import ImageModel
-from ondevice.tasks import class_names, probabilities
+from ondevice.tasks.classify import class_names, probabilities
 from ondevice.weights.labels import check_labels
 
 from .graph import Array

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .clip import load_clip as load_clip
     from .cpu.threads import run as run
     from .image.open import open_image as open_image
-    from .tasks import Prediction as Prediction, classify as classify
+    from .tasks.classify import Prediction as Prediction, classify as classify
     from .vlm import load_vlm as load_vlm
     from .weights.folder import (
         create_model as create_model,

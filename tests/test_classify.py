@@ -10,7 +10,7 @@ from converters import export, load_package, verify
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import preprocess
-from ondevice.tasks import Prediction, classify
+from ondevice.tasks.classify import Prediction, classify
 from ondevice.weights.labels import imagenet1k
 
 

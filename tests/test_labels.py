@@ -10,7 +10,7 @@ from PIL import Image
 from converters import export
 from ondevice import create_model, save_model
 from ondevice.errors import ConfigError
-from ondevice.tasks import classify
+from ondevice.tasks.classify import classify
 from ondevice.weights.labels import check_labels, imagenet1k, read_labels
 
 WRONG = {

@@ -33,7 +33,7 @@ def classify_command(
 ) -> None:
     """Print the likeliest classes of each IMAGE."""
     from ..nn.fuse import fuse
-    from ..tasks import classify
+    from ..tasks.classify import classify
     from ..weights.folder import create_model
 
     network = fuse(create_model(model, pretrained=True))

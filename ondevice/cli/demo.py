@@ -39,7 +39,7 @@ def demo(
         images = _load(photos, skipped := Skipped())
     with clock("load the model"):
         from ..nn.fuse import fuse
-        from ..tasks import classify
+        from ..tasks.classify import classify
         from ..weights.folder import create_model
 
         network = create_model(model, pretrained=True)

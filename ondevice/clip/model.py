@@ -18,7 +18,7 @@ from ..errors import ConfigError, ImageError, OnDeviceError, printable
 from ..image.preprocess import batches
 from ..nn.fuse import fuse
 from ..nn.layers import unit
-from ..tasks import Prediction, top_predictions
+from ..tasks.classify import Prediction, top_predictions
 from ..weights.safetensors import read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
