@@ -34,7 +34,7 @@ from .image.preprocess import normalize as normalize_levels, resize_and_crop
 from .job import Job, Room
 from .journal import ROW, SKIPPED, Record, make_record, reason_of
 from .nn.fuse import fuse
-from .ranks import Ranks
+from .tasks.ranks import Ranks
 from .weights.output import replacing
 
 if TYPE_CHECKING:

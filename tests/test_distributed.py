@@ -14,7 +14,7 @@ from PIL import Image
 import ondevice
 from ondevice.encode import encode
 from ondevice.index import open_index
-from ondevice.ranks import Ranks
+from ondevice.tasks.ranks import Ranks
 
 COUNT = 20
 

@@ -8,7 +8,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from .errors import ConfigError, OnDeviceError
+from ..errors import ConfigError, OnDeviceError
 
 CHUNK = 4 * 2**20  # bytes that a rank sends at a time
 
