@@ -20,10 +20,10 @@ from .nn.quantize import quantize as quantize
 from .registry import list_models as list_models, model_spec as model_spec
 
 if TYPE_CHECKING:
-    from .clip import load_clip as load_clip
     from .cpu.threads import run as run
     from .image.open import open_image as open_image
     from .tasks.classify import Prediction as Prediction, classify as classify
+    from .tasks.clip import load_clip as load_clip
     from .vlm import load_vlm as load_vlm
     from .weights.folder import (
         create_model as create_model,

@@ -21,8 +21,8 @@ from .index import Index
 from .nn.fuse import fuse
 
 if TYPE_CHECKING:
-    from .clip import CLIP
     from .image.open import ImageLike
+    from .tasks.clip import CLIP
 
 
 @dataclass(frozen=True)

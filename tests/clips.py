@@ -13,7 +13,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from ondevice import create_model, model_spec
-from ondevice.clip import CLIP, Tokenizer, save_clip
+from ondevice.tasks.clip import CLIP, Tokenizer, save_clip
 
 WORDS = "a photo of cat dog the black white small picture it's don't <3".split()
 MERGES = [

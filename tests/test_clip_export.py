@@ -16,10 +16,10 @@ from converters.compress.apply import LEAST
 from converters.compress.recipe import PRESETS, CompressionRecipe, Rule
 from ondevice import create_model, load_clip
 from ondevice.cli.verify import CAPTIONS, samples
-from ondevice.clip.load import load_text
-from ondevice.clip.tokenizer import Tokenizer
 from ondevice.errors import ConfigError
 from ondevice.models.clip_text import example_tokens
+from ondevice.tasks.clip.load import load_text
+from ondevice.tasks.clip.tokenizer import Tokenizer
 
 from . import clips
 

@@ -7,8 +7,8 @@ import json
 import mlx.core as mx
 import pytest
 
-from ondevice.clip import Tokenizer
 from ondevice.errors import ConfigError
+from ondevice.tasks.clip import Tokenizer
 
 from . import clips
 from .parity import open_clip_tokens

@@ -208,7 +208,7 @@ def _print_report(
 
 def _encoder(network: Any, name: str, tower: str) -> Any:
     """One of the encoders of a CLIP. Raises ConfigError if ``name`` is none."""
-    from ..clip.load import load_text, text_of
+    from ..tasks.clip.load import load_text, text_of
 
     text_of(network.info.name)
     return load_text(name) if tower == "text" else network

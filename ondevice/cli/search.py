@@ -61,8 +61,8 @@ def search_command(
 
 
 def _query(index: Index, model: str, image: ImageLike, text: str | None) -> mx.array:
-    from ..clip import load_clip
     from ..search import encode_query, encode_text
+    from ..tasks.clip import load_clip
     from ..weights.folder import create_model
 
     if text is not None:

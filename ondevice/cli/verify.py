@@ -123,8 +123,8 @@ def _images(
 
 def _model(package: Package, name: str | None) -> Any:
     """The model called ``name``, or else the one the package says it came from."""
-    from ..clip.load import load_text
     from ..registry import model_spec
+    from ..tasks.clip.load import load_text
     from ..vlm.load import is_vlm, load_vision
     from ..weights.folder import create_model
 
@@ -170,7 +170,7 @@ CAPTIONS = (
 
 def _captions(tokenizer: Path, config: Any) -> Any:
     """(captions, context) token numbers."""
-    from ..clip.tokenizer import Tokenizer
+    from ..tasks.clip.tokenizer import Tokenizer
 
     return Tokenizer(tokenizer, context=config.context, vocab=config.vocab)(CAPTIONS)
 

@@ -51,8 +51,8 @@ def zeroshot_command(
     as_json: bool,
 ) -> None:
     """Print which of the labels fit each IMAGE best."""
-    from ..clip import load_clip
-    from ..clip.model import check_labels, check_templates
+    from ..tasks.clip import load_clip
+    from ..tasks.clip.model import check_labels, check_templates
 
     names = check_labels(_labels(labels, labels_file))
     texts = check_templates(templates or (TEMPLATE,))

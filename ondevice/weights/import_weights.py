@@ -13,11 +13,11 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ondevice.clip.load import save_clip, text_of
-from ondevice.clip.tokenizer import FILE as TOKENIZER
 from ondevice.config import ModelInfo, Preprocess
 from ondevice.errors import ConfigError, WeightsError
 from ondevice.registry import model_spec, parse_name
+from ondevice.tasks.clip.load import save_clip, text_of
+from ondevice.tasks.clip.tokenizer import FILE as TOKENIZER
 from ondevice.weights.checkpoint import read_checkpoint, under
 from ondevice.weights.folder import (
     Weights,

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..errors import ConfigError, HubError
-from ..registry import Checkpoint, list_models, model_spec, parse_name
-from ..weights.folder import create_model, is_folder, load_model, read_info, save_model
-from ..weights.hub import fetch
-from ..weights.output import replacing
+from ...errors import ConfigError, HubError
+from ...registry import Checkpoint, list_models, model_spec, parse_name
+from ...weights.folder import create_model, is_folder, load_model, read_info, save_model
+from ...weights.hub import fetch
+from ...weights.output import replacing
 from .model import CLIP
 from .tokenizer import FILE, Tokenizer
 
 if TYPE_CHECKING:
-    from ..models.clip import ImageTower
-    from ..models.clip_text import TextTower
+    from ...models.clip import ImageTower
+    from ...models.clip_text import TextTower
 
 TEXT = "text"
 _OPENAI = Checkpoint(tag="", repo="openai/clip-vit-base-patch32", file=FILE, license="mit")

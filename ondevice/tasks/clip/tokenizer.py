@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..errors import ConfigError, printable
+from ...errors import ConfigError, printable
 
 FILE = "tokenizer.json"
 _START, _END = "<|startoftext|>", "<|endoftext|>"

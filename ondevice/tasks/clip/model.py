@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from ..cpu import blas as backend
-from ..encode import weights_digest
-from ..errors import ConfigError, ImageError, OnDeviceError, printable
-from ..image.preprocess import batches
-from ..nn.fuse import fuse
-from ..nn.layers import unit
-from ..tasks.classify import Prediction, top_predictions
-from ..weights.safetensors import read_safetensors, write_safetensors
+from ...cpu import blas as backend
+from ...encode import weights_digest
+from ...errors import ConfigError, ImageError, OnDeviceError, printable
+from ...image.preprocess import batches
+from ...nn.fuse import fuse
+from ...nn.layers import unit
+from ...weights.safetensors import read_safetensors, write_safetensors
+from ..classify import Prediction, top_predictions
 
 if TYPE_CHECKING:
-    from ..config import ModelInfo
-    from ..image.open import ImageLike
-    from ..image.preprocess import OnError
-    from ..models.clip import ImageTower
-    from ..models.clip_text import TextTower
+    from ...config import ModelInfo
+    from ...image.open import ImageLike
+    from ...image.preprocess import OnError
+    from ...models.clip import ImageTower
+    from ...models.clip_text import TextTower
     from .tokenizer import Tokenizer
 
 TEMPLATES = ("a photo of a {}.",)
