@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .image.open import open_image as open_image
     from .tasks.classify import Prediction as Prediction, classify as classify
     from .tasks.clip import load_clip as load_clip
-    from .vlm import load_vlm as load_vlm
+    from .tasks.vlm import load_vlm as load_vlm
     from .weights.folder import (
         create_model as create_model,
         load_model as load_model,

@@ -18,7 +18,7 @@ from ondevice.cli import COMMANDS, cli
 from ondevice.cli.export import _bytes
 from ondevice.embeddings import check_out
 from ondevice.registry import model_spec
-from ondevice.vlm.load import is_vlm
+from ondevice.tasks.vlm.load import is_vlm
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]

@@ -24,7 +24,7 @@ from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, PackageError
 from ondevice.image import preprocess
 from ondevice.image.preprocess import normalize
-from ondevice.vlm import load_vision
+from ondevice.tasks.vlm import load_vision
 
 from .vlm import tiny
 

@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from ondevice import create_model, list_models, model_spec
 from ondevice.errors import ConfigError, UnknownModelError
 from ondevice.registry import parse_name, registered_name
-from ondevice.vlm.load import find_folder, is_vlm
+from ondevice.tasks.vlm.load import find_folder, is_vlm
 from ondevice.weights.folder import is_folder, model_info
 from ondevice.weights.safetensors import write_safetensors
 from tests.test_hub import COMMIT, ROOT, put

@@ -16,7 +16,7 @@ from PIL import Image
 from converters.coreml.loaded import load_package
 from ondevice.cli import run
 from ondevice.errors import ConfigError, ImageError
-from ondevice.vlm import Vision, load_vision, write_tokens
+from ondevice.tasks.vlm import Vision, load_vision, write_tokens
 from ondevice.weights.safetensors import read_safetensors
 
 from .test_hub import COMMIT, put

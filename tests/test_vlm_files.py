@@ -12,9 +12,9 @@ from mlx.utils import tree_flatten
 
 import ondevice
 from ondevice.errors import ConfigError, OnDeviceError, WeightsError
-from ondevice.vlm import Vision, load_vision
-from ondevice.vlm.clock import Clock
-from ondevice.vlm.reduce import relative_error
+from ondevice.tasks.vlm import Vision, load_vision
+from ondevice.tasks.vlm.clock import Clock
+from ondevice.tasks.vlm.reduce import relative_error
 from ondevice.weights.hub import mention_license
 
 from .test_hub import put

@@ -11,10 +11,10 @@ from PIL import Image
 
 import ondevice
 from ondevice.errors import ConfigError, ImageError
-from ondevice.vlm import Vision
-from ondevice.vlm.bench import reconstruction_error
-from ondevice.vlm.reduce import dct, merge, relative_error
-from ondevice.vlm.vision import Recent
+from ondevice.tasks.vlm import Vision
+from ondevice.tasks.vlm.bench import reconstruction_error
+from ondevice.tasks.vlm.reduce import dct, merge, relative_error
+from ondevice.tasks.vlm.vision import Recent
 
 from .vlm import tiny
 from .vlm.golden import FILE, sha256

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..vlm import VLM
+    from ..tasks.vlm import VLM
 
 DEFAULT_MODEL = "apple/FastVLM-0.5B"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -31,6 +31,6 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def load(model: str, revision: str | None, dtype: str) -> VLM:
     import mlx.core as mx
 
-    from ..vlm import load_vlm
+    from ..tasks.vlm import load_vlm
 
     return load_vlm(model, revision=revision, dtype=getattr(mx, dtype))

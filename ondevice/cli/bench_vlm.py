@@ -13,8 +13,8 @@ from ._output import json_option, print_json, print_table, progress
 from ._vision import load, model_options
 
 if TYPE_CHECKING:
-    from ..vlm import Vision
-    from ..vlm.bench import Cost
+    from ..tasks.vlm import Vision
+    from ..tasks.vlm.bench import Cost
 
 SIZES = (256, 512, 768, 1024)
 HEADER = (
@@ -57,7 +57,7 @@ def bench_command(
     """
     visions = plan(sizes or SIZES, tokens, methods or ("dct", "merge"))
     vlm = load(model, revision, dtype)
-    from ..vlm.bench import bench
+    from ..tasks.vlm.bench import bench
 
     measured = bench(vlm, image or _noise(), visions, repeat=repeat)
     costs = list(progress(measured, "measuring", len(visions)))
@@ -69,7 +69,7 @@ def bench_command(
 
 def plan(sizes: Sequence[int], tokens: Sequence[int], methods: Sequence[Any]) -> list[Vision]:
     """Each size as it is, then with fewer tokens, in every way. Raises ConfigError."""
-    from ..vlm import Vision
+    from ..tasks.vlm import Vision
 
     most = max(Vision(size=size).grid for size in sizes)
     if beyond := [n for n in tokens if not 0 < n < most]:

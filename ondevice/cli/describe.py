@@ -13,7 +13,7 @@ from ._output import json_option, print_json
 from ._vision import load, model_options
 
 if TYPE_CHECKING:
-    from ..vlm import VLM, Answer, Timings
+    from ..tasks.vlm import VLM, Answer, Timings
 
 
 @click.command("describe", epilog=SKIPS)
@@ -57,7 +57,7 @@ def describe_command(
     Where PROMPT has <image>, there is the image; else before it. With --together all of the
     images are needed.
     """
-    from ..vlm import Vision
+    from ..tasks.vlm import Vision
 
     vision = Vision(size=size, crop=crop, tokens=tokens, method=method)
     vlm = load(model, revision, dtype)

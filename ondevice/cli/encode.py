@@ -120,7 +120,7 @@ def _encode_tokens(
     skipped: Skipped,
 ) -> None:
     """--tokens: of a FastVLM, (pictures, tokens, dim) in a .safetensors file."""
-    from ..vlm import Vision, load_vision, write_tokens
+    from ..tasks.vlm import Vision, load_vision, write_tokens
 
     vision = Vision(size=size) if size is not None else Vision()
     tower = load_vision(model)

@@ -174,7 +174,7 @@ def _usable(
 
 def _network(name: str, tower: str | None) -> Any:
     """What ``name`` stands for: of a FastVLM its encoder, of a CLIP the one asked for."""
-    from ..vlm.load import is_vlm, load_vision
+    from ..tasks.vlm.load import is_vlm, load_vision
     from ..weights.folder import create_model
 
     if is_vlm(name):
@@ -187,7 +187,7 @@ def _network(name: str, tower: str | None) -> Any:
 def _usual_outputs(network: Any) -> tuple[str, ...]:
     """What a package gives if nothing is asked for."""
     from ..registry import model_spec
-    from ..vlm.checkpoint import ENCODER
+    from ..tasks.vlm.checkpoint import ENCODER
 
     if network.info.model == ENCODER:
         return ("image_features",)

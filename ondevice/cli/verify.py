@@ -125,7 +125,7 @@ def _model(package: Package, name: str | None) -> Any:
     """The model called ``name``, or else the one the package says it came from."""
     from ..registry import model_spec
     from ..tasks.clip.load import load_text
-    from ..vlm.load import is_vlm, load_vision
+    from ..tasks.vlm.load import is_vlm, load_vision
     from ..weights.folder import create_model
 
     said = package.metadata.get("ondevice.model")

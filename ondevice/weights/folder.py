@@ -356,7 +356,7 @@ def save_model(
 
 def _nameless(values: Any) -> str:
     """What a ``config.json`` that names none of our models is, and who takes it."""
-    from ..vlm.checkpoint import MODEL_TYPES
+    from ..tasks.vlm.checkpoint import MODEL_TYPES
 
     kind = values.get("model_type") if isinstance(values, dict) else None
     if kind in MODEL_TYPES:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 
 IMAGE = "<image>"
 _SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"

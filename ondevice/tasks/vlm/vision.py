@@ -14,18 +14,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ..config import Preprocess
-from ..cpu import kernels
-from ..cpu.threads import run
-from ..errors import ConfigError, ImageError
-from ..image.open import as_rgb, name_of
-from ..image.preprocess import each, normalize, resize_and_crop
+from ...config import Preprocess
+from ...cpu import kernels
+from ...cpu.threads import run
+from ...errors import ConfigError, ImageError
+from ...image.open import as_rgb, name_of
+from ...image.preprocess import each, normalize, resize_and_crop
 from .clock import Clock
 from .reduce import METHODS
 
 if TYPE_CHECKING:
-    from ..image.open import ImageLike
-    from ..image.preprocess import Levels
+    from ...image.open import ImageLike
+    from ...image.preprocess import Levels
 
 Method = Literal["dct", "merge"]
 Crop = Literal["pad", "center"]

@@ -15,9 +15,9 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..errors import ConfigError, WeightsError, printable
-from ..registry import model_spec
-from ..weights.safetensors import INDEX, read_index, read_safetensors
+from ...errors import ConfigError, WeightsError, printable
+from ...registry import model_spec
+from ...weights.safetensors import INDEX, read_index, read_safetensors
 
 ENCODER = "fastvithd"
 MODEL_TYPES = ("llava_qwen2", "fastvlm", "fast_vlm")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..cpu import blas as backend
-from ..errors import ConfigError, ImageError
-from ..image.preprocess import each
+from ...cpu import blas as backend
+from ...errors import ConfigError, ImageError
+from ...image.preprocess import each
 from .answer import Answer
 from .clock import Clock
 from .prompt import conversation
 from .vision import Vision, VisionTower
 
 if TYPE_CHECKING:
-    from ..image.open import ImageLike
+    from ...image.open import ImageLike
 
     Images = ImageLike | Iterable[ImageLike]
 

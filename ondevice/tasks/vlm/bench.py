@@ -15,7 +15,7 @@ from .reduce import METHODS, relative_error
 from .vision import Recent, Vision, VisionTower
 
 if TYPE_CHECKING:
-    from ..image.open import ImageLike
+    from ...image.open import ImageLike
 
 PROMPT = "Describe the image."
 STEPS = ("preprocess", "encode", "project", "prefill", "time_to_first_token")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from ..errors import ConfigError, ImageError
-from ..weights.output import replacing
+from ...errors import ConfigError, ImageError
+from ...weights.output import replacing
 from .clock import Clock
 from .vision import Vision, VisionTower
 
 if TYPE_CHECKING:
-    from ..image.preprocess import OnError
+    from ...image.preprocess import OnError
 
 KEY = "ondevice.tokens"  # where the JSON is
 HEADER = 4096  # bytes that are left for it: how many pictures there are shows at the end
