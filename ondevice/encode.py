@@ -27,13 +27,13 @@ from mlx.utils import tree_flatten
 from .config import Preprocess
 from .cpu import blas as backend
 from .cpu.threads import run_each
-from .embeddings import Table, check_out, write
 from .errors import ImageError, OnDeviceError
 from .image.open import ImageFile, name_of
 from .image.preprocess import normalize as normalize_levels, resize_and_crop
 from .job import Job, Room
 from .journal import ROW, SKIPPED, Record, make_record, reason_of
 from .nn.fuse import fuse
+from .tasks.embeddings.store import Table, check_out, write
 from .tasks.ranks import Ranks
 from .weights.output import replacing
 

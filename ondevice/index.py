@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .embeddings import KEY, check_pyarrow
 from .errors import ConfigError, OnDeviceError, WeightsError
+from .tasks.embeddings.store import KEY, check_pyarrow
 from .weights.safetensors import read_safetensors
 
 CHUNK = 16 * 2**20  # bytes of rows that are looked at together

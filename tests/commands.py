@@ -16,8 +16,8 @@ from converters.compress.recipe import load_recipe
 from converters.settings import Settings
 from ondevice.cli import COMMANDS, cli
 from ondevice.cli.export import _bytes
-from ondevice.embeddings import check_out
 from ondevice.registry import model_spec
+from ondevice.tasks.embeddings.store import check_out
 from ondevice.tasks.vlm.load import is_vlm
 
 ROOT = Path(__file__).parent.parent

@@ -173,7 +173,7 @@ def test_an_existing_file_is_replaced_on_request(model, photos, tmp_path):
 
 
 def test_parquet_without_pyarrow_says_what_to_install(model, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("ondevice.embeddings.find_spec", lambda name: None)
+    monkeypatch.setattr("ondevice.tasks.embeddings.store.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'ondevice\[parquet\]'"):
         encode(model, photos, tmp_path / "e.parquet")
 

@@ -9,11 +9,11 @@ from PIL import Image
 
 import ondevice
 from ondevice import index as index_module
-from ondevice.embeddings import Table, write
 from ondevice.encode import encode
 from ondevice.errors import ConfigError
 from ondevice.index import open_index
 from ondevice.search import search
+from ondevice.tasks.embeddings.store import Table, write
 
 SUFFIXES = (".safetensors", ".npz", ".parquet")
 INFO = {"model": "shvit_nano.cifar10", "weights": "?", "normalized": False, "dim": 8}

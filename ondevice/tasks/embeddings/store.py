@@ -21,8 +21,8 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from .errors import ConfigError, OutputError
-from .weights.output import check_free
+from ...errors import ConfigError, OutputError
+from ...weights.output import check_free
 
 KEY = "ondevice.embeddings"  # where the JSON is
 GROUP = 8 * 2**20  # bytes of a Parquet row group
