@@ -14,11 +14,11 @@ import mlx.nn as nn
 import numpy as np
 
 from .cpu import blas as backend
-from .encode import embedder, weights_digest
 from .errors import ConfigError
 from .image.preprocess import preprocess
 from .index import Index
 from .nn.fuse import fuse
+from .tasks.embeddings.encode import embedder, weights_digest
 
 if TYPE_CHECKING:
     from .image.open import ImageLike

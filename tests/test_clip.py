@@ -13,12 +13,12 @@ from PIL import Image
 
 import ondevice
 from ondevice import create_model, load_clip, model_spec, registry
-from ondevice.encode import encode
 from ondevice.errors import ConfigError, HubError, WeightsError
 from ondevice.models.clip_text import example_tokens
 from ondevice.nn import fuse
 from ondevice.tasks.clip import CLIP
 from ondevice.tasks.clip.model import check_labels
+from ondevice.tasks.embeddings.encode import encode
 
 from . import clips, torchfiles
 

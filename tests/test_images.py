@@ -12,9 +12,9 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from ondevice import create_model
 from ondevice.cli import cli
-from ondevice.encode import encode
 from ondevice.errors import ConfigError, ImageError
 from ondevice.image.open import ImageFile, as_rgb, open_image
+from ondevice.tasks.embeddings.encode import encode
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

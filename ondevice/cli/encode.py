@@ -66,8 +66,8 @@ def encode_command(
     """
     import mlx.core as mx
 
-    from ..encode import encode
     from ..image.files import expand
+    from ..tasks.embeddings.encode import encode
     from ..weights.folder import create_model
 
     skipped = Skipped()

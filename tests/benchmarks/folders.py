@@ -28,8 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import ondevice
-from ondevice.encode import embedder, encode
 from ondevice.image.files import expand
+from ondevice.tasks.embeddings.encode import embedder, encode
 
 MODELS = {"cifar10": "shvit_nano.cifar10", "flower_photos": "shvit_nano.flowers"}
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}

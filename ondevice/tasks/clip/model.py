@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 
 from ...cpu import blas as backend
-from ...encode import weights_digest
 from ...errors import ConfigError, ImageError, OnDeviceError, printable
 from ...image.preprocess import batches
 from ...nn.fuse import fuse
 from ...nn.layers import unit
 from ...weights.safetensors import read_safetensors, write_safetensors
 from ..classify import Prediction, top_predictions
+from ..embeddings.encode import weights_digest
 
 if TYPE_CHECKING:
     from ...config import ModelInfo

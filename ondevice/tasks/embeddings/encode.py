@@ -24,21 +24,21 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
-from .config import Preprocess
-from .cpu import blas as backend
-from .cpu.threads import run_each
-from .errors import ImageError, OnDeviceError
-from .image.open import ImageFile, name_of
-from .image.preprocess import normalize as normalize_levels, resize_and_crop
-from .job import Job, Room
-from .journal import ROW, SKIPPED, Record, make_record, reason_of
-from .nn.fuse import fuse
-from .tasks.embeddings.store import Table, check_out, write
-from .tasks.ranks import Ranks
-from .weights.output import replacing
+from ...config import Preprocess
+from ...cpu import blas as backend
+from ...cpu.threads import run_each
+from ...errors import ImageError, OnDeviceError
+from ...image.open import ImageFile, name_of
+from ...image.preprocess import normalize as normalize_levels, resize_and_crop
+from ...job import Job, Room
+from ...journal import ROW, SKIPPED, Record, make_record, reason_of
+from ...nn.fuse import fuse
+from ...weights.output import replacing
+from ..ranks import Ranks
+from .store import Table, check_out, write
 
 if TYPE_CHECKING:
-    from .image.preprocess import Levels, OnError
+    from ...image.preprocess import Levels, OnError
 
     Decoded: TypeAlias = Levels | str  # or why there is no picture
     Embed: TypeAlias = Callable[[mx.array], mx.array]
