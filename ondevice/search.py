@@ -16,9 +16,9 @@ import numpy as np
 from .cpu import blas as backend
 from .errors import ConfigError
 from .image.preprocess import preprocess
-from .index import Index
 from .nn.fuse import fuse
 from .tasks.embeddings.encode import embedder, weights_digest
+from .tasks.embeddings.index import Index
 
 if TYPE_CHECKING:
     from .image.open import ImageLike

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import ondevice
-from ondevice.index import open_index
 from ondevice.tasks.embeddings.encode import encode
+from ondevice.tasks.embeddings.index import open_index
 from ondevice.tasks.ranks import Ranks
 
 COUNT = 20

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
     from ..image.open import ImageLike
-    from ..index import Index
+    from ..tasks.embeddings.index import Index
 
 
 @click.command("search")
@@ -42,8 +42,8 @@ def search_command(
     as_json: bool,
 ) -> None:
     """Print the pictures of an index that are most like QUERY_IMAGE or --text, by cosine."""
-    from ..index import open_index
     from ..search import search
+    from ..tasks.embeddings.index import open_index
 
     if (image is None) == (text is None):
         raise click.UsageError("Give a picture or --text.")

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .errors import ConfigError, OnDeviceError, WeightsError
-from .tasks.embeddings.store import KEY, check_pyarrow
-from .weights.safetensors import read_safetensors
+from ...errors import ConfigError, OnDeviceError, WeightsError
+from ...weights.safetensors import read_safetensors
+from .store import KEY, check_pyarrow
 
 CHUNK = 16 * 2**20  # bytes of rows that are looked at together
 
