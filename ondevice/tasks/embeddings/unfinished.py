@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import OutputError
-from .journal import Journal, Record, record_type, whole_records
+from ...errors import OutputError
+from ...journal import Journal, Record, record_type, whole_records
 
 
 @dataclass(frozen=True, kw_only=True)
