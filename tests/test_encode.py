@@ -15,9 +15,15 @@ import ondevice
 from ondevice.cli.encode import _Progress
 from ondevice.errors import ConfigError, ImageError, OutputError
 from ondevice.image.files import expand
-from ondevice.journal import Journal, make_record, reason_of, record_type, whole_records
 from ondevice.tasks.embeddings.encode import encode, unit
 from ondevice.tasks.embeddings.index import open_index
+from ondevice.tasks.embeddings.journal import (
+    Journal,
+    make_record,
+    reason_of,
+    record_type,
+    whole_records,
+)
 from ondevice.tasks.embeddings.unfinished import Room
 
 SUFFIXES = (".safetensors", ".npz", ".parquet")

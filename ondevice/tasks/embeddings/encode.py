@@ -30,10 +30,10 @@ from ...cpu.threads import run_each
 from ...errors import ImageError, OnDeviceError
 from ...image.open import ImageFile, name_of
 from ...image.preprocess import normalize as normalize_levels, resize_and_crop
-from ...journal import ROW, SKIPPED, Record, make_record, reason_of
 from ...nn.fuse import fuse
 from ...weights.output import replacing
 from ..ranks import Ranks
+from .journal import ROW, SKIPPED, Record, make_record, reason_of
 from .store import Table, check_out, write
 from .unfinished import Job, Room
 

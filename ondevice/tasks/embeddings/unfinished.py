@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import OutputError
-from ...journal import Journal, Record, record_type, whole_records
+from .journal import Journal, Record, record_type, whole_records
 
 
 @dataclass(frozen=True, kw_only=True)

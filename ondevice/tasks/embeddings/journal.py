@@ -18,7 +18,7 @@ from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from .errors import OutputError
+from ...errors import OutputError
 
 Record: TypeAlias = np.ndarray[Any, np.dtype[np.void]]
 
