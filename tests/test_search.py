@@ -9,10 +9,10 @@ from PIL import Image
 
 import ondevice
 from ondevice.errors import ConfigError
-from ondevice.search import search
 from ondevice.tasks.embeddings import index as index_module
 from ondevice.tasks.embeddings.encode import encode
 from ondevice.tasks.embeddings.index import open_index
+from ondevice.tasks.embeddings.search import search
 from ondevice.tasks.embeddings.store import Table, write
 
 SUFFIXES = (".safetensors", ".npz", ".parquet")

@@ -42,8 +42,8 @@ def search_command(
     as_json: bool,
 ) -> None:
     """Print the pictures of an index that are most like QUERY_IMAGE or --text, by cosine."""
-    from ..search import search
     from ..tasks.embeddings.index import open_index
+    from ..tasks.embeddings.search import search
 
     if (image is None) == (text is None):
         raise click.UsageError("Give a picture or --text.")
@@ -61,8 +61,8 @@ def search_command(
 
 
 def _query(index: Index, model: str, image: ImageLike, text: str | None) -> mx.array:
-    from ..search import encode_query, encode_text
     from ..tasks.clip import load_clip
+    from ..tasks.embeddings.search import encode_query, encode_text
     from ..weights.folder import create_model
 
     if text is not None:

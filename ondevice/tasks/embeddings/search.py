@@ -13,16 +13,16 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from .cpu import blas as backend
-from .errors import ConfigError
-from .image.preprocess import preprocess
-from .nn.fuse import fuse
-from .tasks.embeddings.encode import embedder, weights_digest
-from .tasks.embeddings.index import Index
+from ...cpu import blas as backend
+from ...errors import ConfigError
+from ...image.preprocess import preprocess
+from ...nn.fuse import fuse
+from .encode import embedder, weights_digest
+from .index import Index
 
 if TYPE_CHECKING:
-    from .image.open import ImageLike
-    from .tasks.clip import CLIP
+    from ...image.open import ImageLike
+    from ..clip import CLIP
 
 
 @dataclass(frozen=True)
