@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import mlx.core as mx
 import numpy as np
 
-from .graph import Array, Graph, Node, Value
+from .graph.graph import Array, Graph, Node, Value
 from .ops import OPS
 
 

@@ -27,7 +27,7 @@ from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
 from .float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .garbage import old_objects_at_rest
-from .graph import Graph, computed
+from .graph.graph import Graph, computed
 from .interface import Interface, array_interface, image_interface, text_interface
 from .passes import channels_first, run_passes
 from .passes.precision import set_precision

@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from .evaluate import can_evaluate, peaks
-from .graph import Array, Graph, Node, Value
+from .graph.graph import Array, Graph, Node, Value
 from .interface import Interface
 from .ops import op, scale_of
 from .passes import run_passes

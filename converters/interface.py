@@ -19,7 +19,7 @@ from ondevice.nn.layers import ImageModel
 from ondevice.tasks.classify import class_names, probabilities
 from ondevice.weights.labels import check_labels
 
-from .graph import Array
+from .graph.graph import Array
 from .passes.layout import NCHW, Order
 
 Fn = Callable[..., Any]

@@ -15,7 +15,7 @@ import numpy as np
 from ondevice.models.clip_text import TextTower
 from ondevice.nn.layers import ImageModel
 
-from .graph import Array, Graph
+from .graph.graph import Array, Graph
 from .interface import OUTPUTS, Interface, array_interface, image_interface, text_interface
 
 if TYPE_CHECKING:

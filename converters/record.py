@@ -10,7 +10,7 @@ import numpy as np
 
 from ondevice.cpu import kernels
 
-from .graph import Array, Graph, Node, Value, computed
+from .graph.graph import Array, Graph, Node, Value, computed
 from .ops import ARG_REDUCTIONS, LOGARITHMS, REDUCTIONS, SCANS
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .compress.apply import weights
 from .compress.rounding import Weight
-from .graph import Array
+from .graph.graph import Array
 from .ladder import layout_of
 
 if TYPE_CHECKING:

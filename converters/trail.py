@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .figures import EXACT, compare
-from .graph import Array
+from .graph.graph import Array
 
 if TYPE_CHECKING:
     from .coreml.loaded import Package

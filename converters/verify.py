@@ -23,7 +23,7 @@ from ondevice.nn.layers import ImageModel
 
 from .faults import is_compressed, notes, problems, spoken_problems
 from .figures import MEASURES, Meter
-from .graph import Array
+from .graph.graph import Array
 from .interface import OUTPUTS, Interface, array_interface, image_interface
 from .ladder import declared, example_inputs, fresh_packages, layer_values, output_kinds
 from .passes.layout import NCHW

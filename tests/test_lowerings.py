@@ -11,7 +11,7 @@ import pytest
 
 from converters.coreml.registry import _LOWERINGS
 from converters.evaluate import can_evaluate, evaluate
-from converters.graph import Graph, Node, Value
+from converters.graph.graph import Graph, Node, Value
 from converters.ops import OPS, PHYSICAL
 from converters.passes import channels_first, run_passes
 from converters.trace import trace

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from converters.evaluate import evaluate
-from converters.graph import Graph, Node, Value
+from converters.graph.graph import Graph, Node, Value
 from converters.passes import PASSES, run_passes
 from converters.passes.broadcasts import drop_broadcasts
 from converters.passes.dead_code import remove_dead_code

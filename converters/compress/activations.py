@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..graph import Array, Graph, Node, Value
+from ..graph.graph import Array, Graph, Node, Value
 from .balance import groups_of
 from .rounding import Statistics
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Array, Graph, Node
+from ..graph.graph import Array, Graph, Node
 from .forms import Form, bits_per_weight, snr_db
 from .methods import compress
 from .recipe import CompressionRecipe

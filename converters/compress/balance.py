@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..graph import Array, Graph, Node
+from ..graph.graph import Array, Graph, Node
 from ..ops import op, scale_of
 from .rounding import Statistics
 

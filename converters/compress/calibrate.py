@@ -14,7 +14,7 @@ from ondevice.errors import ConfigError, ImageError
 from ondevice.nn.layers import ImageModel
 
 from ..evaluate import evaluate
-from ..graph import Array, Graph, Node
+from ..graph.graph import Array, Graph, Node
 from ..interface import Interface
 from ..passes import run_passes
 from ..trace import trace

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..graph import Array, Shape
+from ..graph.graph import Array, Shape
 
 
 @dataclass(frozen=True)

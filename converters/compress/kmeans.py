@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..graph import Array
+from ..graph.graph import Array
 
 _GRID = 128
 _STEPS = 100

@@ -15,7 +15,7 @@ import numpy as np
 
 from ondevice.errors import ConfigError
 
-from ..graph import Array
+from ..graph.graph import Array
 from .forms import Affine, Form, Palette, Sparse
 from .rounding import Weight, output_error, palette, pruned, scaled
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from ondevice.errors import ConfigError
 
-from ..graph import Array, Graph
+from ..graph.graph import Array, Graph
 from .apply import LEAST, remembered, weights
 from .calibrate import Calibration
 from .forms import Form

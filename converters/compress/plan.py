@@ -14,7 +14,7 @@ import numpy as np
 from ondevice.errors import ConfigError
 
 from ..figures import decisions
-from ..graph import Array, Graph
+from ..graph.graph import Array, Graph
 from ..interface import Interface
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph

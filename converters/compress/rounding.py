@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Array, Shape
+from ..graph.graph import Array, Shape
 from .forms import Affine, Palette, spread
 from .kmeans import kmeans, nearest
 

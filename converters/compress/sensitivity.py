@@ -17,7 +17,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..evaluate import evaluate
-from ..graph import Array, Graph, Node, Value
+from ..graph.graph import Array, Graph, Node, Value
 from .calibrate import Calibration, layers
 from .rounding import Statistics
 

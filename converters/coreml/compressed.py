@@ -9,7 +9,7 @@ from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Var, types
 
 from ..compress.forms import Affine, Form, Palette, Sparse
-from ..graph import Array
+from ..graph.graph import Array
 
 _BLOCKWISE = "iOS18"  # the first target with four bits, blocks, groups and joint forms
 

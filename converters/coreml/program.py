@@ -13,7 +13,7 @@ from coremltools.converters.mil.mil import Function, Program, Var, types
 from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
-from ..graph import COMPUTED, Graph, Node
+from ..graph.graph import COMPUTED, Graph, Node
 from . import lowerings as lowerings
 from .compressed import emit
 from .names import mil_name

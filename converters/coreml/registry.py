@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..graph import Graph
+from ..graph.graph import Graph
 from ..passes.layout import REPLACED
 
 Lowering = Callable[..., Any]

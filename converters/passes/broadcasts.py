@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..graph import Graph, Node
+from ..graph.graph import Graph, Node
 from ..ops import ELEMENTWISE
 
 

@@ -16,7 +16,7 @@ from functools import cache
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..graph import Array, Graph, Node, Shape, Value
+from ..graph.graph import Array, Graph, Node, Shape, Value
 from ..ops import op
 from ..record import trace_function
 from .broadcasts import drop_broadcasts

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..graph import Array, Graph, Node, Shape, Value, free_name
+from ..graph.graph import Array, Graph, Node, Shape, Value, free_name
 from ..ops import op
 from .orders import (
     MAX_RANK as MAX_RANK,

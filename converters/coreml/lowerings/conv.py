@@ -9,7 +9,7 @@ from coremltools.converters.mil.mil import Var
 
 from ondevice.errors import UnsupportedOpError
 
-from ...graph import Node
+from ...graph.graph import Node
 from ..registry import lower
 
 Ints = tuple[int, ...]

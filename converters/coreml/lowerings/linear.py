@@ -7,7 +7,7 @@ from typing import Any
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Var
 
-from ...graph import Node
+from ...graph.graph import Node
 from ..registry import lower
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Var
 
-from ...graph import Node
+from ...graph.graph import Node
 from ..registry import lower
 from .elementwise import scalar
 

@@ -8,7 +8,7 @@ import numpy as np
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Var, types
 
-from ...graph import Node
+from ...graph.graph import Node
 from ..registry import lower
 
 
