@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from converters.record import trace_function
+from converters.graph.record import trace_function
 
 X = mx.zeros((1, 4, 4, 8))
 W = mx.zeros((8, 3, 3, 8))

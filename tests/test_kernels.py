@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from converters.record import trace_function
+from converters.graph.record import trace_function
 from converters.trace import trace
 from ondevice import create_model
 from ondevice.cpu import kernels, threads as cores
