@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ondevice.weights.import_weights import import_weights as import_weights
 
 from .export import export as export
-from .trace import trace as trace
+from .graph.trace import trace as trace
 from .verify import Report as Report, verify as verify
 
 if TYPE_CHECKING:

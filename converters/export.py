@@ -28,11 +28,11 @@ from .compress.recipe import CompressionRecipe
 from .float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .garbage import old_objects_at_rest
 from .graph.graph import Graph, computed
+from .graph.trace import trace
 from .interface import Interface, array_interface, image_interface, text_interface
 from .passes import channels_first, run_passes
 from .passes.precision import set_precision
 from .settings import Settings
-from .trace import trace
 
 
 def export(

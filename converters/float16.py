@@ -18,10 +18,10 @@ import numpy as np
 
 from .evaluate import can_evaluate, peaks
 from .graph.graph import Array, Graph, Node, Value
+from .graph.trace import trace
 from .interface import Interface
 from .ops import op, scale_of
 from .passes import run_passes
-from .trace import trace
 
 LARGEST = 65504.0
 MARGIN = 16.0  # other images may reach further than those measured

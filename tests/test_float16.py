@@ -18,9 +18,9 @@ from converters.compress.plan import in_mlx
 from converters.evaluate import evaluate, peaks
 from converters.export import lay_out, to_graph
 from converters.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
+from converters.graph.trace import trace
 from converters.interface import array_interface
 from converters.passes import run_passes
-from converters.trace import trace
 
 from .lowered import as_module
 

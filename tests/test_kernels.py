@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from converters.graph.record import trace_function
-from converters.trace import trace
+from converters.graph.trace import trace
 from ondevice import create_model
 from ondevice.cpu import kernels, threads as cores
 from ondevice.nn import fuse

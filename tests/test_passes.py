@@ -12,10 +12,10 @@ import pytest
 
 from converters.evaluate import evaluate
 from converters.graph.graph import Graph, Node, Value
+from converters.graph.trace import trace
 from converters.passes import PASSES, run_passes
 from converters.passes.broadcasts import drop_broadcasts
 from converters.passes.dead_code import remove_dead_code
-from converters.trace import trace
 from ondevice import create_model
 from ondevice.errors import ConfigError
 from ondevice.nn import fuse

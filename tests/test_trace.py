@@ -7,7 +7,7 @@ import mlx.nn as nn
 import pytest
 
 from converters import export
-from converters.trace import trace
+from converters.graph.trace import trace
 from ondevice.errors import ConfigError
 
 X = mx.random.normal((2, 8), key=mx.random.key(0))

@@ -367,7 +367,7 @@ def count(name: str) -> int:
     """The primitives of a fused forward pass that compute: a GPU's kernels, views aside."""
     import mlx.core as mx
 
-    from converters.trace import trace
+    from converters.graph.trace import trace
 
     model = ondevice.fuse(ondevice.create_model(name))
     size = NETWORKS[name].size

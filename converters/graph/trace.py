@@ -13,10 +13,10 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ondevice.errors import ConfigError
 
-from .graph.graph import Graph
-from .graph.record import trace_function
-from .passes.dead_code import remove_dead_code
-from .passes.duplicates import merge_duplicates
+from ..passes.dead_code import remove_dead_code
+from ..passes.duplicates import merge_duplicates
+from .graph import Graph
+from .record import trace_function
 
 
 def trace(model: nn.Module, *inputs: mx.array, fn: Callable[..., Any] | None = None) -> Graph:
