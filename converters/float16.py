@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import mlx.core as mx
 import numpy as np
 
-from .evaluate import can_evaluate, peaks
+from .graph.evaluate import can_evaluate, peaks
 from .graph.graph import Array, Graph, Node, Value
 from .graph.trace import trace
 from .interface import Interface

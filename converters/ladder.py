@@ -68,8 +68,8 @@ def layer_values(
 ) -> dict[str, Array]:
     """What MLX computes of the outputs and of each layer that has a weight, by the names that
     packages give them."""
-    from .evaluate import evaluate
     from .export import to_graph
+    from .graph.evaluate import evaluate
 
     interface = _interface(model, package)
     graph = to_graph(interface)

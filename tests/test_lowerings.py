@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from converters.coreml.registry import _LOWERINGS
-from converters.evaluate import can_evaluate, evaluate
+from converters.graph.evaluate import can_evaluate, evaluate
 from converters.graph.graph import Graph, Node, Value
 from converters.graph.trace import trace
 from converters.ops import OPS, PHYSICAL

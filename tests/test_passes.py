@@ -10,7 +10,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from converters.evaluate import evaluate
+from converters.graph.evaluate import evaluate
 from converters.graph.graph import Graph, Node, Value
 from converters.graph.trace import trace
 from converters.passes import PASSES, run_passes

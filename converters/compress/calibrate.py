@@ -13,7 +13,7 @@ import numpy as np
 from ondevice.errors import ConfigError, ImageError
 from ondevice.nn.layers import ImageModel
 
-from ..evaluate import evaluate
+from ..graph.evaluate import evaluate
 from ..graph.graph import Array, Graph, Node
 from ..graph.trace import trace
 from ..interface import Interface

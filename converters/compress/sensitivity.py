@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..evaluate import evaluate
+from ..graph.evaluate import evaluate
 from ..graph.graph import Array, Graph, Node, Value
 from .calibrate import Calibration, layers
 from .rounding import Statistics

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ..evaluate import can_evaluate, fold
+from ..graph.evaluate import can_evaluate, fold
 from ..graph.graph import Array, Graph, Node
 
 # A repeated constant costs bytes in the package; anything larger is kept as an operation.

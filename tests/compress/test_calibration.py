@@ -14,7 +14,7 @@ from converters.compress.apply import Compression, compress_graph
 from converters.compress.calibrate import calibrate, layers, measure
 from converters.compress.plan import in_mlx
 from converters.compress.recipe import CompressionRecipe, Rule
-from converters.evaluate import evaluate
+from converters.graph.evaluate import evaluate
 from ondevice import create_model
 from ondevice.errors import ConfigError, ImageError
 
