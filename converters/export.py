@@ -25,8 +25,8 @@ from ondevice.weights.output import replacing
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
-from .float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .garbage import old_objects_at_rest
+from .graph.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .graph.graph import Graph, computed
 from .graph.trace import trace
 from .interface import Interface, array_interface, image_interface, text_interface
