@@ -28,10 +28,10 @@ from .compress.recipe import CompressionRecipe
 from .garbage import old_objects_at_rest
 from .graph.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .graph.graph import Graph, computed
+from .graph.passes import channels_first, run_passes
+from .graph.passes.precision import set_precision
 from .graph.trace import trace
 from .interface import Interface, array_interface, image_interface, text_interface
-from .passes import channels_first, run_passes
-from .passes.precision import set_precision
 from .settings import Settings
 
 

@@ -20,7 +20,7 @@ from ondevice.tasks.classify import class_names, probabilities
 from ondevice.weights.labels import check_labels
 
 from .graph.graph import Array
-from .passes.layout import NCHW, Order
+from .graph.passes.layout import NCHW, Order
 
 Fn = Callable[..., Any]
 Step = Callable[[mx.array], mx.array]

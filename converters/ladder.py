@@ -50,7 +50,7 @@ def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Pac
 def layout_of(model: nn.Module, package: Package) -> Graph:
     """The channels-first graph that ``export`` would compress for ``package``."""
     from .export import lay_out, named, rename_inputs, to_graph
-    from .passes import run_passes
+    from .graph.passes import run_passes
     from .settings import Settings
 
     said = package.metadata

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ondevice.errors import ConfigError
 
-from .passes.switches import ATTENTION, GELU, Switch
+from .graph.passes.switches import ATTENTION, GELU, Switch
 from .targets import TARGETS
 
 PRECISIONS = ("float16", "float32")

@@ -24,9 +24,9 @@ from ondevice.nn.layers import ImageModel
 from .faults import is_compressed, notes, problems, spoken_problems
 from .figures import MEASURES, Meter
 from .graph.graph import Array
+from .graph.passes.layout import NCHW
 from .interface import OUTPUTS, Interface, array_interface, image_interface
 from .ladder import declared, example_inputs, fresh_packages, layer_values, output_kinds
-from .passes.layout import NCHW
 from .report import AS_SAVED, Report as Report, Step
 from .trail import Deviation, deviations
 

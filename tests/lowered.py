@@ -14,8 +14,8 @@ from converters.coreml.program import to_program
 from converters.coreml.reference.plan import compile_function
 from converters.export import named, rename_inputs, to_graph
 from converters.graph.graph import Graph
+from converters.graph.passes import channels_first
 from converters.interface import array_interface
-from converters.passes import channels_first
 
 
 class Function(nn.Module):

@@ -18,9 +18,9 @@ from converters.compress.plan import in_mlx
 from converters.export import lay_out, to_graph
 from converters.graph.evaluate import evaluate, peaks
 from converters.graph.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
+from converters.graph.passes import run_passes
 from converters.graph.trace import trace
 from converters.interface import array_interface
-from converters.passes import run_passes
 
 from .lowered import as_module
 

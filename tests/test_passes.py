@@ -12,10 +12,10 @@ import pytest
 
 from converters.graph.evaluate import evaluate
 from converters.graph.graph import Graph, Node, Value
+from converters.graph.passes import PASSES, run_passes
+from converters.graph.passes.broadcasts import drop_broadcasts
+from converters.graph.passes.dead_code import remove_dead_code
 from converters.graph.trace import trace
-from converters.passes import PASSES, run_passes
-from converters.passes.broadcasts import drop_broadcasts
-from converters.passes.dead_code import remove_dead_code
 from ondevice import create_model
 from ondevice.errors import ConfigError
 from ondevice.nn import fuse

@@ -6,8 +6,8 @@ import click
 import mlx.core as mx
 import pytest
 
+from converters.graph.passes import channels_first, run_passes
 from converters.graph.trace import trace
-from converters.passes import channels_first, run_passes
 from ondevice import create_model
 from ondevice.errors import OnDeviceError
 from ondevice.nn import fuse

@@ -15,9 +15,9 @@ from ondevice.nn.layers import ImageModel
 
 from ..graph.evaluate import evaluate
 from ..graph.graph import Array, Graph, Node
+from ..graph.passes import run_passes
 from ..graph.trace import trace
 from ..interface import Interface
-from ..passes import run_passes
 from .rounding import Statistics
 
 LEAST = 8  # images; fewer say more of themselves than of a layer

@@ -218,7 +218,7 @@ class _Job:
     def _overhead(self, result: Compression) -> float:
         from ..coreml.package import save, to_package
         from ..coreml.program import to_program
-        from ..passes.precision import set_precision
+        from ..graph.passes.precision import set_precision
 
         graph = set_precision(
             result.graph, self.precision, keep=self.float32, border=self.interface.border

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..graph.graph import Graph
-from ..passes.layout import REPLACED
+from ..graph.passes.layout import REPLACED
 
 Lowering = Callable[..., Any]
 _LOWERINGS: dict[str, Lowering] = {}

@@ -18,9 +18,9 @@ import numpy as np
 
 from ..interface import Interface
 from ..ops import op, scale_of
-from ..passes import run_passes
 from .evaluate import can_evaluate, peaks
 from .graph import Array, Graph, Node, Value
+from .passes import run_passes
 from .trace import trace
 
 LARGEST = 65504.0

@@ -13,9 +13,9 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ondevice.errors import ConfigError
 
-from ..passes.dead_code import remove_dead_code
-from ..passes.duplicates import merge_duplicates
 from .graph import Graph
+from .passes.dead_code import remove_dead_code
+from .passes.duplicates import merge_duplicates
 from .record import trace_function
 
 

@@ -18,8 +18,8 @@ from converters.coreml.package import save, to_package
 from converters.coreml.program import to_program
 from converters.coreml.reader import quiet
 from converters.export import lay_out, rename_inputs, to_graph
+from converters.graph.passes.precision import set_precision
 from converters.interface import image_interface
-from converters.passes.precision import set_precision
 from ondevice import create_model
 from ondevice.errors import ConfigError
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..graph.graph import Array, Graph, Node, Value, free_name
+from ..graph import Array, Graph, Node, Value, free_name
 
 _WEIGHTED = frozenset({"Convolution", "Linear"})
 _MOVES = frozenset({"Reshape", "Transpose"})

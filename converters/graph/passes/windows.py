@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from ..graph.graph import Graph, Node
+from ..graph import Graph, Node
 
 
 def raise_pools(graph: Graph) -> Graph:

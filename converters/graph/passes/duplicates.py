@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..graph.graph import Graph, Node
+from ..graph import Graph, Node
 
 
 def merge_duplicates(graph: Graph) -> Graph:

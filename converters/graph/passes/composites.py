@@ -16,9 +16,9 @@ from functools import cache
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..graph.graph import Array, Graph, Node, Shape, Value
-from ..graph.record import trace_function
-from ..ops import op
+from ...ops import op
+from ..graph import Array, Graph, Node, Shape, Value
+from ..record import trace_function
 from .broadcasts import drop_broadcasts
 from .canonical import canonicalize
 from .dead_code import remove_dead_code

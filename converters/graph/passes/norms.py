@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from itertools import pairwise
 
-from ..graph.graph import Graph, Node, Shape, Value
+from ..graph import Graph, Node, Shape, Value
 
 
 def raise_means(graph: Graph) -> Graph:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..graph.graph import Array, Graph, Node
+from ..graph import Array, Graph, Node
 
 
 def raise_linear(graph: Graph) -> Graph:

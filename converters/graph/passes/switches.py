@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..graph.graph import Graph, Node, Value
+from ..graph import Graph, Node, Value
 from .affine import fold_affine
 from .dead_code import remove_dead_code
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from ..graph.evaluate import can_evaluate, fold
-from ..graph.graph import Array, Graph, Node
+from ..evaluate import can_evaluate, fold
+from ..graph import Array, Graph, Node
 
 # A repeated constant costs bytes in the package; anything larger is kept as an operation.
 _MAX_BROADCAST = 2**16

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from ..graph.graph import Graph, Node, Value
+from ..graph import Graph, Node, Value
 
 
 def set_precision(

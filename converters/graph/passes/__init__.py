@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ..graph.graph import Graph
+from ..graph import Graph
 from .affine import fold_affine
 from .broadcasts import drop_broadcasts
 from .canonical import canonicalize, merge_moves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..graph.graph import Graph, Node
+from ..graph import Graph, Node
 
 _RESHAPES = frozenset({"Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze"})
 _LOGICAL = {"and": "LogicalAnd", "or": "LogicalOr", "xor": "LogicalXor"}

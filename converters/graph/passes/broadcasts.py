@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..graph.graph import Graph, Node
-from ..ops import ELEMENTWISE
+from ...ops import ELEMENTWISE
+from ..graph import Graph, Node
 
 
 def drop_broadcasts(graph: Graph) -> Graph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..graph.graph import Shape
+from ..graph import Shape
 
 # order[i] is the logical axis that lies at physical axis i; None is an axis of length one
 # that only exists physically. Logical axes of length one may be missing.
