@@ -25,7 +25,7 @@ from ondevice.weights.output import replacing
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
-from .garbage import old_objects_at_rest
+from .coreml.gc_frozen import old_objects_at_rest
 from .graph.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
