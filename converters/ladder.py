@@ -49,9 +49,9 @@ def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Pac
 
 def layout_of(model: nn.Module, package: Package) -> Graph:
     """The channels-first graph that ``export`` would compress for ``package``."""
+    from .coreml.settings import Settings
     from .export import lay_out, named, rename_inputs, to_graph
     from .graph.passes import run_passes
-    from .settings import Settings
 
     said = package.metadata
     chosen = {n: said[f"ondevice.{n}"] for n in SETTINGS if f"ondevice.{n}" in said}

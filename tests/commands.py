@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from converters.compress.recipe import load_recipe
-from converters.settings import Settings
+from converters.coreml.settings import Settings
 from ondevice.cli import COMMANDS, cli
 from ondevice.cli.export import _bytes
 from ondevice.registry import model_spec

@@ -181,9 +181,9 @@ def test_several_sizes_need_ios18(tmp_path):
 
 
 def test_the_command_line_knows_every_choice():
+    from converters.coreml.settings import PRECISIONS as ALL_PRECISIONS
     from converters.graph.passes.switches import ATTENTION, GELU
     from converters.interface import INPUTS
-    from converters.settings import PRECISIONS as ALL_PRECISIONS
     from converters.targets import TARGETS as ALL_TARGETS
 
     assert tuple(ATTENTION) == CLI_ATTENTION
