@@ -182,9 +182,9 @@ def test_several_sizes_need_ios18(tmp_path):
 
 def test_the_command_line_knows_every_choice():
     from converters.coreml.settings import PRECISIONS as ALL_PRECISIONS
+    from converters.coreml.targets import TARGETS as ALL_TARGETS
     from converters.graph.passes.switches import ATTENTION, GELU
     from converters.interface import INPUTS
-    from converters.targets import TARGETS as ALL_TARGETS
 
     assert tuple(ATTENTION) == CLI_ATTENTION
     assert tuple(GELU) == CLI_GELU

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ondevice.errors import ConfigError
 
 from ..graph.passes.switches import ATTENTION, GELU, Switch
-from ..targets import TARGETS
+from .targets import TARGETS
 
 PRECISIONS = ("float16", "float32")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ondevice.errors import ConfigError
 
-from ..targets import TARGETS as TARGETS
+from .targets import TARGETS as TARGETS
 
 
 def opset(target: str) -> Any:
