@@ -3,7 +3,8 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from converters import export, load_package, verify
+from converters import export, load_package
+from converters.verify import verify
 
 
 class SmallNet(nn.Module):

@@ -70,7 +70,7 @@ def verify_command(
     only; else on at most --limit images, spread evenly. Exit status 1 if a gate is missed.
     """
     from converters.coreml.loaded import load_package
-    from converters.verify import check_gates, verify
+    from converters.verify.verify import check_gates, verify
 
     check_gates(dict(gates))
     if html:

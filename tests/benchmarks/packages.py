@@ -26,12 +26,13 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from converters import export, load_package, verify
+from converters import export, load_package
 from converters.coreml.inspect import Inspection, inspect
 from converters.coreml.reader import quiet
 from converters.figures import Meter
 from converters.interface import image_interface
-from converters.verify import compute
+from converters.verify import verify
+from converters.verify.verify import compute
 from ondevice import create_model
 from ondevice.config import Preprocess
 from ondevice.nn import fuse

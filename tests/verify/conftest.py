@@ -7,7 +7,8 @@ from importlib import import_module
 
 import pytest
 
-from converters import export, ladder, load_package, verify
+from converters import export, ladder, load_package
+from converters.verify import verify
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 

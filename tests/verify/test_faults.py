@@ -15,9 +15,10 @@ import pytest
 from coremltools.proto import Model_pb2
 from PIL import Image, ImageFilter
 
-from converters import export, load_package, verify
+from converters import export, load_package
 from converters.compress.recipe import CompressionRecipe, Rule
 from converters.stored_weights import likeness
+from converters.verify import verify
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError

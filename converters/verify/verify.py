@@ -21,19 +21,19 @@ from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import resize_and_crop
 from ondevice.nn.layers import ImageModel
 
-from .faults import is_compressed, notes, problems, spoken_problems
-from .figures import MEASURES, Meter
-from .graph.graph import Array
-from .graph.passes.layout import NCHW
-from .interface import OUTPUTS, Interface, array_interface, image_interface
-from .ladder import declared, example_inputs, fresh_packages, layer_values, output_kinds
-from .report import AS_SAVED, Report as Report, Step
-from .trail import Deviation, deviations
+from ..faults import is_compressed, notes, problems, spoken_problems
+from ..figures import MEASURES, Meter
+from ..graph.graph import Array
+from ..graph.passes.layout import NCHW
+from ..interface import OUTPUTS, Interface, array_interface, image_interface
+from ..ladder import declared, example_inputs, fresh_packages, layer_values, output_kinds
+from ..report import AS_SAVED, Report as Report, Step
+from ..trail import Deviation, deviations
 
 if TYPE_CHECKING:
     from ondevice.image.preprocess import OnError
 
-    from .coreml.loaded import Backend, Package
+    from ..coreml.loaded import Backend, Package
 
 # Least figures by the package's precision. A float32 package only reorders sums; half
 # precision rounds every stored value to 11 bits, which deep nets add up to some -60 dB.
@@ -78,7 +78,7 @@ def verify(
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
-    from .coreml.loaded import Package, load_package
+    from ..coreml.loaded import Package, load_package
 
     package = package if isinstance(package, Package) else load_package(package)
     gates = check_gates(gates or {})
@@ -119,7 +119,7 @@ def _devices(package: Package, backend: Backend) -> list[_Rung]:
     """The package on each compute unit, where Core ML is wanted. Raises PackageError."""
     if backend == "reference" or (backend == "auto" and sys.platform != "darwin"):
         return []
-    from .coreml.device import UNITS, on_unit, require_macos
+    from ..coreml.device import UNITS, on_unit, require_macos
 
     require_macos()
     precision = _precision(package)
@@ -131,7 +131,7 @@ def _devices(package: Package, backend: Backend) -> list[_Rung]:
 
 def _measured(package: Package, rung: _Rung) -> dict[str, Any]:
     """Latency and placement, on the worst image."""
-    from .coreml.device import measure
+    from ..coreml.device import measure
 
     meter = next(iter(rung.meters.values()))
     return measure(package, rung.named(meter.worst[2])).to_dict()
