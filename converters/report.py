@@ -8,8 +8,8 @@ from typing import Any
 
 from ondevice.errors import GateError
 
-from .figures import Comparison
 from .trail import Deviation, first_jump
+from .verify.metrics import Comparison
 
 AS_SAVED = "as saved"
 

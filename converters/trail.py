@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .figures import EXACT, compare
 from .graph.graph import Array
+from .verify.metrics import EXACT, compare
 
 if TYPE_CHECKING:
     from .coreml.loaded import Package

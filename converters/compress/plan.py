@@ -13,9 +13,9 @@ import numpy as np
 
 from ondevice.errors import ConfigError
 
-from ..figures import decisions
 from ..graph.graph import Array, Graph
 from ..interface import Interface
+from ..verify.metrics import decisions
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph
 from .balance import balance

@@ -22,13 +22,13 @@ from ondevice.image.preprocess import resize_and_crop
 from ondevice.nn.layers import ImageModel
 
 from ..faults import is_compressed, notes, problems, spoken_problems
-from ..figures import MEASURES, Meter
 from ..graph.graph import Array
 from ..graph.passes.layout import NCHW
 from ..interface import OUTPUTS, Interface, array_interface, image_interface
 from ..ladder import declared, example_inputs, fresh_packages, layer_values, output_kinds
 from ..report import AS_SAVED, Report as Report, Step
 from ..trail import Deviation, deviations
+from .metrics import MEASURES, Meter
 
 if TYPE_CHECKING:
     from ondevice.image.preprocess import OnError

@@ -29,9 +29,9 @@ from mlx.utils import tree_flatten
 from converters import export, load_package
 from converters.coreml.inspect import Inspection, inspect
 from converters.coreml.reader import quiet
-from converters.figures import Meter
 from converters.interface import image_interface
 from converters.verify import verify
+from converters.verify.metrics import Meter
 from converters.verify.verify import compute
 from ondevice import create_model
 from ondevice.config import Preprocess

@@ -10,7 +10,7 @@ import numpy as np
 
 from ondevice.errors import ConfigError
 
-from .graph.graph import Array
+from ..graph.graph import Array
 
 EXACT = 200.0  # dB: what equal arrays are given, beyond any float32 rounding
 ALIKE = 0.005  # of their mean square: images that differ by less cannot be told apart
