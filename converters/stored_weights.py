@@ -17,7 +17,7 @@ import numpy as np
 from .compress.apply import weights
 from .compress.rounding import Weight
 from .graph.graph import Array
-from .ladder import layout_of
+from .verify.baselines import layout_of
 
 if TYPE_CHECKING:
     from .coreml.loaded import Package

@@ -7,8 +7,8 @@ from importlib import import_module
 
 import pytest
 
-from converters import export, ladder, load_package
-from converters.verify import verify
+from converters import export, load_package
+from converters.verify import baselines as ladder, verify
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 

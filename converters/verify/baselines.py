@@ -15,11 +15,11 @@ import numpy as np
 from ondevice.models.clip_text import TextTower
 from ondevice.nn.layers import ImageModel
 
-from .graph.graph import Array, Graph
-from .interface import OUTPUTS, Interface, array_interface, image_interface, text_interface
+from ..graph.graph import Array, Graph
+from ..interface import OUTPUTS, Interface, array_interface, image_interface, text_interface
 
 if TYPE_CHECKING:
-    from .coreml.loaded import Package
+    from ..coreml.loaded import Package
 
 KNOWN = ("float32", "float16")
 # What a package's metadata say it was made with.
@@ -33,8 +33,8 @@ def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Pac
 
     A float32 package needs no float16 rung. The packages are gone after the block.
     """
-    from .coreml.loaded import load_package
-    from .export import export
+    from ..coreml.loaded import load_package
+    from ..export import export
 
     saved = package.metadata.get("ondevice.precision", "float16")
     precisions = KNOWN[: KNOWN.index(saved) + 1] if saved in KNOWN else KNOWN
@@ -49,9 +49,9 @@ def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Pac
 
 def layout_of(model: nn.Module, package: Package) -> Graph:
     """The channels-first graph that ``export`` would compress for ``package``."""
-    from .coreml.settings import Settings
-    from .export import lay_out, named, rename_inputs, to_graph
-    from .graph.passes import run_passes
+    from ..coreml.settings import Settings
+    from ..export import lay_out, named, rename_inputs, to_graph
+    from ..graph.passes import run_passes
 
     said = package.metadata
     chosen = {n: said[f"ondevice.{n}"] for n in SETTINGS if f"ondevice.{n}" in said}
@@ -68,8 +68,8 @@ def layer_values(
 ) -> dict[str, Array]:
     """What MLX computes of the outputs and of each layer that has a weight, by the names that
     packages give them."""
-    from .export import to_graph
-    from .graph.evaluate import evaluate
+    from ..export import to_graph
+    from ..graph.evaluate import evaluate
 
     interface = _interface(model, package)
     graph = to_graph(interface)
