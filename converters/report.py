@@ -8,7 +8,7 @@ from typing import Any
 
 from ondevice.errors import GateError
 
-from .trail import Deviation, first_jump
+from .verify.deviations import Deviation, first_jump
 from .verify.metrics import Comparison
 
 AS_SAVED = "as saved"

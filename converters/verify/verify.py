@@ -26,8 +26,8 @@ from ..graph.graph import Array
 from ..graph.passes.layout import NCHW
 from ..interface import OUTPUTS, Interface, array_interface, image_interface
 from ..report import AS_SAVED, Report as Report, Step
-from ..trail import Deviation, deviations
 from .baselines import declared, example_inputs, fresh_packages, layer_values, output_kinds
+from .deviations import Deviation, deviations
 from .metrics import MEASURES, Meter
 
 if TYPE_CHECKING:

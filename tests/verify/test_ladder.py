@@ -14,8 +14,8 @@ from PIL import Image
 
 from converters import export, load_package
 from converters.coreml import lowerings as lowerings, registry
-from converters.trail import Deviation, deviations, first_jump
 from converters.verify import verify
+from converters.verify.deviations import Deviation, deviations, first_jump
 from converters.verify.metrics import EXACT, compare
 from converters.verify.verify import GATES
 from ondevice import create_model

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .graph.graph import Array
-from .verify.metrics import EXACT, compare
+from ..graph.graph import Array
+from .metrics import EXACT, compare
 
 if TYPE_CHECKING:
-    from .coreml.loaded import Package
-    from .coreml.stored import StoredOp
+    from ..coreml.loaded import Package
+    from ..coreml.stored import StoredOp
 
 # What rounding alone may leave of a value, in dB: an error above it needs no other cause.
 ROUNDING = {"float32": 120.0, "float16": 70.0}
