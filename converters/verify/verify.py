@@ -25,10 +25,10 @@ from ..faults import is_compressed, notes, problems, spoken_problems
 from ..graph.graph import Array
 from ..graph.passes.layout import NCHW
 from ..interface import OUTPUTS, Interface, array_interface, image_interface
-from ..report import AS_SAVED, Report as Report, Step
 from .baselines import declared, example_inputs, fresh_packages, layer_values, output_kinds
 from .deviations import Deviation, deviations
 from .metrics import MEASURES, Meter
+from .report import AS_SAVED, Report as Report, Step
 
 if TYPE_CHECKING:
     from ondevice.image.preprocess import OnError

@@ -16,7 +16,7 @@ from ._output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from converters.coreml.loaded import Package
-    from converters.report import Report, Step
+    from converters.verify.report import Report, Step
 
 BACKENDS = ("reference", "coreml", "auto")
 

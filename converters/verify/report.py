@@ -8,8 +8,8 @@ from typing import Any
 
 from ondevice.errors import GateError
 
-from .verify.deviations import Deviation, first_jump
-from .verify.metrics import Comparison
+from .deviations import Deviation, first_jump
+from .metrics import Comparison
 
 AS_SAVED = "as saved"
 
