@@ -92,7 +92,7 @@ def verify_command(
         on_error=skipped,
     )
     if html:
-        from converters.html import write_html
+        from converters.verify.html import write_html
 
         write_html(report, opened, html, force=force)
     if as_json:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice.weights.output import replacing
 
-from .svg import Line, line_plot
-from .verify.report import Report, Step
+from ..svg import Line, line_plot
+from .report import Report, Step
 
 if TYPE_CHECKING:
-    from .coreml.inspect import Inspection
-    from .coreml.loaded import Package
+    from ..coreml.inspect import Inspection
+    from ..coreml.loaded import Package
 
 ROWS = 50  # images listed
 _HIGHEST = 140.0  # dB: what lies above is exact as far as a plot is concerned
@@ -66,7 +66,7 @@ figcaption { color: var(--dim); padding-top: 6px } .key { color: var(--c); font-
 
 def write_html(report: Report, package: Package, path: Path, *, force: bool = False) -> Path:
     """Write the report to ``path``, whole or not at all. Raises OutputError."""
-    from .coreml.inspect import inspect
+    from ..coreml.inspect import inspect
 
     with replacing(path, force=force) as partial:
         partial.write_text(to_html(report, inspect(package)), encoding="utf-8")
@@ -220,7 +220,7 @@ def _device(device: Any) -> str:
 
 
 def _operations(package: Inspection) -> str:
-    from .coreml.stored import DATA_MOVING
+    from ..coreml.stored import DATA_MOVING
 
     most = max(package.operations.values(), default=1)
     rows = "".join(
