@@ -21,12 +21,12 @@ from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import resize_and_crop
 from ondevice.nn.layers import ImageModel
 
-from ..faults import is_compressed, notes, problems, spoken_problems
 from ..graph.graph import Array
 from ..graph.passes.layout import NCHW
 from ..interface import OUTPUTS, Interface, array_interface, image_interface
 from .baselines import declared, example_inputs, fresh_packages, layer_values, output_kinds
 from .deviations import Deviation, deviations
+from .faults import is_compressed, notes, problems, spoken_problems
 from .metrics import MEASURES, Meter
 from .report import AS_SAVED, Report as Report, Step
 

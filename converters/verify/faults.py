@@ -13,10 +13,10 @@ import numpy as np
 from ondevice.nn.layers import ImageModel
 from ondevice.tasks.classify import class_names, probabilities
 
-from .stored_weights import weight_problems
+from ..stored_weights import weight_problems
 
 if TYPE_CHECKING:
-    from .coreml.loaded import Package
+    from ..coreml.loaded import Package
 
 SCORES = 0.02  # how far a package's scores by label may be from those of its own logits
 
@@ -78,7 +78,7 @@ def is_compressed(package: Package) -> bool:
 
 
 def notes(model: nn.Module, package: Package) -> Iterator[str]:
-    from .export import weights_hash
+    from ..export import weights_hash
 
     said = package.metadata.get("ondevice.weights_sha256")
     if said and isinstance(model, ImageModel) and said != weights_hash(model):
