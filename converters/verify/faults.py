@@ -13,7 +13,7 @@ import numpy as np
 from ondevice.nn.layers import ImageModel
 from ondevice.tasks.classify import class_names, probabilities
 
-from ..stored_weights import weight_problems
+from .stored_weights import weight_problems
 
 if TYPE_CHECKING:
     from ..coreml.loaded import Package

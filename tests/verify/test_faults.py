@@ -17,8 +17,8 @@ from PIL import Image, ImageFilter
 
 from converters import export, load_package
 from converters.compress.recipe import CompressionRecipe, Rule
-from converters.stored_weights import likeness
 from converters.verify import verify
+from converters.verify.stored_weights import likeness
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import mlx.nn as nn
 import numpy as np
 
-from .compress.apply import weights
-from .compress.rounding import Weight
-from .graph.graph import Array
-from .verify.baselines import layout_of
+from ..compress.apply import weights
+from ..compress.rounding import Weight
+from ..graph.graph import Array
+from .baselines import layout_of
 
 if TYPE_CHECKING:
-    from .coreml.loaded import Package
-    from .coreml.stored import Weight as Stored
+    from ..coreml.loaded import Package
+    from ..coreml.stored import Weight as Stored
 
 # The least correlation. Floats are only rounded. On the shipped models 4 bits keep 0.93 and
 # more with calibration, 3 bits 0.84, 2 bits 0.62, where two of five are zero 0.91; what was
