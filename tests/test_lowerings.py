@@ -12,9 +12,9 @@ import pytest
 from converters.coreml.registry import _LOWERINGS
 from converters.graph.evaluate import can_evaluate, evaluate
 from converters.graph.graph import Graph, Node, Value
+from converters.graph.ops import OPS, PHYSICAL
 from converters.graph.passes import channels_first, run_passes
 from converters.graph.trace import trace
-from converters.ops import OPS, PHYSICAL
 from ondevice.errors import UnsupportedOpError
 
 from .lowered import as_module, assert_lowered, physical_graph, run_graph

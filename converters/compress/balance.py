@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..graph.graph import Array, Graph, Node
-from ..ops import op, scale_of
+from ..graph.ops import op, scale_of
 from .rounding import Statistics
 
 # The power of a channel's range in its factor; the rest is the power of its weights.

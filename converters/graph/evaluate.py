@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import mlx.core as mx
 import numpy as np
 
-from ..ops import OPS
 from .graph import Array, Graph, Node, Value
+from .ops import OPS
 
 
 def can_evaluate(node: Node) -> bool:

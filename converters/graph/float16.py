@@ -17,9 +17,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..interface import Interface
-from ..ops import op, scale_of
 from .evaluate import can_evaluate, peaks
 from .graph import Array, Graph, Node, Value
+from .ops import op, scale_of
 from .passes import run_passes
 from .trace import trace
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ondevice.errors import UnsupportedOpError
 
-from ..ops import op
+from .ops import op
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]

@@ -10,8 +10,8 @@ import numpy as np
 
 from ondevice.cpu import kernels
 
-from ..ops import ARG_REDUCTIONS, LOGARITHMS, REDUCTIONS, SCANS
 from .graph import Array, Graph, Node, Value, computed
+from .ops import ARG_REDUCTIONS, LOGARITHMS, REDUCTIONS, SCANS
 
 
 def trace_function(fn: Callable[..., Any], /, *inputs: mx.array, **params: mx.array) -> Graph:

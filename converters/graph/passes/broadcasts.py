@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...ops import ELEMENTWISE
 from ..graph import Graph, Node
+from ..ops import ELEMENTWISE
 
 
 def drop_broadcasts(graph: Graph) -> Graph:

@@ -16,8 +16,8 @@ from functools import cache
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...ops import op
 from ..graph import Array, Graph, Node, Shape, Value
+from ..ops import op
 from ..record import trace_function
 from .broadcasts import drop_broadcasts
 from .canonical import canonicalize

@@ -16,8 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...ops import op
 from ..graph import Array, Graph, Node, Shape, Value, free_name
+from ..ops import op
 from .orders import (
     MAX_RANK as MAX_RANK,
     NCHW as NCHW,
