@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice.weights.output import replacing
 
-from ..svg import Line, line_plot
 from .report import Report, Step
+from .svg import Line, line_plot
 
 if TYPE_CHECKING:
     from ..coreml.inspect import Inspection
