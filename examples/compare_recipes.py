@@ -5,8 +5,7 @@ import tempfile
 from pathlib import Path
 
 import ondevice
-from converters import export, load_package
-from converters.verify import verify
+from converters import export, load_package, verify
 from converters.verify.verify import folder_bytes
 
 model = ondevice.create_model("shvit_nano.flowers")

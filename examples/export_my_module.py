@@ -3,8 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from converters import export, load_package
-from converters.verify import verify
+from converters import export, load_package, verify
 
 
 class SmallNet(nn.Module):

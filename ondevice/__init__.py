@@ -3,16 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from . import models as models
+# cpu comes first: it has to run before anything imports mlx.core.
+from . import cpu as cpu, models as models
 from .config import (
     FeatureInfo as FeatureInfo,
     ModelConfig as ModelConfig,
     ModelInfo as ModelInfo,
     Preprocess as Preprocess,
 )
-
-# backend comes first: it has to run before anything imports mlx.core.
-from .cpu import blas as backend
 from .errors import OnDeviceError as OnDeviceError
 from .image.preprocess import preprocess as preprocess
 from .nn.fuse import fuse as fuse
@@ -34,16 +32,16 @@ if TYPE_CHECKING:
 
 # Imported when first asked for: what needs numpy, a fifth of a second of `ondevice list`.
 _MODULES = {
-    "Prediction": "tasks",
-    "classify": "tasks",
-    "create_model": "weights",
-    "load_clip": "clip",
-    "load_model": "weights",
-    "load_vlm": "vlm",
-    "load_weights": "weights",
-    "open_image": "images",
-    "run": "cores",
-    "save_model": "weights",
+    "Prediction": "tasks.classify",
+    "classify": "tasks.classify",
+    "create_model": "weights.folder",
+    "load_clip": "tasks.clip",
+    "load_model": "weights.folder",
+    "load_vlm": "tasks.vlm",
+    "load_weights": "weights.folder",
+    "open_image": "image.open",
+    "run": "cpu.threads",
+    "save_model": "weights.folder",
 }
 
 

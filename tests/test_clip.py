@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 import ondevice
-from ondevice import create_model, load_clip, model_spec, registry
+from ondevice import create_model, fuse, load_clip, model_spec, registry
 from ondevice.errors import ConfigError, HubError, WeightsError
 from ondevice.models.clip_text import example_tokens
-from ondevice.nn import fuse
 from ondevice.tasks.clip import CLIP
 from ondevice.tasks.clip.model import check_labels
 from ondevice.tasks.embeddings.encode import encode
@@ -296,7 +295,7 @@ def test_a_file_of_apples_is_read_out_of_the_cache_without_torch(tmp_path, small
 @pytest.mark.parametrize("name", ["mobileclip_s2", "mobileclip_b"])
 def test_a_checkpoint_of_another_architecture_is_one_line(tmp_path, small, name):
     path, *_ = write_file(tmp_path, "apple", "mobileclip_s0")
-    from ondevice.weights import import_weights
+    from converters import import_weights
 
     with pytest.raises(WeightsError, match=f"{name} cannot take .*: missing \\d+: ") as caught:
         import_weights(path, name, tmp_path / "out")

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, load_package
+from converters import export, load_package, verify
 from converters.compress.apply import LEAST
 from converters.compress.recipe import PRESETS, CompressionRecipe, Rule
-from converters.verify import verify
 from ondevice import create_model, load_clip
 from ondevice.cli.verify import CAPTIONS, samples
 from ondevice.errors import ConfigError

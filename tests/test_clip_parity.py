@@ -6,8 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ondevice import create_model
-from ondevice.nn import fuse
+from ondevice import create_model, fuse
 
 from .parity.cases import OPERATIONS
 from .parity.clip_cases import GOLDEN, golden, tokens, weights

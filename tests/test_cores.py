@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import ondevice
-from ondevice import create_model
+from ondevice import create_model, fuse, quantize
 from ondevice.cpu import chunks as pieces, kernels, threads as cores
-from ondevice.nn import fuse, quantize
 
 
 @pytest.fixture

@@ -15,12 +15,10 @@ import pytest
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from converters import export, load_package
-from converters.verify import verify
-from ondevice import create_model
+from converters import export, load_package, verify
+from ondevice import create_model, fuse
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError, OutputError
-from ondevice.nn import fuse
 
 from .interrupts import AS_IN_THE_FOREGROUND
 

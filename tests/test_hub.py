@@ -27,7 +27,7 @@ REPO = "timm/shvit_s9.in1k"
 FETCH = """
 import sys
 from ondevice.errors import HubError
-from ondevice.hub import fetch
+from ondevice.weights.hub import fetch
 from ondevice.registry import Checkpoint
 repo, file, revision = sys.argv[1:]
 try:
@@ -297,8 +297,8 @@ def test_a_licence_that_restricts_is_said_when_a_saved_model_is_loaded(fresh, ca
 
 
 def test_the_hub_and_coremltools_are_imported_only_when_needed():
-    code = "import sys, ondevice.hub, ondevice.weights; print(*sys.modules)"
+    code = "import sys, ondevice.weights.hub, ondevice.weights; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     loaded = set(run.stdout.split())
-    assert "ondevice.hub" in loaded
+    assert "ondevice.weights.hub" in loaded
     assert not {"huggingface_hub", "coremltools"} & loaded

@@ -13,9 +13,8 @@ import pytest
 
 from converters.graph.record import trace_function
 from converters.graph.trace import trace
-from ondevice import create_model
+from ondevice import create_model, fuse
 from ondevice.cpu import kernels, threads as cores
-from ondevice.nn import fuse
 
 EPS = 2.0**-23  # float32's
 X = mx.random.normal((4, 24, 20, 8), key=mx.random.key(1))

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from ondevice import create_model, list_models, load_model, model_spec, save_model
+from ondevice import create_model, fuse, list_models, load_model, model_spec, save_model
 from ondevice.errors import ConfigError
 from ondevice.models.efficientvit_msra import CascadedGroupAttention, WindowAttention
-from ondevice.nn import fuse
 
 from .parity.cases import NAMES, Case, outputs, psnr_db
 

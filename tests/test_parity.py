@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from ondevice import create_model, model_spec
+from ondevice import create_model, fuse, model_spec
 from ondevice.cpu import kernels
-from ondevice.nn import fuse
 
 from .parity.cases import NAMES, OPERATIONS, Case, outputs
 from .parity.compact import positions

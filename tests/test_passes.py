@@ -16,9 +16,8 @@ from converters.graph.passes import PASSES, run_passes
 from converters.graph.passes.broadcasts import drop_broadcasts
 from converters.graph.passes.dead_code import remove_dead_code
 from converters.graph.trace import trace
-from ondevice import create_model
+from ondevice import create_model, fuse
 from ondevice.errors import ConfigError
-from ondevice.nn import fuse
 
 from . import clips
 from .lowered import as_module, ops

@@ -8,9 +8,8 @@ import pytest
 
 from converters.graph.passes import channels_first, run_passes
 from converters.graph.trace import trace
-from ondevice import create_model
+from ondevice import create_model, fuse
 from ondevice.errors import OnDeviceError
-from ondevice.nn import fuse
 
 from .commands import (
     EXAMPLES,

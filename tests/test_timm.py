@@ -8,8 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ondevice import create_model, list_models, model_spec
-from ondevice.nn import fuse
+from ondevice import create_model, fuse, list_models, model_spec
 
 from .parity import published, torchvision_ops, weightgen
 from .parity.cases import outputs

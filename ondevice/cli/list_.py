@@ -14,7 +14,7 @@ from ..errors import UnknownModelError
 from ..registry import Checkpoint, ModelSpec, list_models, model_spec, registered_name
 from ._output import json_option, print_json, print_table, short_number
 
-_SHIPPED = Path(__file__).parents[1] / "checkpoints"
+_SHIPPED = Path(__file__).parents[1] / "weights" / "shipped"
 _HEADER = ("model", ">params", ">MACs", ">px", ">top-1", "licence", "weights")
 
 

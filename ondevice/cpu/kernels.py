@@ -20,7 +20,7 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import chunks as pieces, depthwise_tiles as tiles
+from . import chunks, depthwise_tiles
 from .depthwise_tiles import SIDE
 
 Pair = tuple[int, int]
@@ -32,7 +32,7 @@ _places: ContextVar[int] = ContextVar("places", default=0)  # of the map of whic
 
 def plain() -> AbstractContextManager[None]:
     """Within it every operation is MLX's own."""
-    return pieces.within(_plain, True)
+    return chunks.within(_plain, True)
 
 
 def is_plain_cpu() -> bool:
@@ -87,7 +87,7 @@ def is_large(x: mx.array, places: int = 1 << 14) -> bool:
 
 def gelu(x: mx.array) -> mx.array:
     """``x`` times the probability that a standard normal variable is below it."""
-    return pieces.of_rows(_GELU[2 if is_large(x) else 8], x) if is_fast(x) else nn.gelu(x)
+    return chunks.of_rows(_GELU[2 if is_large(x) else 8], x) if is_fast(x) else nn.gelu(x)
 
 
 PLACES = 1 << 10  # of a map, that a core works on at once
@@ -98,13 +98,13 @@ def by_place(form: Function, x: mx.array) -> mx.array:
 
     What it has between its operations, then, stays in the cache of the core that works on it.
     """
-    if not (is_fast(x) and pieces.are_worth_it(x.size)):
+    if not (is_fast(x) and chunks.are_worth_it(x.size)):
         return form(x)
     B, H, W, C = x.shape
     rows = x.reshape(1, -1, 1, C)
-    height = min(PLACES, -(-rows.shape[1] // pieces.cores()))
-    with pieces.within(_places, H * W):
-        done = pieces.in_turn(form, zip(pieces.every(height, rows, axis=1), strict=True))
+    height = min(PLACES, -(-rows.shape[1] // chunks.cores()))
+    with chunks.within(_places, H * W):
+        done = chunks.in_turn(form, zip(chunks.every(height, rows, axis=1), strict=True))
     return mx.concatenate(done, axis=1).reshape(B, H, W, -1)
 
 
@@ -175,7 +175,7 @@ def softmax(x: mx.array, *, precise: bool = False) -> mx.array:
     """Exponentials over their sum along the last axis; ``precise``: summed in float32."""
     if not is_fast(x) or x.size < LONG:
         return mx.softmax(x, axis=-1, precise=precise)
-    return pieces.of_rows(_softmax, x, x.shape[-1])
+    return chunks.of_rows(_softmax, x, x.shape[-1])
 
 
 @_gradient_of(lambda x: mx.softmax(x, axis=-1))
@@ -191,16 +191,16 @@ def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     read the last time. Elsewhere so wide a graph would keep MLX from its other streams.
     """
     B, heads, N, C = q.shape
-    if not (is_fast(q) and pieces.are_worth_it(B * heads * N * N)):
+    if not (is_fast(q) and chunks.are_worth_it(B * heads * N * N)):
         return softmax(q @ k.swapaxes(2, 3)) @ v
-    some, rows = max(1, pieces.SIZE // (N * N)), max(1, pieces.SIZE // N)
-    by_heads = (pieces.every(some, x.reshape(B * heads, N, C)) for x in (q, k, v))
+    some, rows = max(1, chunks.SIZE // (N * N)), max(1, chunks.SIZE // N)
+    by_heads = (chunks.every(some, x.reshape(B * heads, N, C)) for x in (q, k, v))
     parts = (
         (queries, keys, values)
         for all_queries, keys, values in zip(*by_heads, strict=True)
-        for queries in pieces.every(rows, all_queries, axis=1)
+        for queries in chunks.every(rows, all_queries, axis=1)
     )
-    done = [y.reshape(-1, C) for y in pieces.in_turn(_attend, parts)]
+    done = [y.reshape(-1, C) for y in chunks.in_turn(_attend, parts)]
     return mx.concatenate(done).reshape(q.shape)
 
 
@@ -288,8 +288,8 @@ def _product(rows: mx.array, columns: mx.array, *, exact: bool = False) -> mx.ar
     if parts == 1:
         return rows @ columns.T
     first, *rest = zip(
-        map(_copy, pieces.equal(parts, rows, axis=1)),
-        pieces.equal(parts, columns, axis=1),
+        map(_copy, chunks.equal(parts, rows, axis=1)),
+        chunks.equal(parts, columns, axis=1),
         strict=True,
     )
     return reduce(lambda y, part: mx.addmm(y, part[0], part[1].T), rest, first[0] @ first[1].T)
@@ -315,11 +315,11 @@ def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.a
 
 def _depthwise(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
     """In the form that suits it; cores that take turns have as many channels each."""
-    form, cores = _depthwise_form(x, weight, stride, padding), pieces.cores()
-    if x.shape[-1] % cores or not pieces.are_worth_it(x.size):
+    form, cores = _depthwise_form(x, weight, stride, padding), chunks.cores()
+    if x.shape[-1] % cores or not chunks.are_worth_it(x.size):
         return form(x, weight, stride, padding)
-    parts = zip(pieces.equal(cores, x, axis=-1), pieces.equal(cores, weight), strict=True)
-    done = pieces.in_turn(lambda x, w: form(x, w, stride, padding), parts)
+    parts = zip(chunks.equal(cores, x, axis=-1), chunks.equal(cores, weight), strict=True)
+    done = chunks.in_turn(lambda x, w: form(x, w, stride, padding), parts)
     return mx.concatenate(done, axis=-1)
 
 
@@ -366,17 +366,19 @@ def _depthwise_tiles(x: mx.array, weight: mx.array, stride: Pair, padding: Pair)
     a product for every two rows of what a tile depends on, then their sum.
     """
     tall, wide = (
-        tiles.Axis(*lengths)
+        depthwise_tiles.Axis(*lengths)
         for lengths in zip(x.shape[1:3], weight.shape[1:3], stride, padding, strict=True)
     )
     height = 2 if is_large(x) else tall.field
     x = mx.pad(x.transpose(0, 3, 1, 2), [(0, 0), (0, 0), tall.edges, wide.edges])
-    matrix = tiles.matrix(weight.reshape(x.shape[1], -1, *weight.shape[1:3]), tall, wide)
+    matrix = depthwise_tiles.matrix(
+        weight.reshape(x.shape[1], -1, *weight.shape[1:3]), tall, wide
+    )
     bands = (slice(i, min(i + height, tall.field)) for i in range(0, tall.field, height))
     y = reduce(
         mx.add,
         (
-            tiles.fields(x, tall, wide, rows)
+            depthwise_tiles.fields(x, tall, wide, rows)
             @ matrix[:, rows.start * wide.field : rows.stop * wide.field]
             for rows in bands
         ),

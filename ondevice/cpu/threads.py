@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import mlx.core as mx
 
-from . import chunks as pieces, kernels
+from . import chunks, kernels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +48,7 @@ def run(model: Model, x: mx.array) -> mx.array:
     cores = min(threads, len(x))
     rounds = -(-math.prod(x.shape[:3]) // (PIXELS * cores))
     count = min(len(x), rounds * cores)
-    parts = pieces.equal(count, x)
+    parts = chunks.equal(count, x)
     found: list[mx.array] = []
     with _blas_alone():
         for first in range(0, count, cores):
@@ -62,7 +62,7 @@ def run(model: Model, x: mx.array) -> mx.array:
 def _taking_turns(cores: int) -> AbstractContextManager[None]:
     if cores == 1:
         return nullcontext()
-    return pieces.taken_by(pieces.Cores(_streams(cores), _blas_alone))
+    return chunks.taken_by(chunks.Cores(_streams(cores), _blas_alone))
 
 
 PIXELS = 1 << 20  # that a core works on at once

@@ -1,0 +1,1 @@
+"""From files to the pixels that a model takes."""

@@ -1,0 +1,1 @@
+"""Layers that models are made of, and what turns them into fewer or smaller ones."""

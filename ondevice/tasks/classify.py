@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..cpu import blas as backend
+from ..cpu import blas
 from ..cpu.threads import run
 from ..errors import ConfigError
 from ..image.preprocess import batches
@@ -56,7 +56,7 @@ def classify(
     if not info.config.num_classes:
         raise ConfigError(f"{info.name} has no classes: it was built with num_classes=0")
     check_labels(info.labels, info.config.num_classes, info.name)  # before any picture
-    backend.advise()
+    blas.advise()
     found = []
     for x in batches(
         images, info.preprocess, size=size, batch_size=batch_size, on_error=on_error

@@ -38,7 +38,7 @@ from .prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
 from .safetensors import TORCH, read_safetensors, write_safetensors
 from .timm_folder import find_weights, is_timm, timm_info
 
-SHIPPED = Path(__file__).parent / "checkpoints"
+SHIPPED = Path(__file__).parent / "shipped"
 
 Weights = str | Path | Mapping[str, mx.array]
 

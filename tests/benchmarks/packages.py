@@ -26,16 +26,14 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from converters import export, load_package
+from converters import export, load_package, verify
 from converters.coreml.inspect import Inspection, inspect
 from converters.coreml.reader import quiet
 from converters.interface import image_interface
-from converters.verify import verify
 from converters.verify.metrics import Meter
 from converters.verify.verify import compute
-from ondevice import create_model
+from ondevice import create_model, fuse
 from ondevice.config import Preprocess
-from ondevice.nn import fuse
 from tests.parity import weightgen
 from tests.parity.cases import Case
 

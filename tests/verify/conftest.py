@@ -8,7 +8,8 @@ from importlib import import_module
 import pytest
 
 from converters import export, load_package
-from converters.verify import baselines as ladder, verify
+from converters.verify import baselines
+from converters.verify.verify import verify
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 
@@ -28,14 +29,14 @@ def package(nano, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def fresh(nano, package):
-    with ladder.fresh_packages(nano, package) as packages:
+    with baselines.fresh_packages(nano, package) as packages:
         yield packages
 
 
 @pytest.fixture
 def climbed(fresh, monkeypatch):
     """The model's fresh packages, made once."""
-    module = import_module("converters.verify")  # the package has a function of that name
+    module = import_module("converters.verify.verify")  # a function has its name
     monkeypatch.setattr(module, "fresh_packages", lambda *_: nullcontext(fresh))
 
 

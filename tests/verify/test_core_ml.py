@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from converters import verify
 from converters.coreml.device import UNITS, _places, measure
-from converters.verify import verify
 from ondevice.cli.verify import patterns
 from ondevice.errors import PackageError
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, load_package
+from converters import export, load_package, verify
 from converters.coreml import lowerings as lowerings, registry
-from converters.verify import verify
 from converters.verify.deviations import Deviation, deviations, first_jump
 from converters.verify.metrics import EXACT, compare
 from converters.verify.verify import GATES

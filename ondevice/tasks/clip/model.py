@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import mlx.core as mx
 
-from ...cpu import blas as backend
+from ...cpu import blas
 from ...errors import ConfigError, ImageError, OnDeviceError, printable
 from ...image.preprocess import batches
 from ...nn.fuse import fuse
@@ -78,7 +78,7 @@ class CLIP:
         A picture that cannot be used is left out and given to ``on_error``, by its position
         and the ImageError; without ``on_error``, an ImageError lists all of them.
         """
-        backend.advise()
+        blas.advise()
         found = []
         for x in batches(
             images, self.info.preprocess, batch_size=batch_size, on_error=on_error
@@ -94,7 +94,7 @@ class CLIP:
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts:
             raise ConfigError("no texts were given")
-        backend.advise()
+        blas.advise()
         found = []
         for i in range(0, len(texts), BATCH):
             found.append(self._fused_text(self.tokenizer(texts[i : i + BATCH])))

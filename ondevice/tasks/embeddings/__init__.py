@@ -1,0 +1,1 @@
+"""Folders of images as files of embeddings, and search in them."""

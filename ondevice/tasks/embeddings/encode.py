@@ -25,7 +25,7 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from ...config import Preprocess
-from ...cpu import blas as backend
+from ...cpu import blas
 from ...cpu.threads import run_each
 from ...errors import ImageError, OnDeviceError
 from ...image.open import ImageFile, name_of
@@ -89,7 +89,7 @@ def encode(
     """
     out, ranks = Path(out), Ranks(group)
     check_out(out, force=force)
-    backend.advise()
+    blas.advise()
     with Room(out, ranks.rank) as room:
         images, digest = room.list_paths(paths)
         fused = fuse(model)

@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ...cpu import blas as backend
+from ...cpu import blas
 from ...errors import ConfigError
 from ...image.preprocess import preprocess
 from ...nn.fuse import fuse
@@ -73,7 +73,7 @@ def image_query(model: nn.Module, image: ImageLike) -> mx.array:
 def encode_query(index: Index, model: nn.Module, image: ImageLike) -> mx.array:
     """``image`` as a row of ``index``. Raises ConfigError if another model made the index."""
     _check_same(index, model)
-    backend.advise()
+    blas.advise()
     return image_query(model, image).astype(mx.float32)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ...cpu import blas as backend
+from ...cpu import blas
 from ...errors import ConfigError, ImageError
 from ...image.preprocess import each
 from .answer import Answer
@@ -53,7 +53,7 @@ class VLM:
 
     def encode_images(self, images: Images, *, vision: Vision | None = None) -> mx.array:
         """(B, tokens, dim) of several pictures."""
-        backend.advise()
+        blas.advise()
         embedded = self.tower.embed(images, vision or self.vision, Clock())
         if not embedded:
             raise ImageError("no images were given")
@@ -61,7 +61,7 @@ class VLM:
 
     def encoder_tokens(self, images: Images, *, vision: Vision | None = None) -> mx.array:
         """(B, tokens, channels) of the encoder, not projected."""
-        backend.advise()
+        blas.advise()
         vision = vision or self.vision
         levels = self.tower.levels(images, vision)
         if not levels:
@@ -94,7 +94,7 @@ class VLM:
         anything comes.
         """
         _check_sampling(max_tokens, temperature, top_p)
-        backend.advise()
+        blas.advise()
         pictures, vision, clock = list(each(images)), vision or self.vision, Clock()
         texts = self.tokenize(prompt, len(pictures))
         image_tokens = vision.count * len(pictures)
