@@ -1,7 +1,7 @@
 """Read hostile files in a process of their own, which has little memory and nothing to lose.
 
-As a program: ``hostile.py FOLDER`` imports each file in FOLDER as a shvit_nano, and prints a
-line of JSON for each.
+As a program, given a folder, it imports each file there as a shvit_nano, and prints a line of
+JSON for each.
 """
 
 import json
@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from . import ROOT
+
 MEMORY = 2 * 2**30  # bytes of address space beyond what the imports take
 CANARY = "canary"  # the file that hostile code makes when it runs
 
@@ -40,7 +41,7 @@ def judge(
         (files / f"{name}{suffix}").write_bytes(make())
     path = os.pathsep.join([str(ROOT), str(folder)])
     run = subprocess.run(
-        [sys.executable, __file__, files],
+        [sys.executable, "-m", __name__, files],
         cwd=scratch,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,

@@ -21,7 +21,8 @@ from ondevice.errors import WeightsError
 from ondevice.registry import ModelSpec
 from ondevice.weights import folder as weights, hub
 
-ROOT = Path(__file__).parents[1]
+from . import ROOT
+
 COMMIT, OTHER = "a" * 40, "b" * 40
 REPO = "timm/shvit_s9.in1k"
 FETCH = """

@@ -14,7 +14,9 @@ from ondevice.registry import parse_name, registered_name
 from ondevice.tasks.vlm.load import find_folder, is_vlm
 from ondevice.weights.folder import is_folder, model_info
 from ondevice.weights.safetensors import write_safetensors
-from tests.test_hub import COMMIT, ROOT, put
+
+from . import ROOT
+from .test_hub import COMMIT, put
 
 SPELLINGS = (
     "{}",

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import mlx.core as mx
 import pytest
@@ -19,10 +18,10 @@ from ondevice.errors import ConfigError, ImageError
 from ondevice.tasks.vlm import Vision, load_vision, write_tokens
 from ondevice.weights.safetensors import read_safetensors
 
+from . import ROOT
 from .test_hub import COMMIT, put
 from .vlm import tiny
 
-ROOT = Path(__file__).parents[1]
 FLOAT32 = 65568  # of Core ML's ArrayFeatureType
 
 

@@ -20,6 +20,7 @@ from ondevice.weights import folder as weights
 from ondevice.weights.folder import model_info
 from ondevice.weights.safetensors import read_safetensors
 
+from . import ROOT
 from .interrupts import AS_IN_THE_FOREGROUND
 
 NAME = "shvit_nano.cifar10"
@@ -323,16 +324,15 @@ def test_a_folder_without_permission_is_one_line(model, tmp_path, monkeypatch):
 
 def test_an_interrupted_process_leaves_nothing(tmp_path):
     code = (
-        "import time, ondevice, ondevice.weights as w\n"
+        "import time, ondevice, ondevice.weights.folder as w\n"
         "def slow(path, *args):\n"
         "    path.write_bytes(b'half'); print('writing', flush=True); time.sleep(60)\n"
         "w.write_safetensors = slow\n"
         f"ondevice.save_model(ondevice.create_model('shvit_nano'), {str(tmp_path / 'x')!r})\n"
     )
-    root = Path(__file__).parents[1]
     process = subprocess.Popen(
         [sys.executable, "-c", AS_IN_THE_FOREGROUND + code],
-        cwd=root,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
