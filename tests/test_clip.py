@@ -19,7 +19,8 @@ from ondevice.tasks.clip import CLIP
 from ondevice.tasks.clip.model import check_labels
 from ondevice.tasks.embeddings.encode import encode
 
-from . import clips, torchfiles
+from . import torchfiles
+from .support import clips
 
 pytest.importorskip("tokenizers")
 

@@ -19,8 +19,8 @@ from converters.graph.trace import trace
 from ondevice import create_model, fuse
 from ondevice.errors import ConfigError
 
-from . import clips
 from .lowered import as_module, ops
+from .support import clips
 
 X = mx.random.normal((1, 8, 8, 6), key=mx.random.key(0))
 
