@@ -20,7 +20,7 @@ from ondevice.registry import model_spec
 from ondevice.tasks.embeddings.store import check_out
 from ondevice.tasks.vlm.load import is_vlm
 
-from . import ROOT
+from .. import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
