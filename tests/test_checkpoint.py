@@ -12,7 +12,7 @@ import pytest
 
 from ondevice.errors import WeightsError
 from ondevice.weights.checkpoint import read_checkpoint
-from tests.hostile import CANARY
+from tests.support.hostile import CANARY
 from tests.torchfiles import (
     FLOATS,
     archive,

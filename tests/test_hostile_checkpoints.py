@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.hostile import CANARY, check, judge
+from tests.support.hostile import CANARY, check, judge
 from tests.torchfiles import (
     FALSE,
     FLOATS,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import CANARY, check, judge
+from tests.support.hostile import CANARY, check, judge
 from tests.torchfiles import (
     FALSE,
     NONE,

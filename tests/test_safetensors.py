@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from ondevice import create_model
 from ondevice.errors import WeightsError
 from ondevice.weights.safetensors import MAX_HEADER, read_safetensors, write_safetensors
-from tests.hostile import check, judge
+from tests.support.hostile import check, judge
 
 FOUR = np.arange(4, dtype="<f4").tobytes()
 

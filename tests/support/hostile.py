@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import ROOT
+from .. import ROOT
 
 MEMORY = 2 * 2**30  # bytes of address space beyond what the imports take
 CANARY = "canary"  # the file that hostile code makes when it runs
