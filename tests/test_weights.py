@@ -21,7 +21,7 @@ from ondevice.weights.folder import model_info
 from ondevice.weights.safetensors import read_safetensors
 
 from . import ROOT
-from .interrupts import AS_IN_THE_FOREGROUND
+from .support.interrupts import AS_IN_THE_FOREGROUND
 
 NAME = "shvit_nano.cifar10"
 
