@@ -19,7 +19,7 @@ from hypothesis import assume, event, given, note, strategies as st
 from converters import export, load_package
 from ondevice.errors import OnDeviceError
 
-from .lowered import as_module
+from .support.lowered import as_module
 
 LARGEST = 4096  # elements of a value
 # Names that MLX's values, a package's operations or other parameters may have as well.
