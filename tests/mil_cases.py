@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tests import naive
-from tests.mil import Array, Function, ct, mb
+from tests.support.mil import Array, Function, ct, mb
 
 _RNG = np.random.default_rng(7)
 

@@ -10,8 +10,8 @@ import pytest
 
 from converters import load_package
 from converters.coreml.reader import quiet
-from tests.mil import ct
 from tests.parity import torchvision_ops
+from tests.support.mil import ct
 
 NAMES = (
     "shvit_s1",

@@ -13,7 +13,7 @@ from converters.coreml.lint import RULES, lint
 from converters.coreml.reader import quiet
 from converters.coreml.stored import StoredFunction, StoredOp, TensorType
 from ondevice.cli import run
-from tests.mil import convert, mb, save, save_model
+from tests.support.mil import convert, mb, save, save_model
 
 IMAGE = (1, 32, 8, 8)
 

@@ -15,7 +15,7 @@ from converters.coreml.reader import quiet
 from converters.coreml.reference.elementwise import erf
 from converters.coreml.reference.rounding import round_to_float16
 from ondevice.errors import PackageError
-from tests.mil import convert, ct, mb, save, save_model
+from tests.support.mil import convert, ct, mb, save, save_model
 
 with quiet():
     import coremltools.optimize.coreml as cto

@@ -11,7 +11,7 @@ import pytest
 from converters import load_package
 from converters.coreml.reader import quiet
 from ondevice.errors import PackageError
-from tests.mil import mb, save
+from tests.support.mil import mb, save
 
 _RNG = np.random.default_rng(5)
 MODEL = "Data/com.apple.CoreML/model.mlmodel"

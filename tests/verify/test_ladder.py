@@ -20,7 +20,7 @@ from converters.verify.verify import GATES
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError
-from tests.mil import mb
+from tests.support.mil import mb
 
 
 def damaged(package, folder, weight):
