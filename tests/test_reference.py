@@ -12,8 +12,8 @@ import pytest
 
 from converters import load_package
 from converters.coreml.reference import EVALUATORS
-from tests.mil_cases import CASES
 from tests.support.mil import mb, save, types
+from tests.support.mil_cases import CASES
 
 # What a model cannot put out, and int32 can hold.
 _WHOLE = (types.int8, types.uint8, types.int16, types.uint16, types.int32, types.bool)
