@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tests import naive
+from tests.support import naive
 from tests.support.mil import Array, Function, ct, mb
 
 _RNG = np.random.default_rng(7)
