@@ -13,7 +13,7 @@ import pytest
 from ondevice.errors import WeightsError
 from ondevice.weights.checkpoint import read_checkpoint
 from tests.support.hostile import CANARY
-from tests.torchfiles import (
+from tests.support.torchfiles import (
     FLOATS,
     archive,
     call,

@@ -19,8 +19,7 @@ from ondevice.tasks.clip import CLIP
 from ondevice.tasks.clip.model import check_labels
 from ondevice.tasks.embeddings.encode import encode
 
-from . import torchfiles
-from .support import clips
+from .support import clips, torchfiles
 
 pytest.importorskip("tokenizers")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.hostile import CANARY, check, judge
-from tests.torchfiles import (
+from tests.support.torchfiles import (
     FALSE,
     FLOATS,
     NONE,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hostile import CANARY, check, judge
-from tests.torchfiles import (
+from tests.support.torchfiles import (
     FALSE,
     NONE,
     archive,

@@ -12,7 +12,7 @@ from ondevice.cli import run
 from ondevice.errors import ConfigError, OutputError, WeightsError
 from ondevice.weights.folder import SHIPPED
 from ondevice.weights.import_weights import import_weights
-from tests.torchfiles import nano, weights
+from tests.support.torchfiles import nano, weights
 
 X = mx.random.normal((1, 64, 64, 3), key=mx.random.key(0))
 

@@ -15,7 +15,7 @@ from ondevice.errors import WeightsError
 from ondevice.weights.import_weights import import_weights
 from ondevice.weights.prefixes import unwrap
 from ondevice.weights.safetensors import write_safetensors
-from tests.torchfiles import (
+from tests.support.torchfiles import (
     archive,
     legacy,
     nano,
