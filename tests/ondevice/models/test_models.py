@@ -14,7 +14,7 @@ from ondevice import create_model, fuse, list_models, load_model, model_spec, sa
 from ondevice.errors import ConfigError
 from ondevice.models.efficientvit_msra import CascadedGroupAttention, WindowAttention
 
-from .parity.cases import NAMES, Case, outputs, psnr_db
+from ...parity.cases import NAMES, Case, outputs, psnr_db
 
 SIZE = 128
 
