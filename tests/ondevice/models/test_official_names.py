@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from ondevice import create_model, model_spec
 from ondevice.weights.folder import rename
 
-from .parity.cases import Case
+from ...parity.cases import Case
 
 # timm's name -> the official one; the inverse of what the specs' tables do, written apart.
 STAGED = (
