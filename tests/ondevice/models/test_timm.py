@@ -10,8 +10,8 @@ import pytest
 
 from ondevice import create_model, fuse, list_models, model_spec
 
-from .parity import published, torchvision_ops, weightgen
-from .parity.cases import outputs
+from ...parity import published, torchvision_ops, weightgen
+from ...parity.cases import outputs
 
 torch = pytest.importorskip("torch")
 
