@@ -6,7 +6,7 @@ import pytest
 
 from ondevice import list_models, model_spec
 
-from .parity import published
+from ...parity import published
 
 GOLDEN = published.golden()
 OTHERS = {"shvit_nano", "fastvithd"}
