@@ -10,9 +10,9 @@ from mlx.utils import tree_flatten
 from ondevice import create_model, fuse, model_spec
 from ondevice.cpu import kernels
 
-from .parity.cases import NAMES, OPERATIONS, Case, outputs
-from .parity.compact import positions
-from .parity.merged import merged
+from ...parity.cases import NAMES, OPERATIONS, Case, outputs
+from ...parity.compact import positions
+from ...parity.merged import merged
 
 # Of the spread, as the README has it; torch's float32 is up to 6e-5 from its float64, and ours
 # from torch's in any form and with any kernels of OpenBLAS.
