@@ -11,7 +11,7 @@ from mlx.utils import tree_flatten
 from ondevice import create_model, list_models, model_spec
 from ondevice.models.clip_text import example_tokens
 
-from .support import clips
+from ...support import clips
 
 # Our names of the vision transformer -> Apple's, written apart from the spec's table. Those
 # of FastViT are in test_official_names.py.
