@@ -14,7 +14,7 @@ from ondevice.config import Preprocess
 from ondevice.errors import ImageError
 from ondevice.image.preprocess import batches, normalize, preprocess, resize_and_crop
 
-from .parity import torchvision_ops
+from ...parity import torchvision_ops
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
