@@ -20,8 +20,8 @@ from ondevice.weights import folder as weights
 from ondevice.weights.folder import model_info
 from ondevice.weights.safetensors import read_safetensors
 
-from . import ROOT
-from .support.interrupts import AS_IN_THE_FOREGROUND
+from ... import ROOT
+from ...support.interrupts import AS_IN_THE_FOREGROUND
 
 NAME = "shvit_nano.cifar10"
 
