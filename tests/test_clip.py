@@ -244,7 +244,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def put(cache, repo, files):
-    from .test_hub import put as lay_out
+    from .ondevice.weights.test_hub import put as lay_out
 
     lay_out(cache, {path.name: path.read_bytes() for path in files}, repo=repo)
 

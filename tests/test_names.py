@@ -16,7 +16,7 @@ from ondevice.weights.folder import is_folder, model_info
 from ondevice.weights.safetensors import write_safetensors
 
 from . import ROOT
-from .test_hub import COMMIT, put
+from .ondevice.weights.test_hub import COMMIT, put
 
 SPELLINGS = (
     "{}",

@@ -17,7 +17,7 @@ from ondevice.tasks.vlm.clock import Clock
 from ondevice.tasks.vlm.reduce import relative_error
 from ondevice.weights.hub import mention_license
 
-from .test_hub import put
+from .ondevice.weights.test_hub import put
 from .vlm import tiny
 
 

@@ -21,7 +21,7 @@ from ondevice.errors import WeightsError
 from ondevice.registry import ModelSpec
 from ondevice.weights import folder as weights, hub
 
-from . import ROOT
+from ... import ROOT
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 REPO = "timm/shvit_s9.in1k"
