@@ -15,8 +15,8 @@ from ondevice.tasks.vlm.load import find_folder, is_vlm
 from ondevice.weights.folder import is_folder, model_info
 from ondevice.weights.safetensors import write_safetensors
 
-from . import ROOT
-from .ondevice.weights.test_hub import COMMIT, put
+from ... import ROOT
+from .test_hub import COMMIT, put
 
 SPELLINGS = (
     "{}",
