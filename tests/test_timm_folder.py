@@ -16,7 +16,7 @@ from ondevice.image.preprocess import resize_and_crop
 from ondevice.weights.folder import model_info
 from ondevice.weights.import_weights import import_weights
 from ondevice.weights.safetensors import write_safetensors
-from tests.test_prefixes import torch_file
+from tests.ondevice.weights.test_prefixes import torch_file
 
 # As timm 1.0 writes it for a fine-tune.
 CONFIG = {

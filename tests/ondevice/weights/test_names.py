@@ -141,7 +141,7 @@ def test_published_weights_are_had_by_their_repository(command, hub, tmp_path):
 
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
 def test_a_fine_tune_that_timm_pushed_is_a_model(file, hub, tmp_path):
-    from tests.test_prefixes import NANO, torch_file
+    from tests.ondevice.weights.test_prefixes import NANO, torch_file
 
     config = {
         "architecture": "shvit_nano",
