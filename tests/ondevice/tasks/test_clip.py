@@ -19,7 +19,7 @@ from ondevice.tasks.clip import CLIP
 from ondevice.tasks.clip.model import check_labels
 from ondevice.tasks.embeddings.encode import encode
 
-from .support import clips, torchfiles
+from ...support import clips, torchfiles
 
 pytest.importorskip("tokenizers")
 
@@ -244,7 +244,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def put(cache, repo, files):
-    from .ondevice.weights.test_hub import put as lay_out
+    from ..weights.test_hub import put as lay_out
 
     lay_out(cache, {path.name: path.read_bytes() for path in files}, repo=repo)
 
