@@ -8,9 +8,9 @@ import pytest
 
 from ondevice import create_model, fuse
 
-from .parity.cases import OPERATIONS
-from .parity.clip_cases import GOLDEN, golden, tokens, weights
-from .parity.weightgen import image_batch
+from ...parity.cases import OPERATIONS
+from ...parity.clip_cases import GOLDEN, golden, tokens, weights
+from ...parity.weightgen import image_batch
 
 GOLDEN_TOLERANCE = 1e-5  # of the spread of an output; 4e-6 with any kernels of OpenBLAS
 TOLERANCE = 1e-4  # of a live torch's, where more variants are tried
@@ -69,7 +69,7 @@ def test_text_encoders_give_the_vectors_of_a_live_pytorch(name):
     pytest.importorskip("torch")
     if name != "mobileclip_s0":
         pytest.importorskip("open_clip")
-    from .parity import clip_torch
+    from ...parity import clip_torch
 
     shapes, wanted = clip_torch.run(f"{name}_text")
     model = create_model(f"{name}_text", weights=arrays(shapes))
