@@ -10,8 +10,8 @@ import pytest
 from ondevice.errors import ConfigError
 from ondevice.tasks.clip import Tokenizer
 
-from .parity import open_clip_tokens
-from .support import clips
+from ...parity import open_clip_tokens
+from ...support import clips
 
 pytest.importorskip("tokenizers")
 
