@@ -13,7 +13,7 @@ import pytest
 
 from ondevice.cpu import threads as cores
 
-from ...test_encode import COUNTED, paths_of, rows_of, save_pictures
+from ..tasks.test_encode import COUNTED, paths_of, rows_of, save_pictures
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64"
