@@ -12,10 +12,10 @@ import pytest
 import ondevice
 from ondevice.errors import ConfigError
 
-from .parity import weightgen
-from .parity.cases import OPERATIONS, Case
-from .vlm import tiny
-from .vlm.golden import FILE, positions
+from ...parity import weightgen
+from ...parity.cases import OPERATIONS, Case
+from ...vlm import tiny
+from ...vlm.golden import FILE, positions
 
 # --- the numbers of transformers
 
