@@ -19,8 +19,8 @@ from converters.graph.trace import trace
 from ondevice import create_model, fuse
 from ondevice.errors import ConfigError
 
-from .support import clips
-from .support.lowered import as_module, ops
+from ...support import clips
+from ...support.lowered import as_module, ops
 
 X = mx.random.normal((1, 8, 8, 6), key=mx.random.key(0))
 
