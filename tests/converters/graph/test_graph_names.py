@@ -10,7 +10,7 @@ import pytest
 from converters import export, load_package
 from ondevice.errors import ConfigError
 
-from .support.lowered import as_module
+from ...support.lowered import as_module
 
 X = mx.random.normal((2, 8), key=mx.random.key(0))
 
