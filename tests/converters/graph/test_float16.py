@@ -22,7 +22,7 @@ from converters.graph.passes import run_passes
 from converters.graph.trace import trace
 from converters.interface import array_interface
 
-from .support.lowered import as_module
+from ...support.lowered import as_module
 
 X = mx.random.normal((1, 8, 8, 4), key=mx.random.key(3))
 
