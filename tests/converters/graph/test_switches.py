@@ -23,7 +23,7 @@ from ondevice.cli.export import (
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError
 
-from .support.lowered import as_module
+from ...support.lowered import as_module
 
 
 class Heads(nn.Module):
