@@ -1,6 +1,6 @@
 """Small modules that nobody thought of: a float32 package gives MLX's numbers, or is refused.
 
-``pytest tests/test_random_modules.py --hypothesis-profile thorough`` tries 10,000 of them.
+``pytest tests/converters/graph/test_random_modules.py --hypothesis-profile thorough`` tries 10,000 of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypothesis import assume, event, given, note, strategies as st
 from converters import export, load_package
 from ondevice.errors import OnDeviceError
 
-from .support.lowered import as_module
+from ...support.lowered import as_module
 
 LARGEST = 4096  # elements of a value
 # Names that MLX's values, a package's operations or other parameters may have as well.
