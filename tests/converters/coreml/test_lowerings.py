@@ -17,7 +17,7 @@ from converters.graph.passes import channels_first, run_passes
 from converters.graph.trace import trace
 from ondevice.errors import UnsupportedOpError
 
-from .support.lowered import as_module, assert_lowered, physical_graph, run_graph
+from ...support.lowered import as_module, assert_lowered, physical_graph, run_graph
 
 mx.random.seed(0)
 IMAGE = mx.random.normal((1, 8, 8, 6))
