@@ -10,7 +10,7 @@ import pytest
 from converters import export, load_package
 from ondevice.errors import OutputError, UnsupportedOpError
 
-from .support.lowered import as_module, assert_lowered, ops
+from ...support.lowered import as_module, assert_lowered, ops
 
 
 class Block(nn.Module):
