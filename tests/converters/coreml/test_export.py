@@ -20,7 +20,7 @@ from ondevice import create_model, fuse
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError, OutputError
 
-from .support.interrupts import AS_IN_THE_FOREGROUND
+from ...support.interrupts import AS_IN_THE_FOREGROUND
 
 MOVING = {
     "reshape", "transpose", "split", "concat", "slice_by_index", "slice_by_size", "squeeze",
