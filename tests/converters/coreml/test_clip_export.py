@@ -21,7 +21,7 @@ from ondevice.models.clip_text import example_tokens
 from ondevice.tasks.clip.load import load_text
 from ondevice.tasks.clip.tokenizer import Tokenizer
 
-from .support import clips
+from ...support import clips
 
 pytest.importorskip("tokenizers")
 
