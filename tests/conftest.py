@@ -28,7 +28,7 @@ def ondevice_(capsys):
 @pytest.fixture(scope="session")
 def vlm_folder(tmp_path_factory):
     """The files of a tiny FastVLM."""
-    from .vlm import tiny
+    from .ondevice.tasks.vlm import tiny
 
     return tiny.write(tmp_path_factory.mktemp("vlm") / "tiny")
 

@@ -25,7 +25,7 @@ from ondevice.errors import ConfigError, PackageError
 from ondevice.image.preprocess import normalize
 from ondevice.tasks.vlm import load_vision
 
-from ...vlm import tiny
+from ...ondevice.tasks.vlm import tiny
 
 NANO, TOKENS = "shvit_nano.cifar10", "image_features"
 

@@ -14,8 +14,8 @@ from ondevice.errors import ConfigError
 
 from ...parity import weightgen
 from ...parity.cases import OPERATIONS, Case
-from ...vlm import tiny
-from ...vlm.golden import FILE, positions
+from .vlm import tiny
+from .vlm.golden import FILE, positions
 
 # --- the numbers of transformers
 

@@ -19,8 +19,8 @@ from ondevice.tasks.vlm import Vision, load_vision, write_tokens
 from ondevice.weights.safetensors import read_safetensors
 
 from ... import ROOT
-from ...vlm import tiny
 from ..weights.test_hub import COMMIT, put
+from .vlm import tiny
 
 FLOAT32 = 65568  # of Core ML's ArrayFeatureType
 

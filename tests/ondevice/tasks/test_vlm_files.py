@@ -17,8 +17,8 @@ from ondevice.tasks.vlm.clock import Clock
 from ondevice.tasks.vlm.reduce import relative_error
 from ondevice.weights.hub import mention_license
 
-from ...vlm import tiny
 from ..weights.test_hub import put
+from .vlm import tiny
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from ondevice.tasks.vlm.bench import reconstruction_error
 from ondevice.tasks.vlm.reduce import dct, merge, relative_error
 from ondevice.tasks.vlm.vision import Recent
 
-from ...vlm import tiny
-from ...vlm.golden import FILE, sha256
+from .vlm import tiny
+from .vlm.golden import FILE, sha256
 
 RNG = np.random.default_rng(1)
 

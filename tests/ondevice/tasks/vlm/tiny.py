@@ -11,8 +11,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ..parity import weightgen
-from ..parity.cases import Case
+from ....parity import weightgen
+from ....parity.cases import Case
 
 TOWER = "model.vision_tower.vision_tower.model."
 DIM, LAYERS = 64, 2
