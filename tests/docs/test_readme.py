@@ -11,7 +11,7 @@ from converters.graph.trace import trace
 from ondevice import create_model, fuse
 from ondevice.errors import OnDeviceError
 
-from .support.commands import (
+from ..support.commands import (
     EXAMPLES,
     PAGES,
     PROGRAMS,
