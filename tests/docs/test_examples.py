@@ -10,7 +10,7 @@ from PIL import Image
 
 from ondevice.cli.verify import patterns
 
-from . import ROOT
+from .. import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
