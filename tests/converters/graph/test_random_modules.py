@@ -1,6 +1,7 @@
 """Small modules that nobody thought of: a float32 package gives MLX's numbers, or is refused.
 
-``pytest tests/converters/graph/test_random_modules.py --hypothesis-profile thorough`` tries 10,000 of them.
+``pytest tests/converters/graph/test_random_modules.py --hypothesis-profile thorough`` tries
+10,000 of them.
 """
 
 from __future__ import annotations
