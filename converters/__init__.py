@@ -11,7 +11,7 @@ from ondevice.weights.import_weights import import_weights as import_weights
 
 from .export import export as export
 from .graph.trace import trace as trace
-from .verify.verify import Report as Report, verify as verify
+from .verification.verify import Report as Report, verify as verify
 
 if TYPE_CHECKING:
     from .coreml.loaded import Package as Package, load_package as load_package

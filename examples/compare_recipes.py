@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 import ondevice
-from converters import export, load_package, verify
-from converters.verify.verify import folder_bytes
+from converters import export, load_package, verification as verify
+from converters.verification.verify import folder_bytes
 
 model = ondevice.create_model("shvit_nano.flowers")
 with tempfile.TemporaryDirectory() as folder:

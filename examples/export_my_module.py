@@ -3,7 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from converters import export, load_package, verify
+from converters import export, load_package, verification as verify
 
 
 class SmallNet(nn.Module):

@@ -15,7 +15,7 @@ from ondevice.errors import ConfigError
 
 from ..graph.graph import Array, Graph
 from ..interface import Interface
-from ..verify.metrics import decisions
+from ..verification.metrics import decisions
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph
 from .balance import balance

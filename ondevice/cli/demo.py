@@ -16,7 +16,7 @@ from ._output import json_option, print_json, print_table
 from .classify import DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from converters.verify.verify import Report
+    from converters.verification.verify import Report
 
 ORIGIN = "Chelsea the cat: photo by Stefan van der Walt, CC0, from scikit-image"
 
@@ -48,7 +48,7 @@ def demo(
     with clock("import coremltools"):
         from converters.coreml.loaded import load_package
         from converters.export import export
-        from converters.verify.verify import verify
+        from converters.verification.verify import verify
     with clock("export the package"):
         path = export(network, out / f"{network.info.name}.mlpackage", force=True)
     with clock("read it back"):

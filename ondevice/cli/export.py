@@ -236,7 +236,7 @@ def _bytes(text: str) -> int:
 def _summary(path: Path) -> dict[str, Any]:
     """What was written, as read back from disk."""
     from converters.coreml.loaded import load_package
-    from converters.verify.verify import folder_bytes
+    from converters.verification.verify import folder_bytes
 
     package = load_package(path)
     return {

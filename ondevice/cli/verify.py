@@ -16,7 +16,7 @@ from ._output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from converters.coreml.loaded import Package
-    from converters.verify.report import Report, Step
+    from converters.verification.report import Report, Step
 
 BACKENDS = ("reference", "coreml", "auto")
 
@@ -70,7 +70,7 @@ def verify_command(
     only; else on at most --limit images, spread evenly. Exit status 1 if a gate is missed.
     """
     from converters.coreml.loaded import load_package
-    from converters.verify.verify import check_gates, verify
+    from converters.verification.verify import check_gates, verify
 
     check_gates(dict(gates))
     if html:
@@ -92,7 +92,7 @@ def verify_command(
         on_error=skipped,
     )
     if html:
-        from converters.verify.html import write_html
+        from converters.verification.html import write_html
 
         write_html(report, opened, html, force=force)
     if as_json:

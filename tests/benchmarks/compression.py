@@ -32,7 +32,7 @@ import numpy as np
 import ondevice
 from converters import export, load_package
 from converters.compress.recipe import CompressionRecipe, Rule
-from converters.verify.verify import folder_bytes
+from converters.verification.verify import folder_bytes
 from ondevice.image.preprocess import resize_and_crop
 
 from .accuracy import CASES

@@ -26,12 +26,12 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from converters import export, load_package, verify
+from converters import export, load_package, verification as verify
 from converters.coreml.inspect import Inspection, inspect
 from converters.coreml.reader import quiet
 from converters.interface import image_interface
-from converters.verify.metrics import Meter
-from converters.verify.verify import compute
+from converters.verification.metrics import Meter
+from converters.verification.verify import compute
 from ondevice import create_model, fuse
 from ondevice.config import Preprocess
 from tests.parity import weightgen

@@ -16,7 +16,7 @@ from converters.compress.rounding import Statistics, Weight, output_error
 from converters.coreml.compressed import emit, pack
 from converters.coreml.reference.plan import compile_function
 from converters.coreml.target import opset
-from converters.verify.stored_weights import likeness
+from converters.verification.stored_weights import likeness
 from ondevice.errors import ConfigError
 
 SHAPES = [(37, 1, 3, 3), (66, 34, 1, 1), (29, 34), (16, 8, 3, 3)]

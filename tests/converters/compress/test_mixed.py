@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converters.compress.mixed import Choice, agreeing, front, within
-from converters.verify.verify import folder_bytes
+from converters.verification.verify import folder_bytes
 from ondevice.errors import ConfigError
 
 from .odd import exported

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, load_package, verify
+from converters import export, load_package, verification as verify
 from converters.compress.calibrate import arrays_of
 from converters.coreml.loaded import Feature
 from converters.graph.float16 import _examples
 from converters.interface import image_interface
-from converters.verify.verify import folder_bytes
+from converters.verification.verify import folder_bytes
 from ondevice import create_model, preprocess
 from ondevice.cli import run
 from ondevice.cli.verify import patterns

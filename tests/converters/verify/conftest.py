@@ -8,8 +8,8 @@ from importlib import import_module
 import pytest
 
 from converters import export, load_package
-from converters.verify import baselines
-from converters.verify.verify import verify
+from converters.verification import baselines
+from converters.verification.verify import verify
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 
@@ -36,7 +36,7 @@ def fresh(nano, package):
 @pytest.fixture
 def climbed(fresh, monkeypatch):
     """The model's fresh packages, made once."""
-    module = import_module("converters.verify.verify")  # a function has its name
+    module = import_module("converters.verification.verify")  # a function has its name
     monkeypatch.setattr(module, "fresh_packages", lambda *_: nullcontext(fresh))
 
 

@@ -15,9 +15,9 @@ import pytest
 from coremltools.proto import Model_pb2
 from PIL import Image, ImageFilter
 
-from converters import export, load_package, verify
+from converters import export, load_package, verification as verify
 from converters.compress.recipe import CompressionRecipe, Rule
-from converters.verify.stored_weights import likeness
+from converters.verification.stored_weights import likeness
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError

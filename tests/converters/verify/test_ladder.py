@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, load_package, verify
+from converters import export, load_package, verification as verify
 from converters.coreml import lowerings as lowerings, registry
-from converters.verify.deviations import Deviation, deviations, first_jump
-from converters.verify.metrics import EXACT, compare
-from converters.verify.verify import GATES
+from converters.verification.deviations import Deviation, deviations, first_jump
+from converters.verification.metrics import EXACT, compare
+from converters.verification.verify import GATES
 from ondevice import create_model
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError

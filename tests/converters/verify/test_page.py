@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from converters.coreml.inspect import inspect
-from converters.verify.html import to_html, write_html
+from converters.verification.html import to_html, write_html
 from ondevice.errors import OutputError
 
 from .page import Checked
@@ -60,7 +60,7 @@ def test_the_page_is_written_whole_or_not_at_all(report, package, tmp_path, monk
     before = path.read_text(encoding="utf-8")
     with pytest.raises(OutputError, match="--force"):
         write_html(report, package, path)
-    monkeypatch.setattr("converters.verify.html.to_html", lambda *_: 1 / 0)
+    monkeypatch.setattr("converters.verification.html.to_html", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_html(report, package, path, force=True)
     assert path.read_text(encoding="utf-8") == before

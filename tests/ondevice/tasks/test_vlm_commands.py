@@ -279,7 +279,7 @@ def test_from_the_hubs_cache_to_an_answer_and_a_package(vlm_folder, photo, tmp_p
 
 def check_package(path, folder, photo):
     from converters.coreml.loaded import load_package
-    from converters.verify.verify import verify
+    from converters.verification.verify import verify
 
     package = load_package(path)
     shapes = {name: feature.shape for name, feature in package.outputs.items()}
