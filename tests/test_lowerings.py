@@ -264,7 +264,7 @@ def test_the_graph_can_be_run_as_it_stands(case, stage):
     found = evaluate(graph, *inputs)
     for name, reference in zip(graph.outputs, wanted, strict=True):
         assert found[name].shape == reference.shape
-        limit = 2e-5 * mx.abs(reference).max()
+        limit = 1e-6 * mx.abs(reference).max()  # the same operations: 1e-7
         assert mx.abs(found[name] - reference).max() <= limit
 
 
