@@ -170,7 +170,7 @@ def test_ranges_are_those_of_the_values_as_they_are_stored(tmp_path):
     assert json.loads(package.metadata["ondevice.float16"])["rescaled_values"]
     wanted = np.array(model(mx.array(inputs[0])))
     lost = package.predict({"input": inputs[0]})["output"] - wanted
-    assert np.square(lost).sum() < np.square(wanted).sum() / 300
+    assert np.square(lost).sum() < np.square(wanted).sum() / 5000  # 11,000 measured
 
 
 def test_calibration_helps(odd, samples, tmp_path):

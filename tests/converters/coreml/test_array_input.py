@@ -112,7 +112,7 @@ def test_a_photo_levels_and_their_numbers_are_the_same_to_it(case):
     levels = package.resize_and_crop(photo)
     a, b = (package.predict({"images": x}) for x in (Image.fromarray(levels), numbers))
     for name in outputs:
-        assert np.abs(a[name] - b[name]).max() <= 1e-3 * np.abs(b[name]).max()
+        assert np.abs(a[name] - b[name]).max() <= 1e-4 * np.abs(b[name]).max()
     with pytest.raises(PackageError, match=r"is an image of shape \[\d+, \d+, 3\]; given"):
         package.predict({"images": patterns(size // 2)[0]})
 

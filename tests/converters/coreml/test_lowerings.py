@@ -279,7 +279,7 @@ def test_the_graph_can_be_run_as_it_stands(case, stage):
     found = evaluate(graph, *inputs)
     for name, reference in zip(graph.outputs, wanted, strict=True):
         assert found[name].shape == reference.shape
-        limit = 2e-5 * mx.abs(reference).max()
+        limit = 1e-6 * mx.abs(reference).max()  # the same operations: 1e-7
         assert mx.abs(found[name] - reference).max() <= limit
 
 
@@ -321,7 +321,7 @@ def test_a_node_that_is_in_no_trace_gives_what_it_stands_for(case):
     found = [np.array(evaluate(graph, *inputs)["y"])]
     [lowered] = run_graph(channels_first(graph).check(), inputs, target="iOS18")
     for y in (*found, lowered):
-        assert np.abs(y - wanted).max() <= 2e-5 * np.abs(wanted).max()
+        assert np.abs(y - wanted).max() <= 2e-6 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("zero_point", [0, -7])

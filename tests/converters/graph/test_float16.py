@@ -93,7 +93,7 @@ def test_what_an_activation_needs_as_it_is_is_computed_in_float32(tmp_path):
     package = load_package(export(net, X, tmp_path / "hot.mlpackage", input_names=["x"]))
     got = package.predict({"x": np.array(X)})["output"]
     want = np.array(net(X))
-    assert np.abs(got - want).max() < 5e-3 * np.abs(want).max()
+    assert np.abs(got - want).max() < 1.5e-3 * np.abs(want).max()  # 4e-4
     said = json.loads(package.metadata["ondevice.float16"])
     assert said["peak"] > LARGEST
     assert said["at"] == "a"
@@ -133,7 +133,7 @@ def test_what_only_calibration_samples_reach_is_rescaled_too(tmp_path):
         got = load_package(path).predict({"x": np.array(large)})["output"]
         return np.abs(got - want).max() / np.abs(want).max()
 
-    assert error("calibrated", calibration=[np.array(large)]) < 5e-3
+    assert error("calibrated", calibration=[np.array(large)]) < 3e-3  # 1e-3
     assert not error("plain") < 0.1
 
 

@@ -164,7 +164,7 @@ def test_a_picture_finds_itself_first(ondevice_, folder):
     found = json.loads(out)
     assert (status, err, found["model"]) == (0, "", "shvit_nano.cifar10")
     assert found["results"][0]["path"] == str(folder / "3.png")
-    assert found["results"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert found["results"][0]["score"] == pytest.approx(1, abs=1e-6)
     scores = [match["score"] for match in found["results"]]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) == 4

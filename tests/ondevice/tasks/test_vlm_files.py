@@ -341,7 +341,7 @@ def test_the_encoder_of_the_largest_is_taken_out_of_its_many_files(
     encoder = ondevice.create_model("fastvithd.fastvlm_7b", pretrained=True, **sizes)
     (levels,) = tower.levels(tiny.picture(), Vision(size=128))
     tokens = encoder(mx.array(levels[None]).astype(mx.float32) / 255)
-    assert relative_error(tower.projector(tokens)[0], wanted[0]) < 1e-5
+    assert relative_error(tower.projector(tokens)[0], wanted[0]) < 1e-6
     assert encoder.info.license == "apple-amlr"
 
 

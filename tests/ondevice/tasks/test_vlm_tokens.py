@@ -143,7 +143,7 @@ def test_dct_keeps_what_is_smooth_and_drops_the_rest():
     fewer, restore = dct(wave(8, 0, 1, 3, 5), 16)
     assert fewer.shape == (1, 16, 4)
     assert mx.allclose(fewer[..., :3], wave(4, 0, 1, 3), atol=1e-5)
-    assert mx.abs(fewer[..., 3]).max() < 1e-5
+    assert mx.abs(fewer[..., 3]).max() < 1e-6
     assert mx.allclose(restore(fewer)[..., :3], wave(8, 0, 1, 3), atol=1e-5)
 
 
@@ -162,10 +162,10 @@ def test_merging_tokens_that_are_all_alike_in_groups_loses_nothing():
     kinds = np.eye(4, 32)
     tokens = mx.array(kinds[[0, 1, 2, 3] * 4][None], mx.float32)
     fewer, restore = merge(tokens, 16)
-    assert relative_error(restore(fewer), tokens) < 1e-5
+    assert relative_error(restore(fewer), tokens) < 1e-6
     distinct = mx.array(np.concatenate([kinds, kinds[:1].repeat(12, 0)])[None], mx.float32)
     fewer, restore = merge(distinct, 4)
-    assert relative_error(restore(fewer), distinct) < 1e-5
+    assert relative_error(restore(fewer), distinct) < 1e-6
     assert mx.allclose(mx.sort(fewer.argmax(-1)), mx.array([[0, 1, 2, 3]]))
 
 
@@ -186,7 +186,7 @@ def test_fewer_tokens_lose_more(vlm, method):
     assert errors == sorted(errors)
     assert errors[-1] > errors[0] + 0.05
     if method == "dct":
-        assert errors[0] < 1e-5
+        assert errors[0] < 2e-6
 
 
 @pytest.mark.parametrize("method", ["dct", "merge"])
