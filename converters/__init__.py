@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice.weights.import_weights import import_weights as import_weights
 
-from .export import export as export
+from .export import export as export, export_module as export_module
 from .graph.trace import trace as trace
 from .verification.verify import Report as Report, verify as verify
 
 if TYPE_CHECKING:
     from .coreml.loaded import Package as Package, load_package as load_package
 
-__all__ = ["Package", "Report", "export", "import_weights", "load_package", "trace", "verify"]
+__all__ = [
+    "Package",
+    "Report",
+    "export",
+    "export_module",
+    "import_weights",
+    "load_package",
+    "trace",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

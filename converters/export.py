@@ -6,11 +6,11 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -35,62 +35,108 @@ from .graph.trace import trace
 from .interface import Interface, array_interface, image_interface, text_interface
 
 
+class Options(TypedDict, total=False):
+    """What ``export`` and ``export_module`` both take: see ``Settings`` and ``Request``."""
+
+    target: str
+    precision: str
+    attention: str
+    gelu: str
+    recipe: str | Path | CompressionRecipe
+    calibration: Iterable[Any]
+    budget: int
+    min_agreement: float
+    account: Callable[[Any], None]
+    front: bool
+    force: bool
+
+
 def export(
     model: nn.Module,
-    *where: Any,
-    target: str = "iOS17",
-    precision: str = "float16",
-    attention: str = "matmul",
-    gelu: str = "exact",
-    input: str = "image",
+    path: str | Path,
+    *,
+    input: str | None = None,
     size: int | Sequence[int] | None = None,
-    outputs: Sequence[str] = ("logits",),
-    input_names: Sequence[str] = (),
-    output_names: Sequence[str] = (),
-    recipe: str | Path | CompressionRecipe = "",
-    calibration: Iterable[Any] = (),
-    budget: int = 0,
-    min_agreement: float = 0.0,
-    account: Callable[[Any], None] = lambda _: None,
-    front: bool = False,
-    force: bool = False,
+    outputs: str | Sequence[str] | None = None,
+    **options: Unpack[Options],
 ) -> Path:
-    """Write ``model`` to a Core ML package.
+    """Write a model of ``ondevice.create_model`` to a Core ML package at ``path``.
 
-    ``export(model, path)`` takes a model of ``ondevice.create_model``: a picture goes in
-    (with the checkpoint's normalization inside), ``outputs`` come out: any of ``logits`` (with
-    labels), ``embedding``, ``features`` (one map a stage, channels-first) and ``tokens``;
-    ``size`` replaces the native input size. Several sizes become one package with a function
-    each (``size_256``) that share their weights, from iOS18 on. With ``input="array"`` the
-    picture goes in as ``images``, a float32 array (1, 3, H, W) that the caller has normalized
-    with the contract's mean and std, and all that comes out is float32.
+    An RGB image (1, 3, size, size) goes in, with the checkpoint's normalization inside;
+    ``outputs`` come out: any of ``logits`` (the default, with labels), ``embedding``,
+    ``features`` (one map a stage, channels-first) and ``tokens``. ``size``, in pixels,
+    replaces the native input size. Several sizes become one package with a function each
+    (``size_256``) that share their weights, from iOS18 on. With ``input="array"`` the image
+    goes in as ``images``, a float32 array (1, 3, H, W) that the caller has normalized with
+    the contract's mean and std, and all that comes out is float32.
 
-    ``export(text_encoder, path)`` takes a CLIP's text encoder: token numbers (1, 77) go in as
-    ``text``, the unit vector ``embedding`` comes out.
+    Of a CLIP's text encoder, token numbers (1, context) go in as ``text``, and the unit vector
+    ``embedding`` comes out.
 
-    ``export(module, example_inputs, path)`` takes any ``mlx.nn`` module in eval mode; arrays
-    go in and come out in the shapes that MLX has.
-
-    ``target``, ``precision``, ``attention`` and ``gelu`` are explained in ``Settings``.
-    The ranges that half precision has to hold are measured on a test pattern and on up to
-    eight ``calibration`` samples, given as ``verify`` takes them.
-    ``recipe`` (a preset's name, a file, a CompressionRecipe) compresses it, better so with a
-    few dozen of those samples. ``budget`` (the package's
-    bytes) or ``min_agreement`` (a share of the samples' classes) instead search a format for
-    each layer. ``account`` is called with the result: a row a weight, and with ``front`` the
-    sizes that were to be had and what they cost.
+    ``target``, ``precision``, ``attention`` and ``gelu`` are explained in ``Settings``. The
+    ranges that half precision has to hold are measured on a test pattern and on up to eight
+    ``calibration`` samples, given as ``verify`` takes them. ``recipe`` (a preset's name, a
+    file, a CompressionRecipe) compresses it, better so with a few dozen of those samples.
+    ``budget`` (the package's bytes) or ``min_agreement`` (a share of the samples' classes)
+    instead search a format for each layer. ``account`` is called with the result: a row a
+    weight, and with ``front`` the sizes that were to be had and what they cost.
 
     Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
     ``force`` is not given; nothing half-made is left.
     """
-    *example, path = where
-    settings = Settings(target=target, precision=precision, attention=attention, gelu=gelu)
-    path = _check(path, settings, sizes := _sizes(size))
-    names = {"input_names": input_names, "output_names": output_names}
-    chosen = {"input": input, "outputs": outputs}
-    interfaces, metadata = _interfaces(model, example, names, sizes, chosen)
-    request = Request(recipe, calibration, budget, min_agreement, account, front)
-    metadata |= versions(settings)
+    given = {"input": input, "size": size, "outputs": outputs}
+    if isinstance(model, ImageModel):
+        form, wanted = input or "image", _listed(outputs or "logits")
+        interfaces = [
+            image_interface(model, input=form, outputs=wanted, size=size)
+            for size in _sizes(size)
+        ]
+        return _write(interfaces, describe_model(model, interfaces[0]), path, options)
+    kind = type(model).__name__
+    if not isinstance(model, TextTower):
+        raise ConfigError(f"{kind} is no model of ours: export_module({kind}, inputs, path)")
+    if refused := [name for name, value in given.items() if value is not None]:
+        raise ConfigError(f"{', '.join(refused)}: of images; {kind} takes texts")
+    return _write([text_interface(model)], describe_text(model), path, options)
+
+
+def export_module(
+    module: nn.Module,
+    inputs: mx.array | Sequence[mx.array],
+    path: str | Path,
+    *,
+    input_names: str | Sequence[str] = (),
+    output_names: str | Sequence[str] = (),
+    **options: Unpack[Options],
+) -> Path:
+    """Write any ``mlx.nn`` module in eval mode to a Core ML package at ``path``.
+
+    ``inputs`` are examples of what it is called with: arrays go in and come out in the shapes
+    and with the axes that MLX has (images are NHWC). Inputs are called ``input``, or
+    ``input_0``, ``input_1``, …; outputs likewise. The other options and errors are those of
+    ``export``.
+    """
+    interface = array_interface(
+        module, inputs, input_names=_listed(input_names), output_names=_listed(output_names)
+    )
+    metadata = {"description": f"{type(module).__name__}, exported from MLX"}
+    return _write([interface], metadata, path, options)
+
+
+def _write(
+    interfaces: Sequence[Interface],
+    metadata: Mapping[str, str],
+    path: str | Path,
+    options: Options,
+) -> Path:
+    """The package's path. One interface becomes a package, several its functions."""
+    given: dict[str, Any] = dict(options)
+    force = given.pop("force", False)
+    chosen = {f.name: given.pop(f.name) for f in fields(Settings) if f.name in given}
+    settings = Settings(**chosen)
+    path = _check(path, settings, functions=len(interfaces))
+    request = Request(**given)
+    metadata = {**metadata, **versions(settings)}
     with old_objects_at_rest(), replacing(path, force=force, marker="Manifest.json") as partial:
         write(interfaces, settings, request, partial, metadata)
     return path
@@ -101,42 +147,21 @@ def _sizes(size: int | Sequence[int] | None) -> list[int | None]:
     return [size] if size is None or isinstance(size, int) else list(dict.fromkeys(size))
 
 
-def _check(path: str | Path, settings: Settings, sizes: Sequence[int | None]) -> Path:
+def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _check(path: str | Path, settings: Settings, functions: int) -> Path:
     """The path of the package to write. Raises ConfigError that lists what is impossible."""
     path = Path(path)
     problems = settings.problems()
     if path.suffix != ".mlpackage":
         problems.append(f"{path} does not end in .mlpackage")
-    if len(sizes) > 1 and settings.target < "iOS18":
+    if functions > 1 and settings.target < "iOS18":
         problems.append("several sizes in one package need target iOS18; export one by one")
     if problems:
         raise ConfigError("; ".join(problems))
     return path
-
-
-def _interfaces(
-    model: nn.Module,
-    example: Sequence[Any],
-    names: Mapping[str, Any],
-    sizes: Sequence[int | None],
-    chosen: Mapping[str, Any],
-) -> tuple[list[Interface], dict[str, str]]:
-    """What to trace, once a size, and what the package says of the model. Raises ConfigError.
-
-    ``names`` are for a module with an ``example``, ``chosen`` is for a model of pictures.
-    """
-    if isinstance(model, ImageModel) and not example:
-        interfaces = [image_interface(model, size=size, **chosen) for size in sizes]
-        return interfaces, describe_model(model, interfaces[0])
-    kind = type(model).__name__
-    if chosen["input"] != "image":
-        raise ConfigError(f"input {chosen['input']!r} is for pictures; {kind} takes arrays")
-    if example:
-        metadata = {"description": f"{kind}, exported from MLX"}
-        return [array_interface(model, example[0], **names)], metadata
-    if isinstance(model, TextTower):
-        return [text_interface(model)], describe_text(model)
-    raise ConfigError("export(module, example_inputs, path) needs example inputs here")
 
 
 def to_graph(interface: Interface) -> Graph:

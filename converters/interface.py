@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -223,10 +224,19 @@ def array_interface(
     output_names: Sequence[str] = (),
     outputs: int = 1,
 ) -> Interface:
-    """Arrays in, arrays out, shaped as MLX has them (images are NHWC)."""
-    arrays = (
-        (example_inputs,) if isinstance(example_inputs, mx.array) else tuple(example_inputs)
-    )
+    """Arrays in, arrays out, shaped as MLX has them (images are NHWC). Raises ConfigError."""
+    if not isinstance(module, nn.Module):
+        name = getattr(module, "__name__", type(module).__name__)
+        raise ConfigError(f"{name} is no mlx.nn.Module; call it in the __call__ of one")
+    given: Any = example_inputs
+    listed = [given] if isinstance(given, mx.array | np.ndarray) else given
+    arrays = tuple(mx.array(x) for x in listed)
+    try:
+        inspect.signature(type(module).__call__).bind(module, *arrays)
+    except TypeError as error:
+        raise ConfigError(
+            f"{type(module).__name__} is not called with {len(arrays)} arrays: {error}"
+        ) from error
     return Interface(
         model=module,
         fn=module,

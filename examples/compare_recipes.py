@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import ondevice
-from converters import export, load_package, verification as verify
+from converters import export, load_package, verify
 from converters.verification.verify import folder_bytes
 
 model = ondevice.create_model("shvit_nano.flowers")

@@ -3,7 +3,7 @@
 import mlx.core as mx
 import mlx.nn as nn
 
-from converters import export, load_package, verification as verify
+from converters import export_module, load_package, verify
 
 
 class SmallNet(nn.Module):
@@ -23,7 +23,7 @@ class SmallNet(nn.Module):
 net = SmallNet()
 net.eval()
 image = mx.random.normal((1, 64, 64, 3))
-path = export(net, image, "SmallNet.mlpackage", input_names=["image"], force=True)
+path = export_module(net, image, "SmallNet.mlpackage", input_names=["image"], force=True)
 
 package = load_package(path)
 print(package, package.operations)

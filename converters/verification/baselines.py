@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 KNOWN = ("float32", "float16")
 # What a package's metadata say it was made with.
 SETTINGS = ("target", "attention", "gelu")
-RECORDED = (*SETTINGS, "input")
 
 
 @contextmanager
@@ -34,7 +33,6 @@ def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Pac
     A float32 package needs no float16 rung. The packages are gone after the block.
     """
     from ..coreml.loaded import load_package
-    from ..export import export
 
     saved = package.metadata.get("ondevice.precision", "float16")
     precisions = KNOWN[: KNOWN.index(saved) + 1] if saved in KNOWN else KNOWN
@@ -42,7 +40,7 @@ def fresh_packages(model: nn.Module, package: Package) -> Iterator[dict[str, Pac
         rungs = {}
         for precision in precisions:
             path = Path(room) / f"{precision}.mlpackage"
-            export(model, *_what(model, package, path), precision=precision, **_how(package))
+            _export(model, package, path, precision)
             rungs[precision] = load_package(path)
         yield rungs
 
@@ -97,24 +95,30 @@ def _interface(model: nn.Module, package: Package) -> Interface:
     return image_interface(model, outputs=output_kinds(package), size=size)
 
 
-def _what(model: nn.Module, package: Package, path: Path) -> tuple[Any, ...]:
-    """What goes before the options of ``export``: examples where it cannot know them."""
-    known = isinstance(model, ImageModel | TextTower)
-    return (path,) if known else (example_inputs(package), path)
+def _export(model: nn.Module, package: Package, path: Path, precision: str) -> None:
+    """``model`` as ``package`` was exported."""
+    from ..export import export, export_module
 
-
-def _how(package: Package) -> dict[str, Any]:
-    """The options of ``export`` that the package was made with."""
     options: dict[str, Any] = {
         name: package.metadata[f"ondevice.{name}"]
-        for name in RECORDED
+        for name in SETTINGS
         if f"ondevice.{name}" in package.metadata
-    }
-    if package.preprocess is None:
-        options |= {"input_names": tuple(package.inputs), "output_names": declared(package)}
+    } | {"precision": precision}
+    if isinstance(model, TextTower):
+        export(model, path, **options)
+    elif isinstance(model, ImageModel):
+        size = package.preprocess.size if package.preprocess else None
+        form = package.metadata.get("ondevice.input")
+        export(model, path, input=form, size=size, outputs=output_kinds(package), **options)
     else:
-        options |= {"size": package.preprocess.size, "outputs": output_kinds(package)}
-    return options
+        export_module(
+            model,
+            example_inputs(package),
+            path,
+            input_names=tuple(package.inputs),
+            output_names=declared(package),
+            **options,
+        )
 
 
 def example_inputs(package: Package) -> list[mx.array]:

@@ -43,8 +43,7 @@ OUTPUTS = {
 @click.option(
     "--input",
     type=click.Choice(INPUTS),
-    default="image",
-    show_default=True,
+    show_default="image",
     help="As a picture, or a float32 array, normalized outside, as Apple's FastVLM app has it.",
 )
 @click.option(
@@ -130,7 +129,7 @@ def export_command(
         network,
         out or f"{network.info.name}.mlpackage",
         size=size or None,
-        outputs=outputs or _usual_outputs(network),
+        outputs=outputs or (None if tower == "text" else _usual_outputs(network)),
         recipe=recipe or "",
         calibration=samples,
         budget=_bytes(budget) if budget else 0,

@@ -26,7 +26,7 @@ import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
-from converters import export, load_package, verification as verify
+from converters import export, load_package, verify
 from converters.coreml.inspect import Inspection, inspect
 from converters.coreml.reader import quiet
 from converters.interface import image_interface

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from converters import export, load_package
+from converters import export_module, load_package
 from converters.compress.apply import Compression
 from converters.export import lay_out, named, rename_inputs, to_graph
 from converters.interface import array_interface
@@ -39,7 +39,9 @@ class Odd(nn.Module):
 def exported(model, path, **options):
     """The package, and what became of its weights."""
     accounts: list[Compression] = []
-    made = export(model, mx.zeros(SHAPE), path, account=accounts.append, force=True, **options)
+    made = export_module(
+        model, mx.zeros(SHAPE), path, account=accounts.append, force=True, **options
+    )
     (account,) = accounts
     return load_package(made), account
 

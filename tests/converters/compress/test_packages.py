@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from converters import export, load_package
+from converters import export_module, load_package
 from converters.compress.apply import LEAST, compress_graph, weights
 from converters.compress.recipe import PRESETS, CompressionRecipe, Rule, load_recipe
 from converters.coreml.package import save, to_package
@@ -133,7 +133,7 @@ def test_a_weight_keeps_its_path_in_the_package(odd, tmp_path):
 @pytest.mark.parametrize("recipe", ["", "int8"])
 def test_equal_arguments_are_stored_once_and_short_vectors_inline(odd, tmp_path, recipe):
     """Compressed or not, so that a share of the one is not flattered by waste in the other."""
-    path = export(odd, mx.zeros(SHAPE), tmp_path / "a.mlpackage", recipe=recipe)
+    path = export_module(odd, mx.zeros(SHAPE), tmp_path / "a.mlpackage", recipe=recipe)
     operations = specified(load_package(path))
     stored = {
         op.outputs[0].name: op.attributes["val"] for op in operations if op.type == "const"
@@ -165,7 +165,7 @@ def test_ranges_are_those_of_the_values_as_they_are_stored(tmp_path):
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(SHAPE).astype(np.float32) for _ in range(8)]
     path = tmp_path / "a.mlpackage"
-    export(model, mx.array(inputs[0]), path, recipe="w8a8", calibration=inputs)
+    export_module(model, mx.array(inputs[0]), path, recipe="w8a8", calibration=inputs)
     package = load_package(path)
     assert json.loads(package.metadata["ondevice.float16"])["rescaled_values"]
     wanted = np.array(model(mx.array(inputs[0])))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, load_package, verification as verify
+from converters import export, load_package, verify
 from converters.compress.apply import LEAST
 from converters.compress.recipe import PRESETS, CompressionRecipe, Rule
 from ondevice import create_model, load_clip

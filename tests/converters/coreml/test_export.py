@@ -15,7 +15,7 @@ import pytest
 from mlx.utils import tree_flatten
 from PIL import Image
 
-from converters import export, load_package, verification as verify
+from converters import export, load_package, verify
 from ondevice import create_model, fuse
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError, OutputError

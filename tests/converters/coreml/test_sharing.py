@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from converters import export, load_package
+from converters import export, export_module, load_package
 from ondevice import create_model
 
 SHAPE = (1, 16, 16, 3)
@@ -35,7 +35,7 @@ def stored(path):
 def test_a_layer_may_be_called_as_a_constant_is(recipe, tmp_path):
     mx.random.seed(0)
     model = Numbered().eval()
-    path = export(model, mx.zeros(SHAPE), tmp_path / "a.mlpackage", recipe=recipe)
+    path = export_module(model, mx.zeros(SHAPE), tmp_path / "a.mlpackage", recipe=recipe)
     outputs = [o.name for op in stored(path) for o in op.outputs]
     assert len(outputs) == len(set(outputs))
     assert {"c0_weight", "c0", "c1_weight", "c1", "c2_weight"} <= set(outputs)

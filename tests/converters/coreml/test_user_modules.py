@@ -7,10 +7,14 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from converters import export, load_package
-from ondevice.errors import OutputError, UnsupportedOpError
+from converters import export, export_module, load_package
+from ondevice import create_model
+from ondevice.errors import ConfigError, OutputError, UnsupportedOpError
 
 from ...support.lowered import as_module, assert_lowered, ops
+from .test_clip_export import small_text
+
+X = mx.random.normal((2, 4), key=mx.random.key(0))
 
 
 class Block(nn.Module):
@@ -115,7 +119,7 @@ def test_a_vit_keeps_one_transpose_and_folds_into_one_op_a_layer():
 
 def test_a_package_of_a_users_module_takes_and_gives_mlx_shapes(tmp_path):
     net = as_module(CNN())
-    path = export(
+    path = export_module(
         net, IMAGE, tmp_path / "net.mlpackage", precision="float32", input_names=["x"]
     )
     got = load_package(path).predict({"x": np.array(IMAGE)})
@@ -132,7 +136,7 @@ def test_what_is_not_supported_is_listed_whole_with_its_place(tmp_path):
             return mx.arctan2(mx.erfinv(mx.tanh(self.first(x))), x)
 
     with pytest.raises(UnsupportedOpError) as error:
-        export(as_module(Odd()), mx.zeros((2, 4)), tmp_path / "odd.mlpackage")
+        export_module(as_module(Odd()), mx.zeros((2, 4)), tmp_path / "odd.mlpackage")
     text = str(error.value)
     assert "ArcTan2" in text
     assert "ErfInv" in text
@@ -144,10 +148,68 @@ def test_what_is_not_supported_is_listed_whole_with_its_place(tmp_path):
 def test_an_existing_package_is_kept_unless_forced(tmp_path):
     path = tmp_path / "net.mlpackage"
     net = as_module(nn.Linear(4, 2))
-    export(net, mx.zeros((1, 4)), path)
+    export_module(net, mx.zeros((1, 4)), path)
     before = (path / "Manifest.json").read_bytes()
     with pytest.raises(OutputError, match="--force"):
-        export(net, mx.zeros((1, 4)), path)
+        export_module(net, mx.zeros((1, 4)), path)
     assert (path / "Manifest.json").read_bytes() == before
-    export(net, mx.zeros((1, 4)), path, force=True)
+    export_module(net, mx.zeros((1, 4)), path, force=True)
     assert (path / "Manifest.json").read_bytes() != before
+
+
+class Two(nn.Module):
+    def __call__(self, x, y):
+        return x + y
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "said"),
+    [
+        (Two(), X, "Two is not called with 1 arrays: missing a required argument: 'y'"),
+        (Two(), [X, X, X], "Two is not called with 3 arrays: too many positional arguments"),
+        (mx.tanh, X, "tanh is no mlx.nn.Module"),
+    ],
+)
+def test_what_cannot_be_called_so_is_told_in_one_line(module, inputs, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        export_module(module, inputs, tmp_path / "x.mlpackage")
+    assert not any(tmp_path.iterdir())
+
+
+def test_all_inputs_go_in_and_numpys_arrays_are_as_good(tmp_path):
+    x = np.array(X)
+    path = export_module(Two().eval(), [x, 2 * x], tmp_path / "x.mlpackage")
+    got = load_package(path).predict({"input_0": x, "input_1": 2 * x})
+    np.testing.assert_allclose(got["output"], 3 * x, atol=4e-3 * np.abs(x).max())
+
+
+def test_a_module_of_ones_own_needs_inputs(tmp_path):
+    with pytest.raises(ConfigError, match=r"export_module\(Two, inputs, path\)"):
+        export(Two().eval(), tmp_path / "x.mlpackage")
+
+
+@pytest.mark.parametrize("call", [export, export_module])
+def test_an_option_that_there_is_not_is_refused(call, tmp_path):
+    path = tmp_path / "x.mlpackage"
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        call(
+            *((Two(), [X, X]) if call is export_module else (create_model("shvit_nano"),)),
+            path,
+            colour=1,
+        )
+    assert not path.exists()
+
+
+def test_one_name_may_be_a_string(tmp_path):
+    path = export(create_model("shvit_nano"), tmp_path / "n.mlpackage", outputs="embedding")
+    assert list(load_package(path).outputs) == ["embedding"]
+    net = nn.Linear(4, 2).eval()
+    names = {"input_names": "left", "output_names": "right"}
+    package = load_package(export_module(net, X, tmp_path / "x.mlpackage", **names))
+    assert (*package.inputs, *package.outputs) == ("left", "right")
+
+
+def test_options_of_images_are_none_of_a_text_encoder(tmp_path):
+    for option in ({"size": 64}, {"outputs": "embedding"}, {"input": "array"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(option))}: of images; TextTower"):
+            export(small_text("mobileclip_s0"), tmp_path / "t.mlpackage", **option)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ondevice
-from converters import export, load_package
+from converters import export, export_module, load_package
 from converters.compress.apply import Compression
 from converters.compress.calibrate import calibrate, input_divisors
 from converters.compress.plan import in_mlx
@@ -90,7 +90,7 @@ def test_what_an_activation_needs_as_it_is_is_computed_in_float32(tmp_path):
             return self.b(nn.gelu(self.a(x)))
 
     net = as_module(Hot())
-    package = load_package(export(net, X, tmp_path / "hot.mlpackage", input_names=["x"]))
+    package = load_package(export_module(net, X, tmp_path / "hot.mlpackage", input_names=["x"]))
     got = package.predict({"x": np.array(X)})["output"]
     want = np.array(net(X))
     assert np.abs(got - want).max() < 1.5e-3 * np.abs(want).max()  # 4e-4
@@ -129,7 +129,9 @@ def test_what_only_calibration_samples_reach_is_rescaled_too(tmp_path):
     want = np.array(net(large))
 
     def error(name, **options):
-        path = export(net, X, tmp_path / f"{name}.mlpackage", input_names=["x"], **options)
+        path = export_module(
+            net, X, tmp_path / f"{name}.mlpackage", input_names=["x"], **options
+        )
         got = load_package(path).predict({"x": np.array(large)})["output"]
         return np.abs(got - want).max() / np.abs(want).max()
 
@@ -139,10 +141,10 @@ def test_what_only_calibration_samples_reach_is_rescaled_too(tmp_path):
 
 def test_without_it_the_package_would_overflow(tmp_path, monkeypatch):
     net = as_module(Stream(1e6))
-    safe = load_package(export(net, X, tmp_path / "safe.mlpackage", input_names=["x"]))
+    safe = load_package(export_module(net, X, tmp_path / "safe.mlpackage", input_names=["x"]))
     home = sys.modules["converters.export"]
     monkeypatch.setattr(home, "make_safe", lambda graph, *_: (graph, Safety()))
-    naive = load_package(export(net, X, tmp_path / "naive.mlpackage", input_names=["x"]))
+    naive = load_package(export_module(net, X, tmp_path / "naive.mlpackage", input_names=["x"]))
     want = np.array(net(X))
 
     def error(package):
@@ -203,7 +205,7 @@ class Offsets(nn.Module):
 
 def psnr(path, *inputs):
     module = as_module(Offsets() if len(inputs) == 1 else sample)
-    package = load_package(export(module, list(inputs), path))
+    package = load_package(export_module(module, list(inputs), path))
     got = package.predict(dict(zip(package.inputs, map(np.array, inputs), strict=True)))
     wanted = np.array(module(*inputs))
     error = np.sqrt(np.mean(np.square(got["output"] - wanted)))
@@ -223,7 +225,7 @@ def test_indices_are_computed_in_full_precision(tmp_path, size):
 
 def test_a_comparison_with_a_number_is_typed_as_what_it_compares(tmp_path):
     net = as_module(lambda x: mx.where(mx.tanh(x) > 0.5, x, nn.elu(x)))
-    package = load_package(export(net, X, tmp_path / "x.mlpackage", input_names=["x"]))
+    package = load_package(export_module(net, X, tmp_path / "x.mlpackage", input_names=["x"]))
     np.testing.assert_allclose(
         package.predict({"x": np.array(X)})["output"], np.array(net(X)), atol=4e-3
     )
@@ -239,6 +241,6 @@ def test_no_operation_switches_protection_off(tmp_path, odd):
             return y + odd(y)
 
     net = as_module(Net(1e6))
-    package = load_package(export(net, X, tmp_path / "x.mlpackage", input_names=["x"]))
+    package = load_package(export_module(net, X, tmp_path / "x.mlpackage", input_names=["x"]))
     assert json.loads(package.metadata["ondevice.float16"])["peak"] > LARGEST
     assert np.isfinite(package.predict({"x": np.array(X)})["output"]).all()

@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from converters import export, load_package
+from converters import export_module, load_package
 from ondevice.errors import ConfigError
 
 from ...support.lowered import as_module
@@ -55,7 +55,7 @@ class Before(OwnBias):
 
 def assert_exported(module, path, inputs, **options):
     module = as_module(module)
-    package = load_package(export(module, inputs, path, precision="float32", **options))
+    package = load_package(export_module(module, inputs, path, precision="float32", **options))
     given = dict(zip(package.inputs, map(np.array, inputs), strict=True))
     got, wanted = package.predict(given), module(*inputs)
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
@@ -101,7 +101,7 @@ def test_a_folded_shift_takes_no_other_parameters_name(tmp_path, module):
 def test_names_that_meet_are_refused(tmp_path, inputs, outputs, said):
     path = tmp_path / "x.mlpackage"
     with pytest.raises(ConfigError, match=said):
-        export(as_module(LoRA()), X, path, input_names=inputs, output_names=outputs)
+        export_module(as_module(LoRA()), X, path, input_names=inputs, output_names=outputs)
     assert not any(tmp_path.iterdir())
 
 

@@ -17,7 +17,7 @@ import mlx.nn as nn
 import numpy as np
 from hypothesis import assume, event, given, note, strategies as st
 
-from converters import export, load_package
+from converters import export_module, load_package
 from ondevice.errors import OnDeviceError
 
 from ...support.lowered import as_module
@@ -383,7 +383,7 @@ def test_a_package_gives_mlxs_numbers_or_is_refused(plan, shape):
     assume(np.isfinite(tolerated).all())
     with tempfile.TemporaryDirectory() as folder:
         try:
-            path = export(
+            path = export_module(
                 module,
                 mx.array(x),
                 Path(folder) / "x.mlpackage",

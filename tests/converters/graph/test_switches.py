@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, load_package
+from converters import export, export_module, load_package
 from ondevice import create_model
 from ondevice.cli.export import (
     ATTENTION as CLI_ATTENTION,
@@ -52,7 +52,7 @@ def net():
 
 def exported(net, path, **settings):
     package = load_package(
-        export(net, X, path, precision="float32", input_names=["x"], **settings)
+        export_module(net, X, path, precision="float32", input_names=["x"], **settings)
     )
     error = np.abs(package.predict({"x": np.array(X)})["output"] - np.array(net(X))).max()
     return Counter(package.operations), error
@@ -107,7 +107,7 @@ def test_fused_attention_takes_a_mask(case, precision, tmp_path):
     net = as_module(Masked(mask))
     inputs = [mx.random.normal((1, 10, 16), key=mx.random.key(2)), *given]
     options = {"attention": "fused", "target": "iOS18", "precision": precision}
-    package = load_package(export(net, inputs, tmp_path / "x.mlpackage", **options))
+    package = load_package(export_module(net, inputs, tmp_path / "x.mlpackage", **options))
     found = Counter(package.operations)
     assert found["scaled_dot_product_attention"] == 1
     assert found["matmul"] == found["softmax"] == found["select"] == 0
@@ -125,7 +125,7 @@ def test_a_mask_that_may_hide_everything_stays_outside(hidden, tmp_path):
         net = as_module(lambda x, m, inner=net: inner(x, m > 0))
         inputs.append(-mx.ones((10, 10)))
     options = {"attention": "fused", "target": "iOS18", "precision": "float32"}
-    package = load_package(export(net, inputs, tmp_path / "x.mlpackage", **options))
+    package = load_package(export_module(net, inputs, tmp_path / "x.mlpackage", **options))
     assert package.operations.count("scaled_dot_product_attention") == 0
     arrays = dict(zip(package.inputs, map(np.array, inputs), strict=True))
     want = np.array(net(*inputs))
@@ -140,7 +140,7 @@ def test_tanh_gelu_is_near_but_not_equal(net, tmp_path):
 
 def test_fused_attention_needs_ios18(net, tmp_path):
     with pytest.raises(ConfigError, match="needs target iOS18"):
-        export(net, X, tmp_path / "x.mlpackage", attention="fused")
+        export_module(net, X, tmp_path / "x.mlpackage", attention="fused")
 
 
 def test_several_sizes_share_their_weights(tmp_path):

@@ -6,7 +6,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 
-from converters import export
+from converters import export_module
 from converters.graph.trace import trace
 from ondevice.errors import ConfigError
 
@@ -73,7 +73,7 @@ def test_a_module_that_computes_something_else_each_time_is_refused(module, tmp_
     net = module().eval()
     before = net.parameters()
     with pytest.raises(ConfigError, match="when it is called a second time"):
-        export(net, X, tmp_path / "x.mlpackage")
+        export_module(net, X, tmp_path / "x.mlpackage")
     assert not any(tmp_path.iterdir())
     assert net.parameters() == before
     assert getattr(net, "n", 0) == 0

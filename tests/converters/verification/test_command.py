@@ -8,7 +8,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from converters import verification as verify
+from converters import verify
 from ondevice.cli import run
 from ondevice.cli.verify import patterns, print_report
 from ondevice.errors import ImageError

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from converters import verification as verify
+from converters import verify
 from converters.coreml.device import UNITS, _places, measure
 from ondevice.cli.verify import patterns
 from ondevice.errors import PackageError

@@ -15,7 +15,7 @@ import pytest
 from coremltools.proto import Model_pb2
 from PIL import Image, ImageFilter
 
-from converters import export, load_package, verification as verify
+from converters import export, export_module, load_package, verify
 from converters.compress.recipe import CompressionRecipe, Rule
 from converters.verification.stored_weights import likeness
 from ondevice import create_model
@@ -352,7 +352,7 @@ def test_a_fine_tuned_package_against_the_published_model_says_what_to_do(tmp_pa
 
 def test_images_for_a_module_that_takes_arrays_are_one_line(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3)).eval()
-    path = export(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
+    path = export_module(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
     for wrong in ("a.png", Path("a.png"), Image.new("RGB", (16, 16)), np.zeros((16, 16, 3))):
         with pytest.raises(ConfigError, match=r"takes arrays \(input: float"):
             verify(net, path, [wrong])

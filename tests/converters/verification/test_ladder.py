@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, load_package, verification as verify
+from converters import export, export_module, load_package, verify
 from converters.coreml import lowerings as lowerings, registry
 from converters.verification.deviations import Deviation, deviations, first_jump
 from converters.verification.metrics import EXACT, compare
@@ -69,7 +69,7 @@ def test_a_wrong_lowering_fails_the_first_step_and_is_named(monkeypatch, tmp_pat
         nn.Conv2d(3, 8, 3), nn.GELU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)
     ).eval()
     monkeypatch.setitem(registry._LOWERINGS, "Relu", lambda node, x: mb.sigmoid(x=x))
-    path = export(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
+    path = export_module(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
     x = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
     first = verify(net, path, [x], ladder=True).steps[0]
     assert not first.passed
@@ -164,7 +164,7 @@ def test_a_compressed_package_is_held_to_the_models_decisions(nano, package):
 
 def test_any_module_climbs_the_ladder(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.GELU(), nn.Conv2d(8, 4, 3)).eval()
-    path = export(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
+    path = export_module(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
     x = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
     report = verify(net, path, [x], ladder=True)
     assert len(report.require().steps) == 3
@@ -229,9 +229,9 @@ def _relabelled(info):
 def test_a_package_of_other_outputs_or_inputs_is_one_line(nano, tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3)).eval()
     x = mx.zeros((1, 16, 16, 3))
-    path = export(net, x, tmp_path / "a.mlpackage", output_names=["heat"])
+    path = export_module(net, x, tmp_path / "a.mlpackage", output_names=["heat"])
     with pytest.raises(ConfigError, match=r"a\.mlpackage gives heat, which no model here"):
         verify(nano, path, patterns(96))
-    path = export(net, x, tmp_path / "b.mlpackage", output_names=["logits"])
+    path = export_module(net, x, tmp_path / "b.mlpackage", output_names=["logits"])
     with pytest.raises(ConfigError, match=r"takes input \(array\); shvit_nano"):
         verify(nano, path, patterns(96))

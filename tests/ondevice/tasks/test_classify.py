@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import ondevice
-from converters import export, load_package, verification as verify
+from converters import export, load_package, verify
 from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import preprocess
