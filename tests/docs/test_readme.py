@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 import mlx.core as mx
 import pytest
@@ -39,7 +41,12 @@ def test_an_option_in_the_text_is_one(code):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_says_how_to_run_itself(example):
-    assert said_in_example(example) == [f"python examples/{example.name}"]
+    (line,) = said_in_example(example)
+    code = example.read_text(encoding="utf-8").split('"""', 2)[2]
+    _, arguments = line.split(f"python examples/{example.name}")
+    assert bool(arguments) == ("sys.argv" in code or "add_argument" in code)
+    for option in re.findall(r"--\w[\w-]*", arguments):
+        assert f'add_argument("{option}"' in code
 
 
 def test_the_commands_of_the_pages_are_found():

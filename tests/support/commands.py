@@ -62,7 +62,7 @@ def _words(line: str) -> str:
 def said_in_example(example: Path) -> list[str]:
     """The command lines in the text at its head."""
     text = example.read_text(encoding="utf-8").split('"""')[1]
-    return re.findall(r"python examples/\S+", text)
+    return re.findall(r"(?:mlx\.launch .*)?python examples/.*", text)
 
 
 def check(line: str) -> None:
@@ -166,6 +166,11 @@ def _pip(words: list[str]) -> None:
     extras = set(words[2].removeprefix(".[").removesuffix("]").split(","))
     if unknown := extras - project["optional-dependencies"].keys():
         raise click.UsageError(f"no extras {sorted(unknown)}")
+
+
+def shortest(line: str) -> list[str]:
+    """The words of a command line without what may be left out: [more.jpg ...]."""
+    return shlex.split(re.sub(r"\[.*?\]", "", line))
 
 
 def _python(words: list[str]) -> None:
