@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ondevice.weights.import_weights import import_weights as import_weights
+from ondevice.tasks.import_weights import import_weights as import_weights
 
 from .export import export as export, export_module as export_module
 from .graph.trace import trace as trace

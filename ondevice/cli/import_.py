@@ -69,7 +69,7 @@ def import_command(
     import mlx.core as mx
     from mlx.utils import tree_flatten
 
-    from ondevice.weights.import_weights import import_weights
+    from ondevice.tasks.import_weights import import_weights
 
     from ..weights.labels import read_labels
 

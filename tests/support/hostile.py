@@ -80,7 +80,7 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
-    from ondevice.weights.import_weights import import_weights
+    from ondevice.tasks.import_weights import import_weights
 
     _limit_memory()
     _peak()

@@ -10,8 +10,8 @@ import pytest
 from ondevice import create_model
 from ondevice.cli import run
 from ondevice.errors import ConfigError, OutputError, WeightsError
+from ondevice.tasks.import_weights import import_weights
 from ondevice.weights.folder import SHIPPED
-from ondevice.weights.import_weights import import_weights
 from tests.support.torchfiles import nano, weights
 
 X = mx.random.normal((1, 64, 64, 3), key=mx.random.key(0))

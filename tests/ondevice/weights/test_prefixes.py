@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 
 from ondevice import create_model, list_models, model_spec
 from ondevice.errors import WeightsError
-from ondevice.weights.import_weights import import_weights
+from ondevice.tasks.import_weights import import_weights
 from ondevice.weights.prefixes import unwrap
 from ondevice.weights.safetensors import write_safetensors
 from tests.support.torchfiles import (

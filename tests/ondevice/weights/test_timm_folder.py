@@ -13,8 +13,8 @@ from ondevice import create_model, load_model, save_model
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, WeightsError
 from ondevice.image.preprocess import resize_and_crop
+from ondevice.tasks.import_weights import import_weights
 from ondevice.weights.folder import model_info
-from ondevice.weights.import_weights import import_weights
 from ondevice.weights.safetensors import write_safetensors
 from tests.ondevice.weights.test_prefixes import torch_file
 
