@@ -23,11 +23,11 @@ from ondevice.nn.layers import ImageModel
 from ondevice.weights.output import replacing
 
 from .compress.calibrate import arrays_of, input_divisors
+from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
 from .coreml.gc_frozen import old_objects_at_rest
 from .coreml.settings import Settings
-from .graph.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision

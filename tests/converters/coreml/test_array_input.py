@@ -13,8 +13,8 @@ from PIL import Image
 
 from converters import export, load_package, verify
 from converters.compress.calibrate import arrays_of
+from converters.compress.float16 import _examples
 from converters.coreml.loaded import Feature
-from converters.graph.float16 import _examples
 from converters.interface import image_interface
 from converters.verification.verify import folder_bytes
 from ondevice import create_model, preprocess

@@ -14,10 +14,10 @@ import ondevice
 from converters import export, export_module, load_package
 from converters.compress.apply import Compression
 from converters.compress.calibrate import calibrate, input_divisors
+from converters.compress.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
 from converters.compress.plan import in_mlx
 from converters.export import lay_out, to_graph
 from converters.graph.evaluate import evaluate, peaks
-from converters.graph.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
 from converters.graph.passes import run_passes
 from converters.graph.trace import trace
 from converters.interface import array_interface

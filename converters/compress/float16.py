@@ -16,12 +16,12 @@ from dataclasses import dataclass, field, replace
 import mlx.core as mx
 import numpy as np
 
+from ..graph.evaluate import can_evaluate, peaks
+from ..graph.graph import Array, Graph, Node, Value
+from ..graph.ops import op, scale_of
+from ..graph.passes import run_passes
+from ..graph.trace import trace
 from ..interface import Interface
-from .evaluate import can_evaluate, peaks
-from .graph import Array, Graph, Node, Value
-from .ops import op, scale_of
-from .passes import run_passes
-from .trace import trace
 
 LARGEST = 65504.0
 MARGIN = 16.0  # other images may reach further than those measured
