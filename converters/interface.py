@@ -12,13 +12,13 @@ import mlx.nn as nn
 import numpy as np
 
 from ondevice.config import Preprocess
+from ondevice.config.labels import check_labels
 from ondevice.errors import ConfigError
 from ondevice.image.preprocess import normalize
 from ondevice.models.clip_text import TextTower, example_tokens
 from ondevice.nn.fuse import fuse
 from ondevice.nn.layers import ImageModel
 from ondevice.tasks.classify import class_names, probabilities
-from ondevice.weights.labels import check_labels
 
 from .graph.graph import Array
 from .graph.passes.layout import NCHW, Order

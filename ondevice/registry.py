@@ -12,8 +12,8 @@ from typing import Any
 import mlx.nn as nn
 
 from .config import ModelConfig, ModelInfo, Preprocess
+from .config.labels import IMAGENET1K, imagenet1k
 from .errors import ConfigError, UnknownModelError
-from .weights.labels import IMAGENET1K, imagenet1k
 
 Shapes = Mapping[str, tuple[int, ...]]
 

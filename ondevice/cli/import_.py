@@ -71,7 +71,7 @@ def import_command(
 
     from ondevice.tasks.import_weights import import_weights
 
-    from ..weights.labels import read_labels
+    from ..config.labels import read_labels
 
     overrides = {"num_classes": num_classes, "img_size": img_size}
     network = import_weights(

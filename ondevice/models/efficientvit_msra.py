@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config.labels import IMAGENET1K
 from ..cpu import kernels
 from ..nn.layers import (
     FFN,
@@ -30,7 +31,6 @@ from ..nn.layers import (
     stage_renames,
 )
 from ..registry import Checkpoint, ModelSpec, register_model
-from ..weights.labels import IMAGENET1K
 
 PATCH = 16  # pixels a side of the first map's cells
 

@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config.labels import IMAGENET1K
 from ..cpu import kernels
 from ..nn.layers import (
     Conv2d,
@@ -29,7 +30,6 @@ from ..nn.layers import (
 )
 from ..nn.reparam import MobileOne, RepMixer
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model
-from ..weights.labels import IMAGENET1K
 
 
 @dataclass(frozen=True, kw_only=True)

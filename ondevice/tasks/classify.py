@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..config.labels import check_labels
 from ..cpu import blas
 from ..cpu.threads import run
 from ..errors import ConfigError
 from ..image.preprocess import batches
 from ..registry import model_spec
-from ..weights.labels import check_labels
 
 if TYPE_CHECKING:
     from ..config import ModelInfo

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ondevice.config import ModelInfo, Preprocess
+from ondevice.config.labels import check_labels
 from ondevice.errors import ConfigError, WeightsError
 from ondevice.registry import model_spec, parse_name
 from ondevice.tasks.clip.load import save_clip, text_of
@@ -27,7 +28,6 @@ from ondevice.weights.folder import (
     read_info,
     save_model,
 )
-from ondevice.weights.labels import check_labels
 from ondevice.weights.safetensors import INDEX, read_safetensors
 from ondevice.weights.timm_folder import derived_license, find_weights, is_timm
 

@@ -20,6 +20,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from ..config import ModelConfig, ModelInfo, Preprocess
+from ..config.labels import check_labels
 from ..errors import ConfigError, UnknownModelError, WeightsError, printable
 from ..registry import (
     ModelSpec,
@@ -31,7 +32,6 @@ from ..registry import (
     unlisted_repository,
 )
 from .hub import fetch, fetch_model, mention_license
-from .labels import check_labels
 from .mlx_quantized import unpack
 from .output import replacing
 from .prefixes import Arrays, Fit, best_fit, is_ignored, unwrap

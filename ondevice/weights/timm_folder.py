@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, ModelInfo, Preprocess
+from ..config.labels import check_labels
 from ..errors import ConfigError
 from ..registry import ModelSpec, parse_name
-from .labels import check_labels
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 

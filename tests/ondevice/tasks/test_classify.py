@@ -8,10 +8,10 @@ from PIL import Image
 import ondevice
 from converters import export, load_package, verify
 from ondevice.cli.verify import patterns
+from ondevice.config.labels import imagenet1k
 from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import preprocess
 from ondevice.tasks.classify import Prediction, classify
-from ondevice.weights.labels import imagenet1k
 
 
 @pytest.fixture(scope="module")

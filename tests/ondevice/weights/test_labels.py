@@ -9,9 +9,9 @@ from PIL import Image
 
 from converters import export
 from ondevice import create_model, save_model
+from ondevice.config.labels import check_labels, imagenet1k, read_labels
 from ondevice.errors import ConfigError
 from ondevice.tasks.classify import classify
-from ondevice.weights.labels import check_labels, imagenet1k, read_labels
 
 WRONG = {
     "too few": (("cat", "dog"), "2 for 3 classes"),
