@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from ondevice.models.clip_text import TextTower
 from ondevice.nn.layers import ImageModel
 from ondevice.weights.output import replacing
 
+from .compress.apply import Compression
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .compress.plan import Request, compress
@@ -171,8 +173,7 @@ def to_graph(interface: Interface) -> Graph:
 
 def build(interface: Interface, settings: Settings, request: Request | None = None) -> Any:
     """The package in memory, as coremltools' ``MLModel``."""
-    from .coreml.package import to_package
-    from .coreml.program import to_program
+    from .coreml.package import size_of
     from .coreml.registry import check_supported
 
     graph = to_graph(interface)
@@ -185,22 +186,41 @@ def build(interface: Interface, settings: Settings, request: Request | None = No
         graph, safety = make_safe(graph, interface, arrays_of(interface, samples))
         graph = round_kernels(graph, keep=safety.float32)
     divisors = input_divisors(graph, safety.rescaled)
-    graph = run_passes(lay_out(graph, interface), settings.after)
-    chosen = {"target": settings.target, "precision": settings.precision}
+    pack = partial(_pack, interface=interface, settings=settings, float32=safety.float32)
     compressed = compress(
-        graph, interface, request, **chosen, float32=safety.float32, divisors=divisors
+        run_passes(lay_out(graph, interface), settings.after),
+        interface,
+        request,
+        target=settings.target,
+        precision=settings.precision,
+        size_of=lambda compression: size_of(pack(compression)),
+        float32=safety.float32,
+        divisors=divisors,
     )
-    graph = set_precision(
-        compressed.graph, settings.precision, keep=safety.float32, border=interface.border
-    ).check()
-    program = to_program(
-        graph, target=settings.target, names=interface.output_names, forms=compressed.forms
-    )
-    package = to_package(program, interface, target=settings.target)
+    package = pack(compressed)
     package.user_defined_metadata.update(compressed.metadata)
     if settings.precision == "float16":
         package.user_defined_metadata["ondevice.float16"] = safety.to_json()
     return package
+
+
+def _pack(
+    compressed: Compression,
+    interface: Interface,
+    settings: Settings,
+    float32: Collection[str],
+) -> Any:
+    """The package of a physical graph; the nodes that ``float32`` names stay in that type."""
+    from .coreml.package import to_package
+    from .coreml.program import to_program
+
+    graph = set_precision(
+        compressed.graph, settings.precision, keep=float32, border=interface.border
+    ).check()
+    program = to_program(
+        graph, target=settings.target, names=interface.output_names, forms=compressed.forms
+    )
+    return to_package(program, interface, target=settings.target)
 
 
 def lay_out(graph: Graph, interface: Interface) -> Graph:

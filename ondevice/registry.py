@@ -15,6 +15,9 @@ from .config import ModelConfig, ModelInfo, Preprocess
 from .config.labels import IMAGENET1K, imagenet1k
 from .errors import ConfigError, UnknownModelError
 
+# How the config.json of a FastVLM calls itself: Apple's, and MLX's.
+VLM_TYPES = ("llava_qwen2", "fastvlm", "fast_vlm")
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 

@@ -6,16 +6,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from ondevice.errors import ConfigError
+from ondevice.tasks.classify import decisions
 
 from ..graph.graph import Array, Graph
 from ..interface import Interface
-from ..verification.metrics import decisions
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph
 from .balance import balance
@@ -105,18 +104,21 @@ def compress(
     *,
     target: str,
     precision: str,
+    size_of: Callable[[Compression], int],
     float32: Collection[str] = (),
     divisors: Mapping[str, Divisors] | None = None,
 ) -> Compression:
     """The channels-first ``graph`` compressed as asked; untouched if nothing was.
 
-    ``divisors`` say which layers, by their weight, read and give less than the model's own.
+    ``size_of`` gives the bytes of the package that a compression makes. ``divisors`` say which
+    layers, by their weight, read and give less than the model's own.
     Raises ConfigError and ImageError.
     """
     if request is None or not request.check().wanted:
         return Compression(graph)
     seen = request.observe(interface)
-    job = _Job(graph, interface, target, precision, frozenset(float32), seen, divisors or {})
+    kept = frozenset(float32)
+    job = _Job(graph, target, precision, kept, seen, size_of, divisors or {})
     if request.searched:
         job.need_samples("a search")
         result = job.searched(request)
@@ -132,11 +134,11 @@ def compress(
 @dataclass(frozen=True)
 class _Job:
     graph: Graph
-    interface: Interface
     target: str
     precision: str
     float32: frozenset[str]
     seen: Observed = field(repr=False)
+    size_of: Callable[[Compression], int]
     divisors: Mapping[str, Divisors] = field(default_factory=dict)
     known: dict[Any, Form | None] = field(default_factory=dict, repr=False)
 
@@ -216,21 +218,7 @@ class _Job:
             overhead += excess
 
     def _overhead(self, result: Compression) -> float:
-        from ..coreml.package import save, to_package
-        from ..coreml.program import to_program
-        from ..graph.passes.precision import set_precision
-
-        graph = set_precision(
-            result.graph, self.precision, keep=self.float32, border=self.interface.border
-        )
-        names = self.interface.output_names
-        program = to_program(graph, target=self.target, names=names, forms=result.forms)
-        package = to_package(program, self.interface, target=self.target)
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "sized.mlpackage"
-            save(package, path)
-            size = sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
-        return size + _METADATA - _weight_bytes(result)
+        return self.size_of(result) + _METADATA - _weight_bytes(result)
 
 
 def _weight_bytes(result: Compression) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from coremltools.converters.mil.mil import Program
@@ -80,6 +81,14 @@ def _tell(package: Any, metadata: Mapping[str, str]) -> None:
 def save(package: Any, path: Path) -> None:
     with quiet():
         package.save(str(path))
+
+
+def size_of(package: Any) -> int:
+    """The bytes of a package once it is saved."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "sized.mlpackage"
+        save(package, path)
+        return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
 def join(parts: Mapping[str, Path], path: Path, metadata: Mapping[str, str]) -> None:

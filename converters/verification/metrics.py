@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.errors import ConfigError
+from ondevice.tasks.classify import decisions
 
 from ..graph.graph import Array
 
@@ -69,11 +70,6 @@ class Comparison:
 MEASURES = tuple(
     "psnr_db spread_db relative_error max_error cosine top1_agreement top5_agreement".split()
 )
-
-
-def decisions(logits: Array) -> Array:
-    """The class of each row; of one logit whether it is positive."""
-    return logits.argmax(axis=-1) if logits.shape[-1] > 1 else logits[..., 0] > 0
 
 
 def psnr(peak: float, rms: float) -> float:

@@ -83,6 +83,11 @@ def probabilities(logits: mx.array) -> mx.array:
     return mx.concatenate([mx.sigmoid(-logits), mx.sigmoid(logits)], axis=-1)
 
 
+def decisions(logits: Any) -> Any:
+    """(B,) class of each row of (B, classes) in NumPy; of one logit, whether it is positive."""
+    return logits.argmax(axis=-1) if logits.shape[-1] > 1 else logits[..., 0] > 0
+
+
 def top_predictions(
     logits: mx.array, labels: tuple[str, ...], top_k: int
 ) -> list[list[Prediction]]:

@@ -23,6 +23,7 @@ from ..config import ModelConfig, ModelInfo, Preprocess
 from ..config.labels import check_labels
 from ..errors import ConfigError, UnknownModelError, WeightsError, printable
 from ..registry import (
+    VLM_TYPES,
     ModelSpec,
     has_scheme,
     hub_repository,
@@ -356,10 +357,8 @@ def save_model(
 
 def _nameless(values: Any) -> str:
     """What a ``config.json`` that names none of our models is, and who takes it."""
-    from ..tasks.vlm.checkpoint import MODEL_TYPES
-
     kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind in MODEL_TYPES:
+    if kind in VLM_TYPES:
         return "it is a FastVLM's; `ondevice describe --model` and `ondevice export` take it"
     return "it names no model"
 

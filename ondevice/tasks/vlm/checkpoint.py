@@ -16,11 +16,10 @@ from typing import Any
 import mlx.core as mx
 
 from ...errors import ConfigError, WeightsError, printable
-from ...registry import model_spec
+from ...registry import VLM_TYPES, model_spec
 from ...weights.safetensors import INDEX, read_index, read_safetensors
 
 ENCODER = "fastvithd"
-MODEL_TYPES = ("llava_qwen2", "fastvlm", "fast_vlm")
 _WEIGHTS = "model.safetensors"
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
@@ -85,10 +84,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The ``config.json`` of a FastVLM. Raises ConfigError."""
     config = _read_json(folder / "config.json")
     kind = config.get("model_type")
-    if kind not in MODEL_TYPES:
+    if kind not in VLM_TYPES:
         raise ConfigError(
             f"{folder} holds a model of type {printable(str(kind))!r}, no FastVLM, whose type "
-            f"is {', '.join(MODEL_TYPES)}"
+            f"is {', '.join(VLM_TYPES)}"
         )
     return config
 
