@@ -21,7 +21,7 @@ COUNT = 20
 # What rank 1 does instead when it has kept one batch: it dies.
 DYING = """
 import os, signal, sys
-from ondevice import journal
+from ondevice.tasks.embeddings import journal
 from ondevice.cli import run
 
 append = journal.Journal.append

@@ -241,7 +241,7 @@ def test_a_damaged_record_and_what_follows_is_done_again(model, photos, tmp_path
 # With "die", writes half of the third record and dies as with kill -9. Counts its records.
 COUNTED = """
 import os, signal, sys
-from ondevice import journal
+from ondevice.tasks.embeddings import journal
 from ondevice.cli import run
 
 count, append = 0, journal.Journal.append

@@ -344,7 +344,8 @@ def test_a_model_saved_whole_is_refused_by_name(tmp_path):
     path = tmp_path / "x.pt"
     path.write_bytes(archive(table({"model": python(Settings()), "epoch": number(3)})))
     with pytest.raises(
-        WeightsError, match=r"entries are model \(tests\.test_prefixes\.Settings"
+        WeightsError,
+        match=r"entries are model \(tests\.ondevice\.weights\.test_prefixes\.Settings",
     ):
         import_weights(path, "shvit_nano", tmp_path / "out")
 
@@ -353,6 +354,7 @@ def test_an_object_among_the_weights_is_refused_by_name(tmp_path):
     path = tmp_path / "x.pt"
     path.write_bytes(archive(table({"model": table({"w": tensor(), "v": python(Settings())})})))
     with pytest.raises(
-        WeightsError, match=r"not tensors: v \(tests\.test_prefixes\.Settings\)"
+        WeightsError,
+        match=r"not tensors: v \(tests\.ondevice\.weights\.test_prefixes\.Settings\)",
     ):
         import_weights(path, "shvit_nano", tmp_path / "out")
