@@ -191,7 +191,7 @@ def _moments(node: Node, x: Array, shape: Sequence[int]) -> list[Any]:
 
 def _patches(node: Node, x: Array, shape: Sequence[int]) -> Array:
     """What each place of a convolution's output sees: (places, channels, *kernel)."""
-    stride, low, high, dilation = node.args[:4]
+    stride, low, high, dilation = (node[n] for n in ("stride", "low", "high", "dilation"))
     spatial = x.ndim - 2
     x = np.pad(x, [(0, 0), *zip(low, high, strict=True), (0, 0)])
     reach = [d * (k - 1) + 1 for d, k in zip(dilation, shape[1:-1], strict=True)]

@@ -62,6 +62,12 @@ class Node:
         """The argument that the op table calls ``name``."""
         return self.args[op(self.op).args.index(name)]
 
+    def with_args(self, **changed: Any) -> Node:
+        """The node with other values for arguments that the op table calls so."""
+        names = op(self.op).args
+        values = zip(names, self.args, strict=True)
+        return replace(self, args=tuple(changed.get(name, value) for name, value in values))
+
     @property
     def output(self) -> Value:
         """The only output."""

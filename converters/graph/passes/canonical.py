@@ -26,7 +26,8 @@ def _spell(node: Node) -> Node:
     if node.op in _RESHAPES:
         return replace(node, op="Reshape", args=(node.output.shape,))
     if node.op == "BitwiseBinary" and node.output.dtype == "bool":
-        return replace(node, op=_LOGICAL[node.args[0]], args=())
+        (kind,) = node.args
+        return replace(node, op=_LOGICAL[kind], args=())
     if node.op == "BitwiseInvert" and node.output.dtype == "bool":
         return replace(node, op="LogicalNot", args=())
     if node.op == "Reduce" and len(node.args) == 2:
@@ -84,7 +85,7 @@ def _drop_axes(graph: Graph) -> Graph:
         kept = [n for i, n in enumerate(reduce.output.shape) if i not in reduce["axes"]]
         if tuple(kept) == node.output.shape:
             gone[reduce.output.name] = replace(
-                reduce, outputs=node.outputs, args=(*reduce.args[:2], False)
+                reduce.with_args(keep=False), outputs=node.outputs
             )
             gone[node.output.name] = node
     nodes = []

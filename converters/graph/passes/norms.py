@@ -22,9 +22,8 @@ def raise_means(graph: Graph) -> Graph:
             shape = graph.shape(total.inputs[0])
             count = math.prod(shape[axis] for axis in total["axes"])
             if math.isclose(factor.item() * count, 1, rel_tol=1e-5):
-                nodes[node.output.name] = replace(
-                    total, outputs=node.outputs, args=("mean", *total.args[1:])
-                )
+                mean = total.with_args(kind="mean")
+                nodes[node.output.name] = replace(mean, outputs=node.outputs)
     return graph.with_nodes(nodes.values())
 
 

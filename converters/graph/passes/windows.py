@@ -91,9 +91,8 @@ def _means(graph: Graph) -> Graph:
             if pool is None or pool.op != "Pool" or factor is None or factor.size != 1:
                 continue
             if math.isclose(factor.item() * math.prod(pool["kernel"]), 1, rel_tol=1e-5):
-                nodes[node.output.name] = replace(
-                    pool, outputs=node.outputs, args=("mean", *pool.args[1:])
-                )
+                mean = pool.with_args(kind="mean")
+                nodes[node.output.name] = replace(mean, outputs=node.outputs)
     return graph.with_nodes(nodes.values())
 
 
