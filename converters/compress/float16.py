@@ -17,11 +17,12 @@ import mlx.core as mx
 import numpy as np
 
 from ..graph.evaluate import can_evaluate, peaks
-from ..graph.graph import Array, Graph, Node, Value
+from ..graph.graph import Array, Graph, Node
 from ..graph.ops import op, scale_of
 from ..graph.passes import run_passes
 from ..graph.trace import trace
 from ..interface import Interface
+from .exact import exact_values
 
 LARGEST = 65504.0
 MARGIN = 16.0  # other images may reach further than those measured
@@ -72,10 +73,10 @@ def make_safe(
     Raises UnsupportedOpError for an operation whose range cannot be measured.
     """
     graph.refuse(node for node in graph.nodes if not can_evaluate(node))
-    ranges = _quick_peaks(graph, interface)
+    ranges = _quick_peaks(graph, interface) | _large_inputs(graph, interface)
     for inputs in calibration:
         for name, peak in peaks(graph, *inputs).items():
-            ranges[name] = max(ranges[name], peak)
+            ranges[name] = max(ranges.get(name, 0.0), peak)
     return rescale(graph, ranges)
 
 
@@ -88,6 +89,13 @@ def _quick_peaks(graph: Graph, interface: Interface) -> dict[str, float]:
         if _alike(traced, graph):
             return peaks(traced, *_examples(small))
     return peaks(graph, *_examples(interface))
+
+
+def _large_inputs(graph: Graph, interface: Interface) -> dict[str, float]:
+    """Peaks of those example inputs that half precision cannot hold."""
+    given = zip(graph.inputs, _examples(interface), strict=True)
+    found = {v.name: float(np.abs(x).max(initial=0)) for v, x in given if x.dtype.kind == "f"}
+    return {name: peak for name, peak in found.items() if peak > LARGEST / 2}
 
 
 def _alike(a: Graph, b: Graph) -> bool:
@@ -116,7 +124,7 @@ def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:
     safe = _apply(graph, powers) if powers else graph
     hot = {n for n, peak in ranges.items() if peak * 2.0 ** -powers.get(n, 0) > LARGEST / 2}
     hot |= {name for name, value in safe.constants.items() if _is_too_large(value)}
-    exact = index_arithmetic(safe)
+    exact = exact_values(safe)
     kept = [
         node.outputs[0].name
         for node in safe.nodes
@@ -132,47 +140,6 @@ def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:
         float32=tuple(kept),
         layers=tuple(dict.fromkeys(safe.place(safe.producer[name]) for name in kept)),
     )
-
-
-def index_arithmetic(graph: Graph) -> set[str]:
-    """Indices made of floating values, these values, and what is left over of them.
-
-    Half precision tells positions of a map of 64 apart by a 32nd: too coarse for a sample
-    between them. So what leads to an ``AsType`` to an integer is exact, back to where a layer
-    made it, and so is what is computed of such values alone (the weights of a bilinear
-    sample).
-    """
-    indices = [
-        node
-        for node in graph.nodes
-        if node.op == "AsType" and _is_float(graph, node.inputs[0]) and _is_int(node.output)
-    ]
-    found = {node.output.name for node in indices}
-    todo = [node.inputs[0] for node in indices]
-    while todo:
-        name = todo.pop()
-        maker = graph.producer.get(name)
-        if name not in found and _is_float(graph, name) and _is_pointwise(maker):
-            found.add(name)
-            todo += maker.inputs if maker else ()
-    for node in graph.nodes:
-        moving = [i for i in node.inputs if i not in graph.constants and _is_float(graph, i)]
-        if _is_pointwise(node) and moving and found.issuperset(moving):
-            found |= {v.name for v in node.outputs}
-    return found
-
-
-def _is_float(graph: Graph, name: str) -> bool:
-    return graph.values[name].dtype.startswith("float")
-
-
-def _is_int(value: Value) -> bool:
-    return "int" in value.dtype
-
-
-def _is_pointwise(maker: Node | None) -> bool:
-    """Whether a value is an input, or made of others element by element or by moving them."""
-    return maker is None or op(maker.op).kind in {"arithmetic", "move"}
 
 
 def _is_too_large(value: Array) -> bool:

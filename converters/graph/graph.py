@@ -125,6 +125,9 @@ class Graph:
     def shape(self, name: str) -> Shape:
         return self.values[name].shape
 
+    def is_float(self, name: str) -> bool:
+        return self.values[name].dtype.startswith("float")
+
     def place(self, node: Node) -> str:
         """The module a node is in, as far as the parameters around it tell."""
         seen, todo = {node.outputs[0].name}, [node]

@@ -8,7 +8,7 @@ are like. ``docs/extending.md`` shows how one is added.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -35,7 +35,9 @@ class Op:
     ``layout`` is the rule of the layout pass (a method's name): how the order of the result's
     axes follows from the operands'; "logical" brings them to MLX's own order.
     ``by_output`` operations are called with their output's shape and type as well.
-    ``is_gate``: its result lies between zero and one.
+    ``is_gate``: its result lies between zero and one. ``periodic``: it needs the fraction of a
+    large operand. ``limits``: its result is one of its operands. ``steep``: a small operand has
+    a large result, which is the "end" of that, or the operand of a product ("through").
     """
 
     name: str
@@ -47,6 +49,9 @@ class Op:
     commutes: bool = False
     by_output: bool = False
     is_gate: bool = False
+    periodic: bool = False
+    limits: bool = False
+    steep: Literal["", "through", "end"] = ""
 
 
 # -- how MLX computes what has no function of that name
@@ -158,12 +163,12 @@ _TABLE = (
     _arithmetic("Add", mx.add, "linear", commutes=True),
     _arithmetic("Subtract", mx.subtract, "linear"),
     _arithmetic("Multiply", mx.multiply, "product", commutes=True),
-    _arithmetic("Divide", mx.divide),
+    replace(_arithmetic("Divide", mx.divide), steep="end"),
     _arithmetic("FloorDivide", mx.floor_divide),
     _arithmetic("Remainder", mx.remainder),
-    _arithmetic("Power", mx.power),
-    _arithmetic("Maximum", mx.maximum, "linear", commutes=True),
-    _arithmetic("Minimum", mx.minimum, "linear", commutes=True),
+    replace(_arithmetic("Power", mx.power), steep="through"),
+    replace(_arithmetic("Maximum", mx.maximum, "linear", commutes=True), limits=True),
+    replace(_arithmetic("Minimum", mx.minimum, "linear", commutes=True), limits=True),
     _arithmetic("Select", mx.where),
     _arithmetic("Equal", lambda a, b, *_: mx.equal(a, b)),
     _arithmetic("NotEqual", mx.not_equal),
@@ -192,7 +197,7 @@ _TABLE = (
     ),
     # functions of one element
     Op("AsType", lambda x, dtype: x.astype(dtype), ("dtype",), "activation", "unary"),
-    _unary("Cos", mx.cos),
+    replace(_unary("Cos", mx.cos), periodic=True),
     _unary("Erf", mx.erf),
     _unary("ErfInv", mx.erfinv),
     _unary("Exp", mx.exp),
@@ -202,21 +207,29 @@ _TABLE = (
     _unary("GeluTanh", nn.gelu_approx),
     _unary("HardSwish", nn.hardswish),
     Op("LeakyRelu", nn.leaky_relu, ("slope",), "activation", "unary", "linear"),
-    Op("Log", lambda x, base: LOGARITHMS[base](x), ("base",), "activation", "unary"),
+    Op(
+        "Log",
+        lambda x, base: LOGARITHMS[base](x),
+        ("base",),
+        "activation",
+        "unary",
+        steep="end",
+    ),
     _unary("Log1p", mx.log1p),
     Op("LogAddExp", mx.logaddexp, kind="activation"),
     Op("Sigmoid", mx.sigmoid, (), "activation", "unary", is_gate=True),
     _unary("Sign", mx.sign),
     _unary("Silu", nn.silu),
-    _unary("Sin", mx.sin),
+    replace(_unary("Sin", mx.sin), periodic=True),
     Op(
         "Sqrt",
         lambda x, reciprocal: mx.rsqrt(x) if reciprocal else mx.sqrt(x),
         ("reciprocal",),
         "activation",
         "unary",
+        steep="through",
     ),
-    _unary("Tan", mx.tan),
+    replace(_unary("Tan", mx.tan), periodic=True),
     _unary("Tanh", mx.tanh),
     # what only moves elements
     Op("AsStrided", mx.as_strided, ("shape", "strides", "offset"), "move"),

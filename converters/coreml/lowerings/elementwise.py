@@ -28,7 +28,6 @@ _BINARY: dict[str, Callable[..., Var]] = {
     "Divide": mb.real_div,
     "Maximum": mb.maximum,
     "Minimum": mb.minimum,
-    "Power": mb.pow,
     "Remainder": mb.mod,
     "Equal": mb.equal,
     "NotEqual": mb.not_equal,
@@ -65,6 +64,15 @@ _UNARY: dict[str, Callable[..., Var]] = {
 @lower(*_BINARY)
 def binary(node: Node, x: Any, y: Any, *_: Any) -> Var:
     return _BINARY[node.op](x=x, y=y)
+
+
+@lower("Power")
+def power(node: Node, x: Any, y: Any) -> Var:
+    """A square is none of its powers to coremltools, which takes sqrt(pow(x, 2)) for x."""
+    exponent = getattr(y, "val", None)
+    if exponent is not None and np.all(exponent == 2) and tuple(x.shape) == node.output.shape:
+        return mb.square(x=x)
+    return mb.pow(x=x, y=y)
 
 
 @lower("FloorDivide")

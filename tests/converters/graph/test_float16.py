@@ -244,3 +244,66 @@ def test_no_operation_switches_protection_off(tmp_path, odd):
     package = load_package(export_module(net, X, tmp_path / "x.mlpackage", input_names=["x"]))
     assert json.loads(package.metadata["ondevice.float16"])["peak"] > LARGEST
     assert np.isfinite(package.predict({"x": np.array(X)})["output"]).all()
+
+
+SMALL = {
+    "log of a sum": (lambda x: mx.log(nn.relu(x) + 1e-8), X),
+    "log of a limit": (lambda x: mx.log(mx.maximum(mx.softmax(30 * x, axis=-1), 1e-10)), X),
+    "division by a sum": (lambda x: x / (mx.linalg.norm(x, axis=-1, keepdims=True) + 1e-8), X),
+    "division by a limit": (
+        lambda x: x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12),
+        X,
+    ),
+    "a root": (lambda x: x * mx.rsqrt((x * x).sum(-1, keepdims=True) + 1e-12), X),
+    "a norm": (nn.RMSNorm(4, eps=1e-8), X),
+    "a standard deviation": (
+        lambda x: (x - x.mean(-1, keepdims=True)) / (mx.sqrt(x.var(-1, keepdims=True)) + 1e-8),
+        X,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SMALL)
+def test_a_small_number_that_guards_a_function_is_not_lost(case, tmp_path):
+    """The example has no zeros; what is fed has."""
+    fn, x = SMALL[case]
+    net = as_module(fn)
+    package = load_package(export_module(net, x, tmp_path / "x.mlpackage", input_names=["x"]))
+    for given in (x, mx.where(mx.arange(8)[:, None, None] < 4, 0, x)):
+        got, want = package.predict({"x": np.array(given)})["output"], np.array(net(given))
+        assert np.abs(got - want).max() <= 2e-3 * np.abs(want).max()
+
+
+FREQUENCIES = mx.array([1.0, 0.1, 0.01])
+TABLE = mx.random.normal((4096, 4), key=mx.random.key(5))
+mx.eval(TABLE)
+EXACT = {
+    "angles of whole positions": (
+        lambda p: mx.sin(p.astype(mx.float32)[:, None] * FREQUENCIES),
+        mx.array([4001, 17]),
+    ),
+    "angles of times": (lambda t: mx.cos(t[:, None] * FREQUENCIES), mx.array([951.3, 10.2])),
+    "indices of sums": (
+        lambda x: TABLE[(x > 0).astype(mx.float32).sum(-1).astype(mx.int32) - 1],
+        mx.random.normal((2, 3501)),
+    ),
+    "indices of products": (
+        lambda x: TABLE[((x > 0).astype(mx.float32) @ (2.0 ** mx.arange(12))).astype(mx.int32)],
+        mx.random.normal((5, 12)),
+    ),
+    "indices of a gate": (
+        lambda x: TABLE[(mx.sigmoid(x).mean(-1) * 3999).astype(mx.int32)],
+        mx.random.normal((7, 32)),
+    ),
+    "a large input": (lambda x: x * 1e-6, mx.array([[1e6, 2e6]])),
+    "the root of a square": (lambda x: mx.sqrt((x * 10) ** 2), mx.random.normal((2, 8))),
+}
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_what_half_precision_cannot_tell_apart_is_exact(case, tmp_path):
+    fn, x = EXACT[case]
+    net = as_module(fn)
+    package = load_package(export_module(net, x, tmp_path / "x.mlpackage", input_names=["x"]))
+    got, want = package.predict({"x": np.array(x)})["output"], np.array(net(x))
+    assert np.abs(got - want).max() <= 2e-3 * np.abs(want).max()
