@@ -75,6 +75,11 @@ class _Lowerer:
         self.named: set[Var] = set()
 
     def add(self, node: Node) -> None:
+        if node.op in {"Subtract", "Negative"} and node.output.dtype.startswith("uint"):
+            raise UnsupportedOpError(
+                f"cannot export {node.op} of {node.output.dtype} in {self.graph.place(node)}: "
+                "Core ML has no integers without a sign; compute in int32"
+            )
         dtype = self.float_type(node)
         inputs = [self.operand(name, dtype) for name in node.inputs]
         try:
@@ -168,7 +173,14 @@ def _cast(array: Any, dtype: str) -> Any:
             return array.astype(np.float16)
     if dtype == "float32":
         return array.astype(np.float32)
-    return array.astype(np.int32) if np.issubdtype(array.dtype, np.integer) else array
+    if not np.issubdtype(array.dtype, np.integer):
+        return array
+    limits = np.iinfo(np.int32)
+    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise UnsupportedOpError(
+            f"an integer of {max(array.max(), -array.min())} does not fit Core ML's 32 bits"
+        )
+    return array.astype(np.int32)
 
 
 def _plain(dtype: str) -> str:

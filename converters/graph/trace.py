@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ondevice.errors import ConfigError
 
-from .graph import Graph
+from .graph import COMPUTED, Graph
 from .passes.dead_code import remove_dead_code
 from .passes.duplicates import merge_duplicates
 from .record import trace_function
@@ -32,6 +32,7 @@ def trace(model: nn.Module, *inputs: mx.array, fn: Callable[..., Any] | None = N
     if model.training:
         raise ConfigError("trace a model in eval mode: call model.eval() first")
     call = fn or model
+    _check_attributes(model.parameters())
     params: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     named = {k: _float32(v) for k, v in params.items()}
 
@@ -41,6 +42,19 @@ def trace(model: nn.Module, *inputs: mx.array, fn: Callable[..., Any] | None = N
 
     with left_as_it_was(model):
         return _first_call(trace_function(twice, *map(_float32, inputs), **named))
+
+
+def _check_attributes(tree: Any, path: str = "") -> None:
+    """Raise ConfigError for a name from which a parameter's path cannot be made."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for name, value in items:
+        if isinstance(name, str) and (not name or "." in name or name.startswith(COMPUTED)):
+            raise ConfigError(
+                f"{path or 'the module'} has a parameter or part called {name!r}; a name is "
+                f"not empty, has no dot and does not start with {COMPUTED}"
+            )
+        if isinstance(value, dict | list | tuple):
+            _check_attributes(value, f"{path}.{name}" if path else str(name))
 
 
 def _arrays(result: Any) -> list[mx.array]:

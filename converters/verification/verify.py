@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -205,7 +206,9 @@ def default_gates(
 
 
 def check_gates(gates: Mapping[str, float]) -> Mapping[str, float]:
-    """Themselves; raises ConfigError for a figure that does not exist."""
+    """Themselves; raises ConfigError for a metric that does not exist, or no finite limit."""
+    if endless := [name for name, limit in gates.items() if not math.isfinite(limit)]:
+        raise ConfigError(f"gate {', '.join(endless)}: a limit is a finite number")
     if unknown := [name for name in gates if name not in MEASURES]:
         raise ConfigError(f"no gate {', '.join(unknown)}; there are {', '.join(MEASURES)}")
     return gates

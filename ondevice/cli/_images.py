@@ -18,7 +18,7 @@ SKIPS = (
 
 max_level_option = click.option(
     "--max-level",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(0, 2**32, min_open=True, max_open=True),
     help="The level that is white in grey images of more than 8 bits, such as 4095.  [65535]",
 )
 

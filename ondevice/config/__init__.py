@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import asdict, dataclass, field, fields
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
@@ -132,15 +131,19 @@ class Preprocess:
                 "crop_pct": 0 < self.crop_pct <= 1,
                 "crop_mode": self.crop_mode in get_args(CropMode),
                 "interpolation": self.interpolation in get_args(Interpolation),
-                "mean": len(self.mean) == 3 and all(map(math.isfinite, self.mean)),
-                "std": len(self.std) == 3 and all(0 < x < math.inf for x in self.std),
+                "mean": len(self.mean) == 3 and all(0 <= x <= 1 for x in self.mean),
+                "std": len(self.std) == 3 and all(0 < x <= 1 for x in self.std),
                 "fill": len(self.fill) == 3 and all(0 <= x <= 255 for x in self.fill),
                 "source_size": self.source_size is None or self.source_size > 0,
             }.items()
             if not fine
         ]
         if problems:
-            raise ConfigError(f"impossible preprocessing: {', '.join(problems)}")
+            scale = any(p.startswith(("mean", "std")) for p in problems)
+            of = (
+                "; mean and std are of pixel values from 0 to 1: divide by 255" if scale else ""
+            )
+            raise ConfigError(f"impossible preprocessing: {', '.join(problems)}{of}")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

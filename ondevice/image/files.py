@@ -13,7 +13,8 @@ from ..errors import ConfigError, printable
 # Formats that PIL reads, those it reads with a plugin, and JPEG XL, which is named as skipped.
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .avif .avifs .heic .heif .hif .bmp .dib .gif .tif "
-    ".tiff .mpo .jp2 .j2k .jpf .jpx .jxl .ppm .pgm .pbm .pnm .tga .qoi".split()
+    ".tiff .mpo .jp2 .j2k .j2c .jpc .jpf .jpx .jxl .ppm .pgm .pbm .pnm .pfm .tga .qoi .ico "
+    ".icns .pcx .dds .sgi .im .msp .xbm .blp".split()
 )
 # What systems and archives leave in folders: none of it is the user's image.
 _LITTER = frozenset("__MACOSX @eaDir $RECYCLE.BIN Thumbs.db desktop.ini".split())

@@ -85,7 +85,7 @@ def open_image(
     name = name_of(source)
     if max_level is None:
         max_level = getattr(source, "max_level", None)
-    if max_level is not None and not max_level > 0:
+    if max_level is not None and not 0 < max_level < 2**32:
         raise ConfigError(f"max_level is a positive number; given {max_level}")
     if isinstance(source, str | os.PathLike):
         _check_file(source, name)

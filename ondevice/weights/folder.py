@@ -299,6 +299,10 @@ def _misfits(
     for key in sorted(infinite):
         large = f"has values too large for {fitted[key].dtype}"
         problems[key] = "has NaN or infinite values" if key in unusable else large
+    variances = {k: a for k, a in given.items() if k.endswith("running_var")}
+    for key in sorted(variances.keys() - problems.keys()):
+        if mx.any(variances[key] < 0).item():
+            problems[key] = "has negative values, which are no variances"
     return [f"{key} {problem}" for key, problem in problems.items()]
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unicodedata import category, normalize
 
 from ...errors import ConfigError, printable
 
@@ -50,12 +51,13 @@ def check_labels(labels: Sequence[Any], classes: int, whose: str) -> None:
 
 def _problems(labels: Sequence[Any]) -> list[str]:
     texts = {i: label for i, label in enumerate(labels) if isinstance(label, str)}
-    plain = {i: " ".join(label.split()) for i, label in texts.items()}
+    plain = {i: normalize("NFC", " ".join(label.split())) for i, label in texts.items()}
     count = Counter(plain.values())
     same = {text: [i for i in plain if plain[i] == text] for text, n in count.items() if n > 1}
     return [
         *_list("no text", [i for i in range(len(labels)) if i not in texts]),
         *_list("empty", [i for i, text in plain.items() if not text]),
+        *_list("unprintable", [i for i, label in texts.items() if _has_control(label)]),
         *_list("no Unicode", [i for i, label in texts.items() if not _is_unicode(label)]),
         *[_repeated(text, where, texts) for text, where in same.items() if text][:4],
     ]
@@ -70,6 +72,11 @@ def _repeated(text: str, where: list[int], texts: dict[int, str]) -> str:
     how = "" if len({texts[i] for i in where}) == 1 else ", but for white space"
     classes = ", ".join(map(str, where[:8]))
     return f"{printable(text, 40)!r} for classes {classes}{how}"
+
+
+def _has_control(text: str) -> bool:
+    """Line ends, zero bytes and characters without a width: no table or Swift shows them."""
+    return any(category(c) in {"Cc", "Cf"} and c != "\u200d" for c in text)
 
 
 def _is_unicode(text: str) -> bool:

@@ -213,3 +213,16 @@ def test_options_of_images_are_none_of_a_text_encoder(tmp_path):
     for option in ({"size": 64}, {"outputs": "embedding"}, {"input": "array"}):
         with pytest.raises(ConfigError, match=f"{next(iter(option))}: of images; TextTower"):
             export(small_text("mobileclip_s0"), tmp_path / "t.mlpackage", **option)
+
+
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (lambda i: mx.array([1.0, 2, 3])[i - 5], "Subtract of uint32"),
+        (lambda i: i.astype(mx.int64) * 2**33, "does not fit Core ML's 32 bits"),
+    ],
+)
+def test_integers_that_core_ml_has_not_are_refused(fn, said, tmp_path):
+    net = as_module(fn)
+    with pytest.raises(UnsupportedOpError, match=said):
+        export_module(net, mx.array([7], mx.uint32), tmp_path / "x.mlpackage")

@@ -99,3 +99,15 @@ def test_a_module_that_returns_no_array_is_told_so():
 
     with pytest.raises(ConfigError, match="gives NoneType, dict; return an array"):
         trace(Named().eval(), X)
+
+
+@pytest.mark.parametrize("name", ["%A", "", "a.b"])
+def test_a_name_that_makes_no_path_is_told(name):
+    net = nn.Module()
+    setattr(net, name, mx.ones(8))
+    with pytest.raises(ConfigError, match="the module has a parameter or part called"):
+        trace(net.eval(), X)
+    inner = nn.Sequential(nn.Linear(8, 8))
+    inner.table = {"x.y": nn.Linear(8, 8)}
+    with pytest.raises(ConfigError, match=r"table has a parameter or part called 'x\.y'"):
+        trace(inner.eval(), X)

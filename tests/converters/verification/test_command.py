@@ -86,6 +86,7 @@ def test_in_the_library_bad_pictures_are_an_error(nano, package, pictures):
         (["--images", "bad"], "x.png is not an image"),
         (["--gate", "psnr_db"], "psnr_db=50"),
         (["--gate", "beauty=1"], "no gate beauty"),
+        (["--gate", "psnr_db=-inf"], "a limit is a finite number"),
         (["--model", "shvit_s9"], "shvit_s9"),
         (["--html", "empty/file.txt/report.html"], "cannot write"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ondevice.config import Preprocess
-from ondevice.errors import ImageError
+from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import batches, normalize, preprocess, resize_and_crop
 
 from ...parity import torchvision_ops
@@ -271,3 +271,9 @@ def test_the_normalized_batch_is_timms():
     ours = preprocess(photos()[:16], spec)
     theirs = np.stack([transform(image).numpy().transpose(1, 2, 0) for image in photos()[:16]])
     assert np.abs(np.array(ours) - theirs).max() < 1e-6  # the order of one rounding
+
+
+@pytest.mark.parametrize("values", [{"mean": (123, 116, 103)}, {"std": (58, 57, 57)}])
+def test_means_of_levels_from_0_to_255_are_refused(values):
+    with pytest.raises(ConfigError, match="from 0 to 1: divide by 255"):
+        Preprocess(size=96, **values)

@@ -99,3 +99,11 @@ def test_what_is_no_file_of_labels_is_refused(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"x\.txt is no file of labels"):
         read_labels(path)
+
+
+@pytest.mark.parametrize(
+    "labels", [("\u00e9", "e\u0301"), ("a\nb", "c"), ("a\0", "b"), ("a\u200b", "a")]
+)
+def test_labels_that_no_eye_tells_apart_are_refused(labels):
+    with pytest.raises(ConfigError, match="labels cannot be used"):
+        check_labels(labels, 2, "x")

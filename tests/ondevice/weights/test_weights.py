@@ -342,3 +342,11 @@ def test_an_interrupted_process_leaves_nothing(tmp_path):
     assert process.wait(30) != 0
     process.stdout.close()
     assert os.listdir(tmp_path) == []
+
+
+def test_negative_variances_are_refused(folder):
+    path = folder / "model.safetensors"
+    arrays = {k: -v if k.endswith("running_var") else v for k, v in mx.load(str(path)).items()}
+    mx.save_safetensors(str(path), arrays)
+    with pytest.raises(WeightsError, match="running_var has negative values"):
+        load_model(folder)
