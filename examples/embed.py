@@ -2,9 +2,10 @@
 
 import sys
 
-import mlx.core as mx
+import ondevice  # before mlx: on Linux it loads a fast BLAS
 
-import ondevice
+# isort: split
+import mlx.core as mx
 
 model = ondevice.fuse(ondevice.create_model("shvit_nano.flowers"))
 x = ondevice.preprocess(sys.argv[1:3], model.info.preprocess)

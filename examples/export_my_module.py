@@ -1,9 +1,10 @@
 """Export an mlx.nn module of your own and prove it: python examples/export_my_module.py"""
 
+from converters import export_module, load_package, verify  # before mlx: it loads a fast BLAS
+
+# isort: split
 import mlx.core as mx
 import mlx.nn as nn
-
-from converters import export_module, load_package, verify
 
 
 class SmallNet(nn.Module):
