@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 T = TypeVar("T")
 
@@ -52,3 +53,8 @@ def progress(items: Iterable[T], label: str, length: int | None = None) -> Itera
         return
     with click.progressbar(items, length=length, label=label, file=sys.stderr) as bar:
         yield from bar
+
+
+def is_given(ctx: click.Context, name: str) -> bool:
+    """Whether an option was typed, as its default may be."""
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

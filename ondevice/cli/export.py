@@ -14,7 +14,7 @@ import click
 from ..errors import ConfigError, ImageError
 from ..image.files import expand
 from ._images import SKIPS, Skipped, files, max_level_option, spread
-from ._output import json_option, print_json, print_table
+from ._output import is_given, json_option, print_json, print_table
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
 PRECISIONS = ("float16", "float32")
@@ -114,8 +114,10 @@ def export_command(
 
     if tower == "text" and calibrate:
         raise click.UsageError("--calibrate has pictures, which a text encoder cannot take.")
-    if max_level is not None and not calibrate:
-        raise click.UsageError("--max-level goes with --calibrate: it is for its images.")
+    for name in () if calibrate else ("max_level", "limit"):
+        if is_given(ctx, name):
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} goes with --calibrate: it is for its images.")
     if pareto and not (budget or min_agreement):
         raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
     outputs = tuple(name for flag, name in OUTPUTS.items() if options.pop(flag))

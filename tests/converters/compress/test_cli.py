@@ -102,3 +102,9 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, mistake, capsys)
     assert said in captured.err
     assert len(captured.err.strip().splitlines()) == 1
     assert not list(tmp_path.glob("*.mlpackage*"))
+
+
+@pytest.mark.parametrize("option", [("--limit", "3"), ("--max-level", "4095")])
+def test_options_of_calibration_images_need_some(tmp_path, option, capsys):
+    assert export(tmp_path, *option) == 2
+    assert f"{option[0]} goes with --calibrate" in capsys.readouterr().err
