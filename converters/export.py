@@ -11,7 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -28,13 +28,14 @@ from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
-from .coreml.gc_frozen import old_objects_at_rest
-from .coreml.settings import Settings
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
 from .interface import Interface, array_interface, image_interface, text_interface
+
+if TYPE_CHECKING:  # to import coremltools takes half a second: only what needs it does
+    from .coreml.settings import Settings
 
 
 class Options(TypedDict, total=False):
@@ -132,6 +133,9 @@ def _write(
     options: Options,
 ) -> Path:
     """The package's path. One interface becomes a package, several its functions."""
+    from .coreml.gc_frozen import old_objects_at_rest
+    from .coreml.settings import Settings
+
     given: dict[str, Any] = dict(options)
     force = given.pop("force", False)
     chosen = {f.name: given.pop(f.name) for f in fields(Settings) if f.name in given}

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ondevice.weights.output import folder_bytes
+
 from .lint import Finding, lint
 from .loaded import Feature, Package, load_package
 from .stored import DATA_MOVING, Weight
@@ -65,7 +67,7 @@ def inspect(package: str | Path | Package, function: str | None = None) -> Inspe
     version = package.saved.spec.specificationVersion
     return Inspection(
         path=str(package.path),
-        bytes=sum(f.stat().st_size for f in package.path.rglob("*") if f.is_file()),
+        bytes=folder_bytes(package.path),
         target=TARGETS.get(version, f"specification {version}"),
         functions=tuple(package.functions),
         function=function or package.default_function,

@@ -9,6 +9,8 @@ from typing import Any
 
 from coremltools.converters.mil.mil import Program
 
+from ondevice.weights.output import folder_bytes
+
 from ..interface import Interface
 from .reader import quiet
 from .sharing import share_constants, shorten_names, small_ones_inline
@@ -88,7 +90,7 @@ def size_of(package: Any) -> int:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "sized.mlpackage"
         save(package, path)
-        return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+        return folder_bytes(path)
 
 
 def join(parts: Mapping[str, Path], path: Path, metadata: Mapping[str, str]) -> None:

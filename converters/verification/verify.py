@@ -21,6 +21,7 @@ from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import resize_and_crop
 from ondevice.nn.layers import ImageModel
+from ondevice.weights.output import folder_bytes as folder_bytes
 
 from ..graph.graph import Array
 from ..graph.passes.layout import NCHW
@@ -212,11 +213,6 @@ def check_gates(gates: Mapping[str, float]) -> Mapping[str, float]:
     if unknown := [name for name in gates if name not in MEASURES]:
         raise ConfigError(f"no gate {', '.join(unknown)}; there are {', '.join(MEASURES)}")
     return gates
-
-
-def folder_bytes(path: Path) -> int:
-    """The size of a package: all files in it."""
-    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
 
 
 def versions() -> dict[str, str]:

@@ -51,3 +51,8 @@ def _swap(new: Path, path: Path, old: Path) -> None:
     except BaseException:
         old.rename(path)
         raise
+
+
+def folder_bytes(path: Path) -> int:
+    """The size of a folder: of all files in it."""
+    return sum(f.stat().st_size for f in path.rglob("*") if f.is_file())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -63,3 +65,9 @@ MOST = {"ondevice": 14, "converters": 10, "tests": 14}
 def test_a_tree_has_few_entries(tree):
     entries = {p.name for p in (ROOT / tree).iterdir()} - {"__pycache__"}
     assert 5 < len(entries) <= MOST[tree]
+
+
+def test_coremltools_is_imported_by_what_needs_it():
+    code = "import sys, converters; print('coremltools' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout == "False\n"
