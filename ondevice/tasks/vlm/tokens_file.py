@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from ...errors import ConfigError, ImageError
 from ...weights.output import replacing
+from ...weights.safetensors import header
 from .clock import Clock
 from .vision import Vision, VisionTower
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 KEY = "ondevice.tokens"  # where the JSON is
 HEADER = 4096  # bytes that are left for it: how many pictures there are shows at the end
-_DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}
 
 
 def write_tokens(
@@ -89,19 +88,8 @@ def _tokens(tower: VisionTower, path: str, vision: Vision, projected: bool) -> m
 
 
 def _header(count: int, tokens: mx.array, name_bytes: int, info: dict[str, Any]) -> bytes:
-    """What a safetensors file begins with, filled up with spaces."""
-    end = count * tokens.nbytes
-    table = {
-        "__metadata__": {KEY: json.dumps(info)},
-        "tokens": {
-            "dtype": _DTYPES[tokens.dtype],
-            "shape": [count, *tokens.shape],
-            "data_offsets": [0, end],
-        },
-        "paths": {
-            "dtype": "U8",
-            "shape": [name_bytes],
-            "data_offsets": [end, end + name_bytes],
-        },
+    arrays = {
+        "tokens": (tokens.dtype, [count, *tokens.shape]),
+        "paths": (mx.uint8, [name_bytes]),
     }
-    return struct.pack("<Q", HEADER - 8) + json.dumps(table).encode().ljust(HEADER - 8)
+    return header(arrays, {KEY: json.dumps(info)}, HEADER)[0]
