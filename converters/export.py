@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -15,12 +14,11 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
-from mlx.utils import tree_flatten
 
 from ondevice.errors import ConfigError
 from ondevice.models.clip_text import TextTower
 from ondevice.nn.layers import ImageModel
+from ondevice.weights.hash import weights_hash
 from ondevice.weights.output import replacing
 
 from .compress.apply import Compression
@@ -337,13 +335,3 @@ def versions(settings: Settings) -> dict[str, str]:
             | {"python": platform.python_version()}
         ),
     }
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over all parameters, by name, as float32."""
-    digest = hashlib.sha256()
-    arrays: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    for name in sorted(arrays):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name].astype(mx.float32)).data)
-    return digest.hexdigest()

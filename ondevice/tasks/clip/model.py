@@ -17,9 +17,9 @@ from ...errors import ConfigError, ImageError, OnDeviceError, printable
 from ...image.preprocess import batches
 from ...nn.fuse import fuse
 from ...nn.layers import unit
+from ...weights.hash import weights_hash
 from ...weights.safetensors import read_safetensors, write_safetensors
 from ..classify import Prediction, top_predictions
-from ..embeddings.encode import weights_digest
 
 if TYPE_CHECKING:
     from ...config import ModelInfo
@@ -137,12 +137,13 @@ class CLIP:
 
     def _key(self, labels: list[str], templates: list[str]) -> str:
         """What tells a set of labels from others, with this model's weights."""
-        text = json.dumps([self._digest, labels, templates])
+        text = json.dumps([self._weights, labels, templates])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
-    def _digest(self) -> str:
-        return weights_digest(self.text)
+    def _weights(self) -> list[str]:
+        """Vectors computed in half precision are kept apart from those in single."""
+        return [weights_hash(self.text), str(self.text.logit_scale.dtype)]
 
     def _stored(self, key: str, labels: list[str], templates: list[str]) -> mx.array:
         if self.cache is None:

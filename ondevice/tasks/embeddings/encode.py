@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 
 from ...config import Preprocess
 from ...cpu import blas
@@ -31,6 +30,8 @@ from ...errors import ImageError, OnDeviceError
 from ...image.open import ImageFile, name_of
 from ...image.preprocess import normalize as normalize_levels, resize_and_crop
 from ...nn.fuse import fuse
+from ...nn.layers import unit
+from ...weights.hash import weights_hash
 from ...weights.output import replacing
 from ..ranks import Ranks
 from .journal import ROW, SKIPPED, Record, make_record, reason_of
@@ -112,21 +113,6 @@ def embedder(model: nn.Module) -> Embed:
     return pooled
 
 
-def unit(x: mx.array) -> mx.array:
-    """Rows of length 1."""
-    return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 of a model's parameters, their names, types and shapes."""
-    digest = hashlib.sha256()
-    parameters: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    for name, array in sorted(parameters.items()):
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.asarray(array.flatten().view(mx.uint8)).data)
-    return digest.hexdigest()
-
-
 def _job(
     model: nn.Module,
     fused: nn.Module,
@@ -139,14 +125,14 @@ def _job(
     if not images:
         raise ImageError("no files were given")
     spec: Preprocess = model.info.preprocess
-    shape = embedder(fused)(mx.zeros((batch_size, spec.size, spec.size, 3))).shape
+    row = embedder(fused)(mx.zeros((batch_size, spec.size, spec.size, 3)))  # never computed
     return Job(
         model=model.info.name,
-        weights=weights_digest(model),
+        weights=weights_hash(model),
         preprocess=spec.to_dict(),
         normalized=normalize,
         max_level=max_level,
-        dim=shape[-1],  # known without computing
+        dim=row.shape[-1],
         batch_size=batch_size,
         images=images,
         paths=paths,

@@ -17,7 +17,8 @@ from ...cpu import blas
 from ...errors import ConfigError
 from ...image.preprocess import preprocess
 from ...nn.fuse import fuse
-from .encode import embedder, weights_digest
+from ...weights.hash import weights_hash
+from .encode import embedder
 from .index import Index
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def encode_text(index: Index, clip: CLIP, text: str) -> mx.array:
 
 
 def _check_same(index: Index, model: nn.Module) -> None:
-    if weights_digest(model) != index.weights:
+    if weights_hash(model) != index.weights:
         raise ConfigError(
             f"{index.name} was made by {index.model} with weights that are not those of "
             f"{model.info.name} as given; name the right ones with --model"

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import mlx.core as mx
 
+from ...nn.layers import unit
+
 Restore: TypeAlias = Callable[[mx.array], mx.array]
 Reduce: TypeAlias = Callable[[mx.array, int], tuple[mx.array, Restore]]
 
@@ -60,8 +62,8 @@ def merge(tokens: mx.array, count: int) -> tuple[mx.array, Restore]:
     Kept are the tokens least like the others, in their order; the paper asks the attention,
     which FastViTHD's last layers do not have.
     """
-    unit = tokens / mx.maximum(mx.linalg.norm(tokens, axis=-1, keepdims=True), 1e-6)
-    alike = unit @ unit.swapaxes(1, 2)
+    directions = unit(tokens)
+    alike = directions @ directions.swapaxes(1, 2)
     kept = mx.sort(mx.argsort(alike.mean(axis=-1), axis=-1)[:, :count], axis=-1)
     to_kept = mx.take_along_axis(alike, kept[:, None], axis=2)
     shares = mx.softmax(to_kept / TEMPERATURE, axis=-1)  # (B, tokens, count)
