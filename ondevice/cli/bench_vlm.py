@@ -60,7 +60,7 @@ def bench_command(
     from ..tasks.vlm.bench import bench
 
     measured = bench(vlm, image or _noise(), visions, repeat=repeat)
-    costs = list(progress(measured, "measuring", len(visions)))
+    costs = list(progress(measured, "measuring", len(visions), unit="settings"))
     if as_json:
         print_json({"model": vlm.name, "repeat": repeat, "costs": [asdict(c) for c in costs]})
     else:

@@ -11,7 +11,7 @@ import click
 
 from ..errors import ImageError
 from ._images import SKIPS, Skipped, files, max_level_option
-from ._output import json_option, print_json
+from ._output import Progress, json_option, print_json
 from ._vision import DEFAULT_MODEL as DEFAULT_VLM
 from .classify import DEFAULT_MODEL
 
@@ -92,7 +92,7 @@ def encode_command(
             max_level=max_level,
             force=force,
             on_error=skipped,
-            on_progress=_Progress() if shown else None,
+            on_progress=Progress("encoding") if shown else None,
             group=group,
         )
     except ImageError:  # no image at all: each has its reason
@@ -135,21 +135,3 @@ def _encode_tokens(
         print_json(facts | {"dim": dim, "skipped": skipped.problems})
     else:
         click.echo(f"{out}: {images:,} x {vision.count} tokens x {dim}")
-
-
-class _Progress:
-    """A line on the terminal: how far, how fast, how long still."""
-
-    def __init__(self) -> None:
-        self.begin: tuple[float, int] | None = None  # of this run, its first batch left out
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        start, first = self.begin = self.begin or (now, done)
-        text = f"encoding {done:,} of {total:,}"
-        if done > first:
-            rate = (done - first) / (now - start)
-            left = round((total - done) / rate)
-            clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-            text += f"  {rate:,.0f} images/s  {clock} left"
-        click.echo(f"\r{text:70}", err=True, nl=done == total)

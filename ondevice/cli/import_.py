@@ -72,6 +72,7 @@ def import_command(
     from ondevice.tasks.import_weights import import_weights
 
     from ..config.labels import read_labels
+    from ..weights.output import folder_bytes
 
     overrides = {"num_classes": num_classes, "img_size": img_size}
     network = import_weights(
@@ -89,7 +90,7 @@ def import_command(
         "model": network.info.name,
         "out": str(out),
         "arrays": len(tree_flatten(network.parameters())),
-        "bytes": sum(path.stat().st_size for path in out.iterdir()),
+        "bytes": folder_bytes(out),
         "license": network.info.license,
     }
     if as_json:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .clock import Clock
+from ..clock import Clock
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import mlx.nn as nn
 from ...cpu import blas
 from ...errors import ConfigError, ImageError
 from ...image.preprocess import each
+from ..clock import Clock
 from .answer import Answer
-from .clock import Clock
 from .prompt import conversation
 from .vision import Vision, VisionTower
 

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import ConfigError, ImageError
 from ...weights.output import replacing
 from ...weights.safetensors import header
-from .clock import Clock
+from ..clock import Clock
 from .vision import Vision, VisionTower
 
 if TYPE_CHECKING:

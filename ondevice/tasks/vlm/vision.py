@@ -20,7 +20,7 @@ from ...cpu.threads import run
 from ...errors import ConfigError, ImageError
 from ...image.open import as_rgb, name_of
 from ...image.preprocess import each, normalize, resize_and_crop
-from .clock import Clock
+from ..clock import Clock
 from .reduce import METHODS
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import ondevice
-from ondevice.cli.encode import _Progress
+from ondevice.cli._output import Progress, progress
 from ondevice.errors import ConfigError, ImageError, OutputError
 from ondevice.image.files import expand
 from ondevice.nn.layers import unit
@@ -431,9 +431,20 @@ def test_any_name_is_kept(model, photos, tmp_path, suffix):
 
 def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
     clock = iter((100.0, 110.0))
-    monkeypatch.setattr("ondevice.cli.encode.time.monotonic", lambda: next(clock))
-    progress = _Progress()
-    progress(5_000, 10_000)  # where an earlier run stopped
-    progress(6_000, 10_000)
+    monkeypatch.setattr("ondevice.cli._output.time.monotonic", lambda: next(clock))
+    show = Progress("encoding")
+    show(5_000, 10_000)  # where an earlier run stopped
+    show(6_000, 10_000)
     last = capsys.readouterr().err.split("\r")[-1]
     assert last.split() == "encoding 6,000 of 10,000 100 images/s 0:00:40 left".split()
+
+
+def test_progress_of_what_ends_early_leaves_the_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for _ in progress("abc", "reading", 3, unit="letters"):
+        break
+    assert capsys.readouterr().err == "\n"
+    assert list(progress("abc", "reading", 3, unit="letters")) == ["a", "b", "c"]
+    said = capsys.readouterr().err
+    assert said.split("\r")[-1].startswith("reading 3 of 3  ")
+    assert said.rstrip(" \n").endswith(" letters/s  0:00:00 left")

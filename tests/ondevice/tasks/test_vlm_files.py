@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 
 import ondevice
 from ondevice.errors import ConfigError, OnDeviceError, WeightsError
+from ondevice.tasks.clock import Clock
 from ondevice.tasks.vlm import Vision, load_vision
-from ondevice.tasks.vlm.clock import Clock
 from ondevice.tasks.vlm.reduce import relative_error
 from ondevice.weights.hub import mention_license
 
