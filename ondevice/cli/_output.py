@@ -13,10 +13,11 @@ from click.core import ParameterSource
 
 T = TypeVar("T")
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def print_json(value: Any) -> None:
+    """``value`` as indented JSON on stdout."""
     click.echo(json.dumps(value, indent=2))
 
 
@@ -85,5 +86,5 @@ class Progress:
 
 
 def is_given(ctx: click.Context, name: str) -> bool:
-    """Whether an option was typed, as its default may be."""
+    """Whether an option is on the command line, be it with its default value."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -21,9 +21,17 @@ ORIGIN = "Chelsea the cat: photo by Stefan van der Walt, CC0, from scikit-image"
 
 
 @click.command("demo", epilog=SKIPS)
-@click.argument("photos", metavar="PHOTO...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--model", default=DEFAULT_MODEL, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("ondevice-demo"))
+@click.argument("photos", metavar="[PHOTO...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--model", default=DEFAULT_MODEL, show_default=True, help="Model name, name.tag or folder."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("ondevice-demo"),
+    show_default=True,
+    help="Folder to write the package to.",
+)
 @json_option
 @click.pass_context
 def demo(
@@ -56,7 +64,7 @@ def demo(
     with clock("run it and compare"):
         report = verify(network, package, images.values())
         pixels = map(package.resize_and_crop, images.values())
-        theirs = [package.predict({"image": levels}) for levels in pixels]
+        theirs = [package.predict({"image": image}) for image in pixels]
     rows = list(_sides(images, ours, theirs))
     if as_json:
         predictions = [dict(zip(_HEADER, row, strict=True)) for row in rows]

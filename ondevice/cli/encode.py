@@ -20,23 +20,43 @@ from .classify import DEFAULT_MODEL
 @click.argument("sources", metavar="FOLDER|GLOB|FILE.txt|-|IMAGE...", nargs=-1, required=True)
 @click.option(
     "--model",
-    help=f"Name, name.tag or saved folder, {DEFAULT_MODEL} by default; with --tokens a "
-    f"repository or folder, {DEFAULT_VLM}.",
+    help=f"Model name, name.tag or saved folder.  [default: {DEFAULT_MODEL}; with --tokens "
+    f"{DEFAULT_VLM}]",
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="A .safetensors, .npz or .parquet file.",
+    help="File to write: .safetensors, .npz or .parquet.",
 )
-@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(min=1))
-@click.option("--workers", type=click.IntRange(min=1), help="Decoding threads; default: cores.")
 @click.option(
-    "--normalize/--no-normalize", default=True, show_default=True, help="Rows of length 1."
+    "--batch-size",
+    default=16,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Images that the model takes at a time.",
 )
-@click.option("--tokens", is_flag=True, help="All tokens of each picture, as a FastVLM reads.")
-@click.option("--size", type=int, help="With --tokens: pixels, (size / 64)² tokens.  [1024]")
-@click.option("--force", is_flag=True, help="Replace OUT.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads that decode images.  [default: one for each core]",
+)
+@click.option(
+    "--normalize/--no-normalize",
+    default=True,
+    show_default=True,
+    help="Scale each row to length 1.",
+)
+@click.option(
+    "--tokens", is_flag=True, help="Write all tokens of each image, as a FastVLM reads them."
+)
+@click.option(
+    "--size",
+    type=int,
+    help="With --tokens: side of the image in pixels; gives (size / 64)² tokens.  "
+    "[default: 1024]",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @max_level_option
 @json_option
 @click.pass_context
@@ -56,11 +76,11 @@ def encode_command(
 ) -> None:
     """Write the embedding of each image to one file.
 
-    A folder means the images below it, but those that are hidden or in linked folders; a .txt
-    file and - (standard input) mean one path a line. Rows are in the order given, within a
-    folder or pattern in that of the paths' bytes. Interrupted in any way, the same command goes
-    on where it was, and the file has the same bytes; on another kind of processor the same
-    numbers, to rounding.
+    A folder means the images below it, except hidden ones and those in linked folders; a .txt
+    file and - (standard input) have one path on each line. Rows are in the order given, within
+    a folder or pattern in the order of the paths' bytes. After an interruption of any kind, the
+    same command goes on where it stopped, and the file has the same bytes; on another kind of
+    processor, the same values to rounding.
 
     `mlx.launch -n 4 -- ondevice encode ...` shares the work among processes or machines.
     """
@@ -119,7 +139,7 @@ def _encode_tokens(
     as_json: bool,
     skipped: Skipped,
 ) -> None:
-    """--tokens: of a FastVLM, (pictures, tokens, dim) in a .safetensors file."""
+    """--tokens: (images, tokens, dim) of a FastVLM in a .safetensors file."""
     from ..tasks.vlm import Vision, load_vision, write_tokens
 
     vision = Vision(size=size) if size is not None else Vision()

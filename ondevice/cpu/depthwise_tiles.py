@@ -25,6 +25,7 @@ class Axis:
 
     @property
     def tiles(self) -> int:
+        """How many there are."""
         return -(-self.size // SIDE)
 
     @property

@@ -15,9 +15,11 @@ class Clock:
 
     @contextmanager
     def __call__(self, step: str) -> Iterator[None]:
+        """A context: the time within it counts as ``step``."""
         start = time.perf_counter()
         yield
         self.add(step, time.perf_counter() - start)
 
     def add(self, step: str, seconds: float) -> None:
+        """Count ``seconds`` as ``step``."""
         self.seconds[step] = self.seconds.get(step, 0.0) + seconds

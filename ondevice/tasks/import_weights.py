@@ -133,7 +133,7 @@ def _started(
 def _described(
     info: ModelInfo, preprocess: Mapping[str, Any], labels: Sequence[str] | None
 ) -> ModelInfo:
-    """``info`` with what the caller says of pictures and classes. Raises ConfigError."""
+    """``info`` with what the caller says of preprocessing and classes. Raises ConfigError."""
     spec = model_spec(info.model)
     if labels is not None and (spec.text or not info.config.num_classes):
         raise ConfigError(f"{spec.name} has no classes for these labels to name")

@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import WeightsError, printable
 
 INDEX = ".safetensors.index.json"  # how the name of a sharded checkpoint's table ends
-MAX_HEADER = 4 * 2**20  # bytes: some 40,000 arrays; parsed JSON takes 30 times the room
+MAX_HEADER = 4 * 2**20  # bytes: some 40,000 arrays; parsed JSON takes 30 times the memory
 MAX_NDIM = 16
 
 _DTYPES = {
@@ -157,18 +157,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _check_extents(header: dict[str, Any], room: int) -> None:
+def _check_extents(header: dict[str, Any], size: int) -> None:
     """Whether the arrays follow each other without a gap and fill the file."""
-    place = 0
-    for begin, end, name in sorted(_extent(printable(k), v, room) for k, v in header.items()):
-        if begin != place:
-            raise ValueError(f"{name} begins at byte {begin}, expected {place}")
-        place = end
-    if place != room:
-        raise ValueError(f"{room - place} bytes at its end belong to no array")
+    position = 0
+    for begin, end, name in sorted(_extent(printable(k), v, size) for k, v in header.items()):
+        if begin != position:
+            raise ValueError(f"{name} begins at byte {begin}, expected {position}")
+        position = end
+    if position != size:
+        raise ValueError(f"{size - position} bytes at its end belong to no array")
 
 
-def _extent(name: str, entry: Any, room: int) -> tuple[int, int, str]:
+def _extent(name: str, entry: Any, size: int) -> tuple[int, int, str]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -177,10 +177,10 @@ def _extent(name: str, entry: Any, room: int) -> tuple[int, int, str]:
     if not _naturals(shape, 2**31) or len(shape) > MAX_NDIM:
         raise ValueError(f"{name} has an impossible shape")
     if not _naturals(offsets, 2**63) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"{name} has an impossible place")
+        raise ValueError(f"{name} has impossible data_offsets")
     begin, end = offsets
-    if end > room:
-        raise ValueError(f"{name} ends at byte {end} of {room}: the file is truncated")
+    if end > size:
+        raise ValueError(f"{name} ends at byte {end} of {size}: the file is truncated")
     if math.prod(shape) * _DTYPES[dtype].size != end - begin:
         raise ValueError(f"{name} of shape {shape} does not fill its {end - begin} bytes")
     return begin, end, name

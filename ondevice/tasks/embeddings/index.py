@@ -30,7 +30,7 @@ class _File(Protocol):
 
 @dataclass
 class Index:
-    """Embeddings of pictures, and what made them."""
+    """Embeddings of images, and what made them."""
 
     name: str
     model: str
@@ -40,19 +40,20 @@ class Index:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows, and numbers in each."""
+        """Rows, and values in each."""
         return self.file.shape
 
     def chunks(self) -> Iterator[Any]:
-        """All rows, some thousands at a time."""
+        """All rows in order, some thousands (N, dim) at a time."""
         return self.file.chunks(max(1, CHUNK // (4 * self.shape[1])))
 
     def path(self, row: int) -> str:
+        """The path of the image behind a row."""
         return self.file.path(row)
 
 
 def open_index(path: str | Path) -> Index:
-    """What ``encode`` wrote. Raises ConfigError if it is damaged or something else."""
+    """The file that ``encode`` wrote. Raises ConfigError if it is damaged or something else."""
     path = Path(path)
     if path.suffix not in _READERS:
         raise ConfigError(f"{path} is no index: it has to end with {', '.join(_READERS)}")

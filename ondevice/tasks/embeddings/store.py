@@ -1,4 +1,4 @@
-"""Files of embeddings: rows, the path of each, and what made them. Written piece by piece.
+"""Files of embeddings: rows, the path of each, and what made them. Written chunk by chunk.
 
 safetensors: ``embeddings`` (N, C) float32, ``paths`` (bytes, each path ended by a zero) and
 ``path_ends`` (where each ends), the rest as JSON in the metadata. npz: the arrays
@@ -59,6 +59,7 @@ def check_out(path: Path, *, force: bool) -> None:
 
 
 def check_pyarrow() -> None:
+    """Raises ConfigError if pyarrow is not installed."""
     if find_spec("pyarrow") is None:
         raise ConfigError("Parquet files need pyarrow: pip install 'ondevice[parquet]'")
 
@@ -113,7 +114,7 @@ def _write_npz(path: Path, table: Table) -> None:
 def _array(
     archive: zipfile.ZipFile, name: str, dtype: Any, shape: tuple[int, ...]
 ) -> Iterator[IO[bytes]]:
-    """A file in the archive to write an array's numbers to."""
+    """A file in the archive to write an array's elements to."""
     member = zipfile.ZipInfo(f"{name}.npy")  # its date is always the same
     with archive.open(member, "w", force_zip64=True) as file:
         descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
@@ -128,13 +129,13 @@ def _write_parquet(path: Path, table: Table) -> None:
 
     columns = {"path": pa.string(), "embedding": pa.list_(pa.float32(), table.dim)}
     schema = pa.schema(columns, metadata={KEY: json.dumps(table.info)})
-    # Neither a dictionary nor compression makes such numbers smaller.
+    # Neither a dictionary nor compression makes such values smaller.
     with pq.ParquetWriter(path, schema, use_dictionary=False, compression="none") as writer:
         for paths, rows in _groups(table, max(1, GROUP // (4 * table.dim))):
             # Parquet's text is UTF-8: other bytes become \xff.
             names = [p.decode("utf-8", "backslashreplace") for p in paths]
-            numbers = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), table.dim)
-            writer.write_batch(pa.record_batch([pa.array(names), numbers], schema=schema))
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), table.dim)
+            writer.write_batch(pa.record_batch([pa.array(names), lists], schema=schema))
 
 
 def _groups(table: Table, size: int) -> Iterator[tuple[list[bytes], Any]]:

@@ -1,4 +1,4 @@
-"""Tokens of pictures on the disk, for whoever brings a language model."""
+"""Visual tokens of images in a file, for any language model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...image.preprocess import OnError
 
 KEY = "ondevice.tokens"  # where the JSON is
-HEADER = 4096  # bytes that are left for it: how many pictures there are shows at the end
+HEADER = 4096  # bytes that are left for it: the number of images is known at the end
 
 
 def write_tokens(
@@ -35,12 +35,15 @@ def write_tokens(
     force: bool = False,
     on_error: OnError | None = None,
 ) -> int:
-    """Write (pictures, tokens, dim) as ``tokens``; how many pictures those are.
+    """Write ``tokens`` (images, tokens, dim) to a .safetensors file; returns how many images.
 
-    ``paths`` are beside them as bytes, each path ended by a zero; how the pictures were seen
-    is in the metadata as JSON. Each picture is written when it is encoded, so that memory
-    does not depend on their number. A picture that cannot be used is left out and given to
-    ``on_error``, or raises ImageError.
+    ``paths`` are beside them as bytes, each path ended by a zero; ``vision`` is in the metadata
+    as JSON. Each image is written when it is encoded, so that memory does not depend on their
+    number. An image that cannot be used is left out and given to ``on_error``, by its position
+    and the ImageError.
+
+    Raises ConfigError for another kind of file; ImageError if no image can be used, or without
+    ``on_error`` for the first that cannot; OutputError.
     """
     out, vision = Path(out), vision or Vision()
     if out.suffix != ".safetensors":
@@ -54,7 +57,7 @@ def write_tokens(
             names += os.fsencode(path) + b"\0"
             count += 1
         if tokens is None:
-            raise ImageError("none of the files is a usable picture; nothing is written")
+            raise ImageError("none of the files is a usable image; nothing is written")
         file.write(names)
         file.seek(0)
         info = {"vision": asdict(vision), "projected": projected}
@@ -69,7 +72,7 @@ def _encoded(
     projected: bool,
     on_error: OnError | None,
 ) -> Iterator[tuple[str, mx.array]]:
-    """Each usable picture with its (tokens, dim)."""
+    """Each usable image with its (tokens, dim)."""
     for position, path in enumerate(paths):
         try:
             yield path, _tokens(tower, path, vision, projected)
@@ -82,7 +85,7 @@ def _encoded(
 def _tokens(tower: VisionTower, path: str, vision: Vision, projected: bool) -> mx.array:
     if projected:
         return tower.embed(path, vision, Clock())[0]
-    tokens = tower.tokens(tower.levels(path, vision), vision)[0]
+    tokens = tower.tokens(tower.pixels(path, vision), vision)[0]
     mx.eval(tokens)
     return tokens
 

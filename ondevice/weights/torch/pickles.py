@@ -73,7 +73,7 @@ def read_pickle(
             if count > MAX_STEPS:
                 raise PickleError(f"it takes more than {MAX_STEPS} steps to build")
             if opcode.name not in _STEPS:
-                raise PickleError(f"instruction {opcode.name} has no place in a checkpoint")
+                raise PickleError(f"instruction {opcode.name} does not belong in a checkpoint")
             _STEPS[opcode.name](machine, arg)
         value = machine.stack.pop()
         _check_depth(value)

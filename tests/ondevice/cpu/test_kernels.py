@@ -29,7 +29,7 @@ fast_here = pytest.mark.skipif(
 CONVOLUTIONS = [
     *product((3, 5, 7), (1, 2), (0, 2, 3), (8,), (8, 24), (8,)),  # depthwise, multiplied too
     *product((1, 2, 3), (1, 2, 3), (0, 1), (8,), (5,), (1,)),
-    (3, 2, 1, 3, 8, 1),  # a picture's channels
+    (3, 2, 1, 3, 8, 1),  # an image's channels
     (3, 1, 1, 8, 8, 2),  # groups of several channels: MLX's own
 ]
 
@@ -78,7 +78,7 @@ def test_gelu_is_as_exact_as_float32_is():
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 5, 3), (96, 96, 3), (1, 1, 3)], ids=str)
-def test_normalized_pictures_have_the_numbers_of_mlx(shape):
+def test_normalized_images_have_the_numbers_of_mlx(shape):
     x = mx.random.uniform(shape=shape, key=mx.random.key(6))
     mean, std = mx.array([0.4914, 0.4822, 0.4465]), mx.array([0.247, 0.2435, 0.2616])
     assert mx.array_equal(kernels.normalize(x, mean, std), (x - mean) / std)

@@ -13,7 +13,7 @@ import pytest
 
 from ondevice.cpu import threads
 
-from ..tasks.test_encode import COUNTED, paths_of, rows_of, save_pictures
+from ..tasks.test_encode import COUNTED, paths_of, rows_of, save_images
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64"
@@ -37,7 +37,7 @@ def encode(how, folder, out, variables):
 
 
 def test_values_are_the_same_to_the_bit_with_any_number_of_threads(tmp_path):
-    save_pictures(tmp_path / "photos", 7)
+    save_images(tmp_path / "photos", 7)
     files = []
     for count in "12":
         out = tmp_path / f"{count}.npz"
@@ -48,7 +48,7 @@ def test_values_are_the_same_to_the_bit_with_any_number_of_threads(tmp_path):
 
 
 def test_what_was_begun_with_other_kernels_is_gone_on_with(tmp_path):
-    paths = save_pictures(tmp_path / "photos", 7)
+    paths = save_images(tmp_path / "photos", 7)
     made = {}
     for name, variables in {"oldest": OLDEST, "ours": {}}.items():
         out = tmp_path / f"{name}.npz"

@@ -25,7 +25,7 @@ from ondevice.tasks.embeddings.journal import (
     record_type,
     whole_records,
 )
-from ondevice.tasks.embeddings.unfinished import Room
+from ondevice.tasks.embeddings.unfinished import Unfinished
 from ondevice.weights.hash import weights_hash
 
 SUFFIXES = (".safetensors", ".npz", ".parquet")
@@ -36,19 +36,19 @@ def model():
     return ondevice.create_model("shvit_nano.cifar10")
 
 
-def save_pictures(folder, count):
+def save_images(folder, count):
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(count):
-        levels = rng.integers(0, 256, (32, 40 + n, 3), dtype=np.uint8)
-        Image.fromarray(levels).save(folder / f"{n:02}.png")
+        pixels = rng.integers(0, 256, (32, 40 + n, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{n:02}.png")
     return [str(folder / f"{n:02}.png") for n in range(count)]
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Seven pictures: at two a batch, the last batch is not full."""
-    return save_pictures(tmp_path / "photos", 7)
+    """Seven images: at two a batch, the last batch is not full."""
+    return save_images(tmp_path / "photos", 7)
 
 
 def rows_of(path):
@@ -100,7 +100,7 @@ def test_numpy_alone_reads_an_npz(model, photos, tmp_path):
 def test_what_cannot_be_read_is_named_and_changes_no_other_row(model, photos, tmp_path):
     whole = rows_of(encode(model, photos, tmp_path / "all.npz", batch_size=4).out)
     with open(photos[2], "wb") as file:
-        file.write(b"no picture")
+        file.write(b"no image")
     os.truncate(photos[5], 100)
     said = {}
     done = encode(
@@ -147,12 +147,12 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(ondevice_, photos, tmp_p
     before = sorted(os.listdir(tmp_path))
     out = tmp_path / "e.npz"
     for args, said in (
-        ([tmp_path / "none", photos[0], "--out", out], "none has no pictures (.apng"),
+        ([tmp_path / "none", photos[0], "--out", out], "none has no images (.apng"),
         ([tmp_path / "*.gif", "--out", out], "*.gif matches no file"),
         ([tmp_path / "list.txt", "--out", out], "list.txt lists no files"),
         ([tmp_path / "no.txt", "--out", out], "no.txt cannot be read: No such file"),
         ([tmp_path / "bad.jpg", "--out", out], "bad.jpg is not an image"),
-        ([tmp_path / "bad.jpg"] * 2 + ["--out", out], "none of 2 files is a usable picture"),
+        ([tmp_path / "bad.jpg"] * 2 + ["--out", out], "none of 2 files is a usable image"),
         ([photos[0], "--out", tmp_path / "e.csv"], ".safetensors, .npz, .parquet"),
         ([photos[0], "--out", tmp_path / "there.npz"], "there.npz exists; use --force"),
         ([photos[0], "--out", tmp_path / "bad.jpg" / "e.npz"], "cannot write"),
@@ -347,7 +347,7 @@ def test_rows_of_an_earlier_job_do_not_count(model, photos, tmp_path):
 
 def test_two_processes_do_not_write_one_journal(model, photos, tmp_path):
     with (
-        Room(tmp_path / "e.npz", 0),
+        Unfinished(tmp_path / "e.npz", 0),
         pytest.raises(OutputError, match="in use by another process"),
     ):
         encode(model, photos, tmp_path / "e.npz")

@@ -100,10 +100,10 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: file({"w": entry(shape=[0, 2**40], end=0)}, b""),
     ),
     "shape_that_does_not_fill": ("does not fill", lambda: file({"w": entry(shape=[3])})),
-    "place_negative": ("impossible place", lambda: file({"w": entry(begin=-16, end=0)})),
-    "place_backwards": ("impossible place", lambda: file({"w": entry(begin=16, end=0)})),
+    "place_negative": ("impossible data_offsets", lambda: file({"w": entry(begin=-16, end=0)})),
+    "place_backwards": ("impossible data_offsets", lambda: file({"w": entry(begin=16, end=0)})),
     "place_of_three": (
-        "impossible place",
+        "impossible data_offsets",
         lambda: file({"w": {**entry(), "data_offsets": [0, 8, 16]}}),
     ),
     "place_beyond_the_end": ("truncated", lambda: file({"w": entry(begin=16, end=32)})),
