@@ -28,10 +28,10 @@ LARGEST = 65504.0
 MARGIN = 16.0  # other images may reach further than those measured
 TARGET = 2.0**10  # where the peak of a rescaled stream goes
 MAX_SAMPLES = 8  # calibration images that are looked at
-MOST_UP = 10  # powers of two; the weights grow by them, and have a range as well
+MAX_UPSCALE_LOG2 = 10  # the weights grow by as much, and have a range as well
 LARGE, SMALL = 384, 256  # pixels: what is measured at another size, and at which
 SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
-MANY = 25  # taps of a kernel: of fewer, one takes on too much
+MIN_TAPS = 25  # of a kernel: of fewer, one takes on too much
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def make_safe(
     """Rescale what would leave half precision's range, exactly.
 
     Ranges come from ``calibration`` (inputs of ``interface``, as arrays) and from a test
-    pattern where a picture goes in, or else the example inputs. The graph is in
+    pattern where an image goes in, or else the example inputs. The graph is in
     MLX's layout, after all passes. ``set_precision`` is to keep what ``Safety.float32`` names.
     Raises UnsupportedOpError for an operation whose range cannot be measured.
     """
@@ -81,7 +81,7 @@ def make_safe(
 
 
 def _quick_peaks(graph: Graph, interface: Interface) -> dict[str, float]:
-    """Peaks on the examples; a large picture is measured small if the graph is the same."""
+    """Peaks on the examples; a large image is measured small if the graph is the same."""
     B, H, W, C = interface.inputs[0].shape if interface.picture else (0, 0, 0, 0)
     if max(H, W) > LARGE:
         small = replace(interface, inputs=(mx.zeros((B, SMALL, SMALL, C)),))
@@ -106,7 +106,7 @@ def _alike(a: Graph, b: Graph) -> bool:
 
 
 def _examples(interface: Interface) -> list[Array]:
-    """Edges at several scales and noise, in place of pictures."""
+    """Edges at several scales and noise, instead of images."""
     arrays = [np.array(x) for x in interface.inputs]
     if interface.picture:
         B, H, W, C = arrays[0].shape
@@ -157,7 +157,9 @@ def _powers(graph: Graph, ranges: Mapping[str, float]) -> dict[str, int]:
         root = streams.root(name)
         peak[root] = max(peak.get(root, 0.0), value)
     power = {
-        root: max(-MOST_UP, math.ceil(math.log2(value / (TARGET if value > 1 else 1.0))))
+        root: max(
+            -MAX_UPSCALE_LOG2, math.ceil(math.log2(value / (TARGET if value > 1 else 1.0)))
+        )
         for root, value in peak.items()
         if root not in streams.fixed and (value > LARGEST / MARGIN or 0 < value < SMALLEST)
     }
@@ -270,18 +272,18 @@ def round_kernels(graph: Graph, keep: Iterable[str] = ()) -> Graph:
 
 
 def _is_depthwise(kernel: Array) -> bool:
-    return kernel.ndim == 4 and kernel.shape[-1] == 1 and kernel[0].size >= MANY
+    return kernel.ndim == 4 and kernel.shape[-1] == 1 and kernel[0].size >= MIN_TAPS
 
 
 def _carried(kernel: Array) -> Array:
-    """A (C, h, w, 1) kernel in half precision's numbers, the rounding errors carried on."""
+    """A (C, h, w, 1) kernel in half precision, each rounding error carried to the next tap."""
     taps = kernel.reshape(len(kernel), -1).astype(np.float64)
     order = np.argsort(-np.abs(taps), axis=1)
     rounded = np.zeros_like(taps)
     carry = np.zeros((len(taps), 1))
-    for place in np.split(order, order.shape[1], axis=1):
-        wanted = np.take_along_axis(taps, place, axis=1) + carry
+    for tap in np.split(order, order.shape[1], axis=1):
+        wanted = np.take_along_axis(taps, tap, axis=1) + carry
         found = wanted.astype(np.float16).astype(np.float64)
-        np.put_along_axis(rounded, place, found, axis=1)
+        np.put_along_axis(rounded, tap, found, axis=1)
         carry = wanted - found
     return rounded.reshape(kernel.shape).astype(np.float32)

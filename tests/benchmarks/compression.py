@@ -55,9 +55,9 @@ def _rule(method: str = "palettize", **options: Any) -> Any:
     return CompressionRecipe((Rule("*", method, **options),))
 
 
-def _eight(activations: str, balance: str = "", **options: Any) -> Any:
+def _eight(activations: str, equalization: str = "", **options: Any) -> Any:
     rules = (Rule("*", "quantize", bits=8, **options),)
-    return CompressionRecipe(rules, activations, balance=balance)
+    return CompressionRecipe(rules, activations, equalization=equalization)
 
 
 def _plain(target: str = "iOS17", **options: Any) -> Case:
