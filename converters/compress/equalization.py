@@ -86,8 +86,8 @@ def _factors(channels: Channels, statistics: Mapping[str, Statistics], power: fl
     wanted = np.zeros(len(channels.parent))
     readers = np.zeros(len(channels.parent))
     for node in filter(channels.absorbs, channels.graph.nodes):
-        path = node.inputs[1]
-        if node.op in LAYERS and path in statistics:
+        path = node.inputs[1] if node.op in LAYERS else ""
+        if path in statistics:
             classes = channels.of(node.inputs[0], channels.axis(node))
             weight = channels.graph.constants[path]
             share = _shares(node, weight)

@@ -197,6 +197,26 @@ def test_what_something_else_reads_keeps_its_channels(unlike):
         assert not made[path].any()
 
 
+def test_a_norm_without_scale_and_shift_is_no_reader_of_weights():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.norm = nn.Conv2d(3, 8, 1), nn.LayerNorm(8, affine=False)
+
+        def __call__(self, x):
+            return self.norm(self.stem(x))
+
+    model = Plain().eval()
+    mx.eval(model.parameters())
+    graph, interface = physical(array_interface(model, mx.zeros(SHAPE)))
+    (norm,) = (n for n in graph.nodes if n.op == "LayerNorm")
+    assert len(norm.inputs) == 1
+    inputs = [np.random.default_rng(i).random(SHAPE, np.float32) for i in range(16)]
+    changed, _ = equalize(graph, measure(calibrate(interface, inputs)), "smooth")
+    got, wanted = run(changed, interface, inputs), run(graph, interface, inputs)
+    assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
+
+
 def test_a_weight_that_two_layers_share_is_left_alone():
     class Twice(nn.Module):
         def __init__(self):
