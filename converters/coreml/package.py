@@ -13,7 +13,7 @@ from ondevice.weights.output import folder_bytes
 
 from ..interface import Interface
 from .reader import quiet
-from .sharing import share_constants, shorten_names, small_ones_inline
+from .sharing import share_constants, shorten_names, small_constants_inline
 from .target import opset
 
 # All that is left to do for coremltools after our own passes.
@@ -43,7 +43,7 @@ def to_package(program: Program, interface: Interface, *, target: str) -> Any:
             options["classifier_config"] = ct.ClassifierConfig(
                 list(interface.labels), predicted_probabilities_output="probabilities"
             )
-        with small_ones_inline():
+        with small_constants_inline():
             return ct.convert(
                 program,
                 convert_to="mlprogram",
