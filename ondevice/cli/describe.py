@@ -63,19 +63,11 @@ def describe_command(
     ctx: click.Context,
     /,
     images: tuple[str, ...],
-    prompt: str,
     together: bool,
-    size: int,
-    crop: Any,
-    tokens: int | None,
-    method: Any,
     timings: bool,
     max_level: float | None,
-    model: str,
-    revision: str | None,
-    dtype: str,
     as_json: bool,
-    **sampling: Any,
+    **options: Any,
 ) -> None:
     """Answer PROMPT about each IMAGE with FastVLM, printing the words as they come.
 
@@ -84,14 +76,16 @@ def describe_command(
     """
     from ..tasks.vlm import Vision
 
-    vision = Vision(size=size, crop=crop, tokens=tokens, method=method)
-    vlm = load(model, revision, dtype)
+    vision = Vision(
+        **{name: options.pop(name) for name in ("size", "crop", "tokens", "method")}
+    )
+    vlm = load(**{name: options.pop(name) for name in ("model", "revision", "dtype")})
     groups = [images] if together else [(image,) for image in images]
     results, skipped = [], Skipped()
     for position, group in enumerate(groups):
         try:
             opened = files(group, max_level)
-            answer = vlm.stream(prompt, opened, vision=vision, **sampling)
+            answer = vlm.stream(images=opened, vision=vision, **options)
         except ImageError as error:
             skipped(position, error)
             continue
@@ -103,7 +97,7 @@ def describe_command(
                 click.echo(_timings(answer.timings), err=True)
     skipped.check(len(groups))
     if as_json:
-        report = _report(vlm, prompt, vision, results)
+        report = _report(vlm, options["prompt"], vision, results)
         print_json(report | {"skipped": skipped.problems})
     ctx.exit(skipped.status(len(groups)))
 

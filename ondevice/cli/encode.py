@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import ImageError
 from ._images import SKIPS, Skipped, files, max_level_option
-from ._output import Progress, json_option, print_json
+from ._output import Progress, is_given, json_option, print_json
 from ._vision import DEFAULT_MODEL as DEFAULT_VLM
 from .classify import DEFAULT_MODEL
 
@@ -62,17 +62,13 @@ from .classify import DEFAULT_MODEL
 @click.pass_context
 def encode_command(
     ctx: click.Context,
+    /,
     sources: tuple[str, ...],
     model: str | None,
-    out: Path,
-    batch_size: int,
-    workers: int | None,
-    normalize: bool,
     tokens: bool,
     size: int | None,
-    force: bool,
-    max_level: float | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write the embedding of each image to one file.
 
@@ -84,65 +80,76 @@ def encode_command(
 
     `mlx.launch -n 4 -- ondevice encode ...` shares the work among processes or machines.
     """
+    if size is not None and not tokens:
+        raise click.UsageError("--size goes with --tokens: an embedding has the model's own.")
+    for option, name in OF_EMBEDDINGS.items() if tokens else ():
+        if is_given(ctx, name):
+            raise click.UsageError(f"{option} does not go with --tokens.")
+    skipped = Skipped()
+    if tokens:
+        total = _encode_tokens(sources, model or DEFAULT_VLM, size, as_json, skipped, options)
+    else:
+        total = _encode(sources, model or DEFAULT_MODEL, as_json, skipped, options)
+    ctx.exit(skipped.status(total))
+
+
+OF_EMBEDDINGS = {
+    "--batch-size": "batch_size",
+    "--workers": "workers",
+    "--no-normalize": "normalize",
+}
+
+
+def _encode(
+    sources: tuple[str, ...],
+    model: str,
+    as_json: bool,
+    skipped: Skipped,
+    options: dict[str, Any],
+) -> int:
+    """Encode this rank's share; how many files there are, 0 where rank 0 says so."""
     import mlx.core as mx
 
     from ..image.files import expand
     from ..tasks.embeddings.encode import encode
     from ..weights.folder import create_model
 
-    skipped = Skipped()
-    if size is not None and not tokens:
-        raise click.UsageError("--size goes with --tokens: an embedding has the model's own.")
-    if tokens:
-        paths = files(expand(sources), max_level)
-        _encode_tokens(paths, model or DEFAULT_VLM, size, out, force, as_json, skipped)
-        ctx.exit(skipped.status(len(paths)))
     group = mx.distributed.init()
     start = time.monotonic()
     shown = sys.stderr.isatty() and group.rank() == 0
-    network = create_model(model or DEFAULT_MODEL, pretrained=True)
+    network = create_model(model, pretrained=True)
+    options |= {"on_error": skipped, "on_progress": Progress("encoding") if shown else None}
     try:
-        done = encode(
-            network,
-            expand(sources),
-            out,
-            batch_size=batch_size,
-            workers=workers,
-            normalize=normalize,
-            max_level=max_level,
-            force=force,
-            on_error=skipped,
-            on_progress=Progress("encoding") if shown else None,
-            group=group,
-        )
+        done = encode(network, expand(sources), group=group, **options)
     except ImageError:  # no image at all: each has its reason
         skipped.check(len(skipped.found))
         raise
     if group.rank():
-        return
+        return 0
     facts = {"out": str(done.out), "model": done.model, "images": done.images, "dim": done.dim}
     if as_json:
-        print_json(
-            facts | {"seconds": round(time.monotonic() - start, 3), "skipped": skipped.problems}
-        )
+        seconds = round(time.monotonic() - start, 3)
+        print_json(facts | {"seconds": seconds, "skipped": skipped.problems})
     else:
         click.echo(f"{done.out}: {done.images:,} x {done.dim}, {done.model}")
-    ctx.exit(skipped.status(done.images + done.skipped))
+    return done.images + done.skipped
 
 
 def _encode_tokens(
-    paths: Sequence[str],
+    sources: tuple[str, ...],
     model: str,
     size: int | None,
-    out: Path,
-    force: bool,
     as_json: bool,
     skipped: Skipped,
-) -> None:
-    """--tokens: (images, tokens, dim) of a FastVLM in a .safetensors file."""
+    options: dict[str, Any],
+) -> int:
+    """--tokens: (images, tokens, dim) of a FastVLM in a .safetensors file; how many files."""
+    from ..image.files import expand
     from ..tasks.vlm import Vision, load_vision, write_tokens
 
+    out, force = options["out"], options["force"]
     vision = Vision(size=size) if size is not None else Vision()
+    paths = files(expand(sources), options["max_level"])
     tower = load_vision(model)
     try:
         images = write_tokens(tower, paths, out, vision=vision, force=force, on_error=skipped)
@@ -155,3 +162,4 @@ def _encode_tokens(
         print_json(facts | {"dim": dim, "skipped": skipped.problems})
     else:
         click.echo(f"{out}: {images:,} x {vision.count} tokens x {dim}")
+    return len(paths)

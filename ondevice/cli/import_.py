@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from ..config import CropMode, Interpolation
 from ._output import json_option, print_json
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
 
 
 @click.command("import")
@@ -64,14 +67,10 @@ def import_command(
     checkpoint: Path,
     model: str,
     out: Path,
-    num_classes: int | None,
-    img_size: int | None,
     labels: str | None,
-    entry: str | None,
     precision: str,
-    force: bool,
     as_json: bool,
-    **contract: Any,
+    **options: Any,
 ) -> None:
     """Turn CHECKPOINT, a .safetensors, .pth, .pt, .bin or .ckpt file, into a saved model.
 
@@ -80,38 +79,42 @@ def import_command(
     and labels are as it says, unless an option here says otherwise.
     """
     import mlx.core as mx
-    from mlx.utils import tree_flatten
-
-    from ondevice.tasks.import_weights import import_weights
 
     from ..config.labels import read_labels
-    from ..weights.output import folder_bytes
+    from ..tasks.import_weights import import_weights
 
-    overrides = {"num_classes": num_classes, "img_size": img_size}
+    config = {name: options.pop(name) for name in ("num_classes", "img_size")}
     network = import_weights(
         checkpoint,
         model,
         out,
-        entry=entry,
-        dtype=mx.float16 if precision == "float16" else mx.float32,
-        force=force,
-        preprocess=_preprocess(**contract),
+        entry=options.pop("entry"),
+        dtype=getattr(mx, precision),
+        force=options.pop("force"),
+        preprocess=_preprocess(**options),
         labels=None if labels is None else read_labels(labels),
-        **{k: v for k, v in overrides.items() if v is not None},
+        **{name: value for name, value in config.items() if value is not None},
     )
-    facts = {
+    facts = _facts(network, out)
+    if as_json:
+        print_json(facts)
+    else:
+        click.echo("{model}: {arrays} arrays, {bytes} bytes in {out}".format(**facts))
+
+
+def _facts(network: nn.Module, out: Path) -> dict[str, Any]:
+    """What was written."""
+    from mlx.utils import tree_flatten
+
+    from ..weights.output import folder_bytes
+
+    return {
         "model": network.info.name,
         "out": str(out),
         "arrays": len(tree_flatten(network.parameters())),
         "bytes": folder_bytes(out),
         "license": network.info.license,
     }
-    if as_json:
-        print_json(facts)
-    else:
-        click.echo(
-            f"{facts['model']}: {facts['arrays']} arrays, {facts['bytes']} bytes in {out}"
-        )
 
 
 def _preprocess(crop: str | None, **options: Any) -> dict[str, Any]:

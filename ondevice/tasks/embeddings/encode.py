@@ -76,16 +76,14 @@ def encode(
 ) -> Encoded:
     """Write the embedding of each image, (images, dim), to a .safetensors, .npz or .parquet.
 
-    Rows are in the order of ``paths``, of length 1 with ``normalize``. What is done so far is
-    in the folder ``OUT.partial``; after an interruption of any kind, the same call goes on
-    there, and the file has the same bytes. Batches that another kind of processor or BLAS
-    library makes, before or after or as another rank, are as good: their values agree within
-    1e-4 of the rows' standard deviation. If a file's size or time of change is another by
-    then, that is an OutputError. Memory does not depend on how many paths there are. Files
-    that are no usable images get no row; ``on_error`` is given each of them at the end, by
-    its position and the ImageError. ``max_level`` is as in ``open_image``. ``on_progress`` is
-    given how many of how many files are done, after each batch. With a ``group``, each of its
-    processes does a share, on whatever machine, and rank 0 writes.
+    Rows are in the order of ``paths``, of length 1 with ``normalize``. Files that are no usable
+    images get no row; ``on_error`` is given each at the end: its position and the ImageError.
+    What is done is kept in the folder ``OUT.partial``: after an interruption of any kind, the
+    same call goes on there, and the file has the same bytes. (Batches that another processor or
+    BLAS library makes agree within 1e-4 of the rows' standard deviation.) A file that changed
+    meanwhile is an OutputError. Memory does not depend on the number of paths. ``max_level`` is
+    as in ``open_image``. ``on_progress`` is given, after each batch, how many of how many files
+    are done. The processes of a ``group``, on whatever machines, share the work; rank 0 writes.
 
     Raises ConfigError, OutputError; ImageError if no file is an image.
     """

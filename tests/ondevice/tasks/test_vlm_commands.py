@@ -207,9 +207,12 @@ def test_encode_takes_images_at_another_size(ondevice_, photo, vlm, tmp_path):
     [
         (["--size", "192"], "--size goes with --tokens"),
         (["--tokens", "--size", "0"], "impossible vision: size=0"),
+        (["--tokens", "--batch-size", "16"], "--batch-size does not go with --tokens"),
+        (["--tokens", "--workers", "2"], "--workers does not go with --tokens"),
+        (["--tokens", "--no-normalize"], "--no-normalize does not go with --tokens"),
     ],
 )
-def test_encode_refuses_sizes_that_cannot_be(ondevice_, photo, tmp_path, args, said):
+def test_encode_refuses_options_that_do_not_apply(ondevice_, photo, tmp_path, args, said):
     status, _, err = ondevice_("encode", photo, "--out", str(tmp_path / "t.safetensors"), *args)
     assert (status, err.count("\n"), said in err) == (2, 1, True)
 
