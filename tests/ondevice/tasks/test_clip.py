@@ -23,7 +23,7 @@ from ...support import clips, torchfiles
 
 pytest.importorskip("tokenizers")
 
-LABELS = ["cat", "dog", "the white image"]
+LABELS = ["cat", "dog", "the white picture"]
 
 
 @pytest.fixture(scope="module")
