@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -58,17 +59,18 @@ def batches(
 ) -> Iterator[mx.array]:
     """As ``preprocess``, but ``batch_size`` images at a time, of any number of them.
 
-    Only one image in its full size is in memory. An image that cannot be used is left out
-    and given to ``on_error``, by its position and the ImageError; without ``on_error``, the
-    rest is read to find all of them, and an ImageError lists them.
+    Files are decoded by several threads: one image a thread is in memory in its full size. An
+    image that cannot be used is left out and given to ``on_error``, by its position and the
+    ImageError; without ``on_error``, the rest is read to find all of them, and an ImageError
+    lists them.
     """
     import numpy as np
 
     spec = spec if size is None else replace(spec, size=size)
     problems: list[str] = []
     report = on_error or (lambda _, error: problems.append(str(error)))
-    resized = _each_resized(images, spec, report)
-    while group := list(itertools.islice(resized, batch_size)):
+    given = enumerate(each(images))
+    while group := _next_batch(given, spec, batch_size, report):
         if not problems:
             yield normalize(mx.array(np.stack(group)), spec)
     if problems:
@@ -158,16 +160,53 @@ def _check_area(size: Size, image: ImageLike) -> None:
         )
 
 
-def _each_resized(
-    images: ImageLike | Iterable[ImageLike], spec: Preprocess, on_error: OnError
-) -> Iterator[Pixels]:
-    for position, image in enumerate(each(images)):
-        try:
-            pixels = resize_and_crop(image, spec)
-        except ImageError as error:
-            on_error(position, error)
-        else:
-            yield pixels
+def _next_batch(
+    images: Iterator[tuple[int, ImageLike]], spec: Preprocess, count: int, on_error: OnError
+) -> list[Pixels]:
+    """The next ``count`` images that can be used, or as many as there still are."""
+    found: list[Pixels] = []
+    while len(found) < count and (some := _prepared(images, spec, count - len(found))):
+        for position, result in some:
+            if isinstance(result, ImageError):
+                on_error(position, result)
+            else:
+                found.append(result)
+    return found
+
+
+def _prepared(
+    images: Iterator[tuple[int, ImageLike]], spec: Preprocess, count: int
+) -> list[tuple[int, Pixels | ImageError]]:
+    """The next ``count`` images, or why one cannot be used; of several files in parallel."""
+    given = itertools.islice(images, count)
+    # What is no file is in memory already, and makes room for the next one at once.
+    some: list[tuple[int, Any]] = [
+        (i, x if _is_file(x) else _attempt(x, spec)) for i, x in given
+    ]
+    files = {i: x for i, x in some if _is_file(x)}
+    done = dict(zip(files, _attempt_all(list(files.values()), spec), strict=True))
+    return [(i, done.get(i, x)) for i, x in some]
+
+
+def _attempt_all(files: list[ImageLike], spec: Preprocess) -> list[Pixels | ImageError]:
+    if len(files) < 2:
+        return [_attempt(file, spec) for file in files]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # here, once: in threads it is undone at random
+        return list(pool.map(lambda file: _attempt(file, spec), files))
+
+
+def _is_file(image: Any) -> bool:
+    return isinstance(image, str | os.PathLike)
+
+
+def _attempt(image: ImageLike, spec: Preprocess) -> Pixels | ImageError:
+    try:
+        return resize_and_crop(image, spec)
+    except ImageError as error:
+        return error
 
 
 def each(images: Any) -> Iterable[ImageLike]:
@@ -176,5 +215,5 @@ def each(images: Any) -> Iterable[ImageLike]:
 
     if hasattr(images, "shape"):
         return images if len(images.shape) == 4 else [images]
-    one = isinstance(images, str | os.PathLike | Image.Image) or hasattr(images, "read")
+    one = _is_file(images) or isinstance(images, Image.Image) or hasattr(images, "read")
     return [images] if one or not isinstance(images, Iterable) else images

@@ -1,9 +1,11 @@
 import itertools
 import math
 import os
+import warnings
 import weakref
 from functools import cache
 from pathlib import Path
+from threading import Barrier
 
 import mlx.core as mx
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image, ImageOps
 
 from ondevice.config import Preprocess
 from ondevice.errors import ConfigError, ImageError
+from ondevice.image import preprocess as preprocessing
 from ondevice.image.preprocess import batches, normalize, preprocess, resize_and_crop
 
 from ...parity import torchvision_ops
@@ -176,6 +179,29 @@ def test_batches_of_an_endless_generator_keep_one_image_at_a_time():
     found = batches(endless(), Preprocess(size=32), batch_size=4)
     assert [len(next(found)) for _ in range(5)] == [4] * 5
     assert len(alive) <= 2  # the last one, and the one the generator still holds
+
+
+def test_files_are_decoded_at_once_and_come_in_order(tmp_path, monkeypatch):
+    for n in range(6):
+        noisy_image(40 + n, 40).save(tmp_path / f"{n}.png")
+    (tmp_path / "3.png").write_bytes(b"x")
+    spec, problems, together = Preprocess(size=32), {}, Barrier(2, timeout=30)
+    mixed = [tmp_path / f"{n}.png" if n % 2 else noisy_image(40 + n, 40) for n in range(6)]
+    wanted = [resize_and_crop(noisy_image(40 + n, 40), spec) for n in (0, 1, 2, 4, 5)]
+    decode = preprocessing.as_rgb
+
+    def meeting(image):  # returns when two files are open at the same time
+        if isinstance(image, Path) and image.stem in "15":
+            together.wait()
+        return decode(image)
+
+    monkeypatch.setattr(preprocessing, "as_rgb", meeting)
+    monkeypatch.setattr(preprocessing.os, "cpu_count", lambda: 2)
+    filters = list(warnings.filters)
+    found = list(batches(mixed, spec, batch_size=6, on_error=problems.__setitem__))
+    assert mx.array_equal(mx.concatenate(found), normalize(mx.array(np.stack(wanted)), spec))
+    assert list(problems) == [3]
+    assert warnings.filters == filters
 
 
 def test_every_bad_image_of_a_list_is_named(tmp_path):
