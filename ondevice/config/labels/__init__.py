@@ -33,7 +33,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines)
 
 
-def check_labels(labels: Sequence[Any], classes: int, whose: str) -> None:
+def check_labels(labels: Sequence[Any], classes: int, source: str) -> None:
     """Raise a ConfigError with all that keeps ``labels`` from naming that many classes.
 
     None at all are fine; one logit has one label, or two (see ``class_names``). A package
@@ -46,7 +46,7 @@ def check_labels(labels: Sequence[Any], classes: int, whose: str) -> None:
     if len(labels) not in ({1, 2} if classes == 1 else {classes}):
         problems.insert(0, f"{len(labels)} for {classes} classes")
     if problems:
-        raise ConfigError(f"{whose}: labels cannot be used: {'; '.join(problems)}")
+        raise ConfigError(f"{source}: labels cannot be used: {'; '.join(problems)}")
 
 
 def _problems(labels: Sequence[Any]) -> list[str]:
