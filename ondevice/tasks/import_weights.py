@@ -13,14 +13,12 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ondevice.config import ModelInfo, Preprocess
-from ondevice.config.labels import check_labels
-from ondevice.errors import ConfigError, WeightsError
-from ondevice.registry import model_spec, parse_name
-from ondevice.tasks.clip.load import save_clip, text_of
-from ondevice.tasks.clip.tokenizer import FILE as TOKENIZER
-from ondevice.weights.checkpoint import read_checkpoint, under
-from ondevice.weights.folder import (
+from ..config import ModelInfo, Preprocess
+from ..config.labels import check_labels
+from ..errors import ConfigError, WeightsError
+from ..registry import model_spec, parse_name
+from ..weights.checkpoint import read_checkpoint, under
+from ..weights.folder import (
     Weights,
     create_model,
     is_folder,
@@ -28,10 +26,12 @@ from ondevice.weights.folder import (
     read_info,
     save_model,
 )
-from ondevice.weights.safetensors import INDEX, read_safetensors
-from ondevice.weights.timm_folder import derived_license, find_weights, is_timm
+from ..weights.safetensors import INDEX, read_safetensors
+from ..weights.timm_folder import derived_license, find_weights, is_timm
+from .clip.load import save_clip, text_of
+from .clip.tokenizer import FILE as TOKENIZER
 
-logger = logging.getLogger("converters")
+logger = logging.getLogger("ondevice")
 
 
 def import_weights(
@@ -59,8 +59,7 @@ def import_weights(
     """
     if name and is_folder(name):
         raise ConfigError(f"{name} is a folder; expected a model's name, see `ondevice list`")
-    path = Path(checkpoint)
-    beside = _config_beside(path)
+    beside = _config_beside(path := Path(checkpoint))
     path = find_weights(path) if path.is_dir() else path
     info = _described(_started(name, beside, path, overrides), preprocess or {}, labels)
     text = text_of(name) if model_spec(info.model).text else ""

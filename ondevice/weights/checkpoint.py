@@ -9,13 +9,13 @@ from typing import Any
 
 import mlx.core as mx
 
-from ondevice.errors import WeightsError, printable
-from ondevice.weights.prefixes import is_ignored, unwrap
-from ondevice.weights.torch.file import read_torch
-from ondevice.weights.torch.objects import Tensor
-from ondevice.weights.torch.pickles import Opaque
+from ..errors import WeightsError, printable
+from .prefixes import is_ignored, unwrap
+from .torch.file import read_torch
+from .torch.objects import Tensor
+from .torch.pickles import Opaque
 
-logger = logging.getLogger("converters")
+logger = logging.getLogger("ondevice")
 
 # Where training scripts put the weights, in the order in which they are taken: averaged ones
 # first, as timm has it. They may lie in each other.

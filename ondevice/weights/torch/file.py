@@ -20,9 +20,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ondevice.errors import WeightsError, printable
-from ondevice.weights.torch.objects import KNOWN, Storage, Tensor, load_storage
-from ondevice.weights.torch.pickles import read_pickle
+from ...errors import WeightsError, printable
+from .objects import KNOWN, Storage, Tensor, load_storage
+from .pickles import read_pickle
 
 MAX_PICKLE = 64 * 2**20  # bytes
 MAX_DIRECTORY = 16 * 2**20  # bytes: some 200,000 storages

@@ -15,8 +15,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from ondevice.errors import printable
-from ondevice.weights.torch.pickles import Globals, Opaque, PickleError, add_items
+from ...errors import printable
+from .pickles import Globals, Opaque, PickleError, add_items
 
 MAX_NDIM = 16
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ondevice.errors import printable
+from ...errors import printable
 
 MAX_STEPS = 2_000_000  # a training checkpoint of 1,000 parameters takes 100,000
 MAX_DEPTH = 100  # of containers within containers
