@@ -124,10 +124,10 @@ class Unfinished:
     def begin(self, job: Job) -> None:
         """Start ``job``, or go on with it. Raises OutputError if another is unfinished."""
         found = self._read_job()
-        if found and (apart := _differences(found, asdict(job)) or self._changed()):
+        if found and (differ := _differences(found, asdict(job)) or self._changed()):
             raise OutputError(
-                f"{self.folder} is an unfinished encode of other {', '.join(apart)}; finish "
-                "it as it was begun, or delete it"
+                f"{self.folder} is an unfinished encode with different {', '.join(differ)}; "
+                "finish it as it was begun, or delete it"
             )
         Paths(self.folder, f"new{self.rank}.").rename(self.paths)
         _write_synced(self._known, self._states)
@@ -140,7 +140,7 @@ class Unfinished:
         self.journal.cut(sum(record.nbytes for record in kept))
 
     def _changed(self) -> list[str]:
-        """What is other if the files are not what they were; nothing on a machine new to it."""
+        """That the files' contents changed, if so; on a machine new to the job nobody knows."""
         known = self._known.read_bytes() if self._known.exists() else self._states.encode()
         return [] if known == self._states.encode() else ["contents of files"]
 

@@ -285,11 +285,11 @@ def test_a_killed_process_loses_no_batch_and_repeats_none(photos, tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model": "shvit_nano.flowers"}, "other model, weights, preprocess;"),
-        ({"batch_size": 4}, "other batch_size;"),
-        ({"normalize": False}, "other scaling;"),
-        ({"max_level": 4095}, "other white level;"),
-        ({"count": 6}, "other files;"),
+        ({"model": "shvit_nano.flowers"}, "different model, weights, preprocess;"),
+        ({"batch_size": 4}, "different batch_size;"),
+        ({"normalize": False}, "different scaling;"),
+        ({"max_level": 4095}, "different white level;"),
+        ({"count": 6}, "different files;"),
     ],
 )
 def test_going_on_with_something_else_is_refused(model, photos, tmp_path, change, said):
@@ -297,7 +297,7 @@ def test_going_on_with_something_else_is_refused(model, photos, tmp_path, change
     other = {"model": "shvit_nano.cifar10", "batch_size": 2, "count": 7} | change
     other_model = ondevice.create_model(other.pop("model"))
     paths = photos[: other.pop("count")]
-    with pytest.raises(OutputError, match=f"e.npz.partial is an unfinished encode of {said}"):
+    with pytest.raises(OutputError, match=f"e.npz.partial is an unfinished encode with {said}"):
         encode(other_model, paths, tmp_path / "e.npz", **other)
     encode(model, photos, tmp_path / "e.npz", batch_size=2)  # it was left as it was
     assert paths_of(tmp_path / "e.npz") == photos
@@ -307,7 +307,7 @@ def test_other_weights_of_the_same_model_are_refused(model, photos, tmp_path):
     start(model, photos, tmp_path / "e.npz", batches=1)
     other = ondevice.create_model("shvit_nano.cifar10")
     other.head.linear.bias = other.head.linear.bias + 1
-    with pytest.raises(OutputError, match="of other weights; finish"):
+    with pytest.raises(OutputError, match="with different weights; finish"):
         encode(other, photos, tmp_path / "e.npz", batch_size=2)
 
 
@@ -321,7 +321,9 @@ def test_files_that_changed_meanwhile_are_refused(model, photos, tmp_path, chang
         os.unlink(photos[0])
     if change == "contents":
         Image.new("RGB", (40, 32)).save(photos[0])
-    with pytest.raises(OutputError, match="of other contents of files; finish it as it was"):
+    with pytest.raises(
+        OutputError, match="with different contents of files; finish it as it was"
+    ):
         encode(model, photos, tmp_path / "e.npz", batch_size=2)
     if change != "time":  # with the folder deleted, but for its rows
         (tmp_path / "e.npz.partial" / "job.json").unlink()
