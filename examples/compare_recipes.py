@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ondevice
 from converters import export, load_package, verify
-from converters.verification.verify import folder_bytes
+from ondevice.weights.output import folder_bytes
 
 model = ondevice.create_model("shvit_nano.flowers")
 with tempfile.TemporaryDirectory() as folder:

@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..program import Finding, Severity
 from .stored import StoredFunction, StoredOp
 
-Severity = Literal["error", "warning", "info"]
 Check = Callable[[StoredOp, StoredFunction], str | None]
 
 
@@ -37,18 +36,6 @@ class Rule(NamedTuple):
     @property
     def advice(self) -> str:
         return (self.check.__doc__ or "").strip()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One rule that operations break: how many, the first few, and what to do."""
-
-    rule: str
-    severity: Severity
-    source: str
-    advice: str
-    count: int
-    examples: tuple[str, ...]
 
 
 RULES: list[Rule] = []

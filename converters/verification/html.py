@@ -14,8 +14,8 @@ from .report import Report, Step
 from .svg import Line, line_plot
 
 if TYPE_CHECKING:
-    from ..coreml.inspect import Inspection
-    from ..coreml.loaded import Package
+    from ..program import Program
+    from .inspect import Inspection
 
 ROWS = 50  # images listed
 _HIGHEST = 140.0  # dB: what lies above is exact as far as a plot is concerned
@@ -64,9 +64,9 @@ figcaption { color: var(--dim); padding-top: 6px } .key { color: var(--c); font-
 """
 
 
-def write_html(report: Report, package: Package, path: Path, *, force: bool = False) -> Path:
+def write_html(report: Report, package: Program, path: Path, *, force: bool = False) -> Path:
     """Write the report to ``path``, whole or not at all. Raises OutputError."""
-    from ..coreml.inspect import inspect
+    from .inspect import inspect
 
     with replacing(path, force=force) as partial:
         partial.write_text(to_html(report, inspect(package)), encoding="utf-8")
@@ -145,12 +145,12 @@ def _step_rows(steps: Sequence[Step]) -> Iterator[list[str]]:
 
 
 def _plot(steps: Sequence[Step]) -> str:
-    """The error of every value; steps without a trail have no curve."""
-    drawn = [step for step in steps if step.trail]
+    """The error of every value; steps without deviations have no curve."""
+    drawn = [step for step in steps if step.deviations]
     if not drawn:
         return ""
     gates = {step.gates["psnr_db"] for step in drawn if "psnr_db" in step.gates}
-    longest = max((step.trail for step in drawn), key=len)
+    longest = max((step.deviations for step in drawn), key=len)
     places = {d.name: i for i, d in enumerate(longest)}
     plot = line_plot(
         [_line(step, places) for step in drawn],
@@ -171,7 +171,7 @@ def _plot(steps: Sequence[Step]) -> str:
 
 def _line(step: Step, places: Mapping[str, int]) -> Line:
     """A step's curve; ``places`` has the order of all values."""
-    drawn = [d for d in step.trail if d.name in places]
+    drawn = [d for d in step.deviations if d.name in places]
     return Line(
         [(places[d.name], min(d.after_db, _HIGHEST)) for d in drawn],
         [str(d) for d in drawn],

@@ -8,7 +8,7 @@ Code: https://github.com/apple/ml-fastvit; names follow timm/models/fastvit.py, 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -30,6 +30,7 @@ from ..nn.layers import (
 )
 from ..nn.reparam import MobileOne, RepMixer
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model
+from ..signature import Signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,8 +221,15 @@ class FastViT(ImageModel):
         """(B, H, W, 3) image to (B, num_classes) logits, or (B, N, C) with ``tokens``."""
         if not self.config.tokens:
             return super().__call__(x)
-        y = self.final(self.checked_maps(x)[-1])
-        return y.reshape(y.shape[0], -1, y.shape[-1])
+        return self.map_tokens(x)
+
+    @property
+    def signature(self) -> Signature:
+        """With ``tokens`` they are what it gives, under the name that Apple's app has."""
+        signature = super().signature
+        if not self.config.tokens:
+            return signature
+        return replace(signature, default_outputs=("image_features",))
 
 
 _TOWER = (

@@ -8,8 +8,10 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..config import FeatureInfo
 from ..cpu import kernels
 from ..errors import ConfigError
+from ..signature import Input, Output, Signature
 
 Kernel = int | tuple[int, int]  # height and width
 
@@ -306,6 +308,44 @@ def make_divisible(width: float, divisor: int = 8) -> int:
     return max(divisor, int(width + divisor / 2) // divisor * divisor)
 
 
+_IMAGE_OUTPUTS = (
+    Output(
+        "embedding", "embedding", method="pooled", text="Pooled feature vector of the image"
+    ),
+    Output(
+        "tokens",
+        "tokens",
+        method="map_tokens",
+        text="Last feature map, row by row, as (1, tokens, channels)",
+    ),
+    Output(
+        "image_features",
+        "tokens",
+        method="map_tokens",
+        text="Tokens of the image, (1, tokens, channels), called as in Apple's FastVLM app",
+    ),
+)
+_PROJECTED = Output(
+    "projected",
+    "tokens",
+    method="projected",
+    text="Tokens of the image as the language model reads them, (1, tokens, dim)",
+)
+
+
+def _stage_output(stage: FeatureInfo) -> Output:
+    return Output(
+        f"features_{stage.stage}",
+        "map",
+        method="pyramid",
+        item=stage.stage,
+        axes="NHWC",
+        group="features",
+        text="Feature map of one stage, (1, channels, height, width): "
+        f"{stage.channels} channels at stride {stage.stride}",
+    )
+
+
 class ImageModel(nn.Module):
     """What every model offers beside ``model(x)``. Abstract: a family gives ``maps``.
 
@@ -342,6 +382,38 @@ class ImageModel(nn.Module):
     def pooled(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to the (B, C) vector the classifier reads."""
         return self.pool(self.final(self.checked_maps(x)[-1]))
+
+    def pyramid(self, x: mx.array) -> list[mx.array]:
+        """(B, H, W, 3) image to the NHWC map of every stage."""
+        return self.checked_maps(x)
+
+    def map_tokens(self, x: mx.array) -> mx.array:
+        """(B, H, W, 3) image to (B, N, C): the last map's pixels, row by row."""
+        y = self.final(self.checked_maps(x)[-1])
+        return y.reshape(y.shape[0], -1, y.shape[-1])
+
+    def projected(self, x: mx.array) -> mx.array:
+        """(B, H, W, 3) image to (B, N, dim) tokens as a language model reads them."""
+        y: mx.array = self.projector(self.map_tokens(x))
+        return y
+
+    @property
+    def signature(self) -> Signature:
+        """One image in; logits if there is a head, the embedding, maps and tokens out."""
+        info = self.info
+        size = info.preprocess.size
+        image = Input("image", "image", (1, size, size, 3), contract=info.preprocess)
+        logits = Output(
+            "logits", "logits", labels=info.class_names, text="Scores before the softmax"
+        )
+        outputs = [
+            *([logits] if "head" in self else []),
+            *_IMAGE_OUTPUTS[:1],
+            *map(_stage_output, self.config.feature_info),
+            *_IMAGE_OUTPUTS[1:],
+            *([_PROJECTED] if "projector" in self else []),
+        ]
+        return Signature((image,), tuple(outputs), (outputs[0].name,), info.name)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to (B, num_classes) logits; the embedding if there is no head."""

@@ -17,8 +17,8 @@ from ...errors import ConfigError, ImageError, OnDeviceError, printable
 from ...image.preprocess import batches
 from ...nn.fuse import fuse
 from ...nn.layers import unit
+from ...signature.decode import Prediction, top_predictions
 from ...weights.safetensors import read_safetensors, write_safetensors
-from ..classify import Prediction, top_predictions
 from ..embeddings.encode import weights_digest
 
 if TYPE_CHECKING:
