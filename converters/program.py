@@ -120,13 +120,13 @@ class Program(ABC):
     # What it says of itself.
 
     @property
-    @abstractmethod
     def functions(self) -> list[str]:
-        """Their names."""
+        """Their names: one, unless the format can have several."""
+        return ["main"]
 
     @property
-    @abstractmethod
-    def default_function(self) -> str: ...
+    def default_function(self) -> str:
+        return self.functions[0]
 
     @abstractmethod
     def features(self, which: str, function: str | None = None) -> dict[str, Feature]:
@@ -138,9 +138,9 @@ class Program(ABC):
         """Author, license, description and version, then what the maker added."""
 
     @property
-    @abstractmethod
     def system(self) -> str:
         """The oldest system that runs it."""
+        return "any system"
 
     @property
     def inputs(self) -> dict[str, Feature]:
@@ -234,17 +234,17 @@ class Program(ABC):
         """The names that the outputs have inside. Raises PackageError for a broken program."""
 
     @property
-    @abstractmethod
     def data_moving(self) -> frozenset[str]:
         """The types of operations that only move values."""
+        return frozenset()
 
     @abstractmethod
     def array(self, name: str, function: str | None = None) -> Array:
         """A weight's values, decompressed. Raises PackageError if there is no such weight."""
 
-    @abstractmethod
     def findings(self, function: str | None = None) -> Sequence[Finding]:
         """What a lint says of it, the worst first."""
+        return ()
 
     @property
     def size(self) -> int:
@@ -259,7 +259,6 @@ class Program(ABC):
     ) -> Iterator[tuple[str, Any]]:
         """Every value that is computed, with its name inside, in order."""
 
-    @abstractmethod
     def predict(
         self,
         inputs: Mapping[str, Any],
@@ -274,6 +273,10 @@ class Program(ABC):
         does that. So does an array that stands for an image; it takes the normalized values
         as well. Raises PackageError.
         """
+        if run_on == "device":
+            raise PackageError(f"{self.path}: there is no device here; use run_on='reference'")
+        values = dict(self.walk(inputs, function=function))
+        return dict(zip(self.outputs, (values[n] for n in self.results()), strict=True))
 
     def devices(self) -> Sequence[Device]:
         """The package as each of this machine's processors runs it; none off Apple's."""
