@@ -50,7 +50,7 @@ def test_a_wrong_weight_in_the_toy_is_found(toy, tmp_path):
     (path / "graph.json").write_text(json.dumps(said))
     report = verify(net, path, [np.ones((4, 6), np.float32)], baselines=True)
     assert report.failures
-    assert report.as_saved.jump.name == said["nodes"][0][2][0]
+    assert report.as_saved.jump.name == said["nodes"][0][2]
 
 
 def test_a_package_of_the_toy_is_inspected(toy, tmp_path, capsys):
