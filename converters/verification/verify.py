@@ -83,25 +83,32 @@ def verify(
         tried.append(_Tried(AS_SAVED, package.precision, package, reference, saved=True))
         count = _run(reference, [*tried, *devices], _samples(reference, images, on_error))
         tried += devices
-        steps = [each.step(gates) for each in tried]
-        if fresh:
-            pairs = zip(steps, tried, strict=True)
-            steps = [
-                replace(step, deviations=each.deviations(step, model, fresh["float32"]))
-                for step, each in pairs
-            ]
+        steps = tuple(_steps(tried, gates, model, fresh.get("float32")))
         measured = _measured(package, tried[0]) if devices else {}
     saved = next(each for each in tried if each.name == AS_SAVED)
     return Report(
         model=reference.name,
         package=package.path.name,
         images=count,
-        steps=tuple(steps),
+        steps=steps,
         problems=(*problems(model, reference.signature, package), *saved.spoken),
         notes=(*notes(model, package), *_unjudged(package, saved, count)),
         versions=versions(package),
         device=measured,
     )
+
+
+def _steps(
+    tried: Iterable[_Tried],
+    gates: Mapping[str, float],
+    model: nn.Module,
+    float32: Program | None,
+) -> Iterator[Step]:
+    """What each package came to; with the fresh ``float32`` one, where it deviates."""
+    for each in tried:
+        step = each.step(gates)
+        found = each.deviations(step, model, float32) if float32 else ()
+        yield replace(step, deviations=found)
 
 
 def _run(

@@ -100,7 +100,6 @@ def export_command(
     limit: int,
     table: bool,
     as_json: bool,
-    force: bool,
     **options: Any,
 ) -> None:
     """Write MODEL (a name, name.tag or saved folder) to a package of the format of --out.
@@ -122,20 +121,17 @@ def export_command(
         "outputs": outputs or None,
         "recipe": recipe or "",
         "calibration": samples,
-        "budget": _bytes(budget) if budget else 0,
-        "min_agreement": (min_agreement or 0) / 100,
         "account": accounts.append,
         "front": pareto is not None,
-        "force": force,
+        **_limits(budget, min_agreement),
     }
     report = _export(network, out or Path(f"{network.info.name}.mlpackage"), options)
     if pareto:
         accounts[0].front.write(pareto)
     report |= {key: value for a in accounts for key, value in a.summary().items()}
     if as_json:
-        weights = [asdict(row) for a in accounts for row in a.rows]
-        report |= {"skipped": skipped.problems}
-        print_json(report | ({"table": weights} if table else {}))
+        weights = {"table": [asdict(row) for a in accounts for row in a.rows]}
+        print_json(report | {"skipped": skipped.problems} | (weights if table else {}))
     else:
         _print_report(report, accounts, table=table, front=pareto is not None)
     ctx.exit(skipped.status(len(chosen)))
@@ -155,6 +151,12 @@ def _check_options(
             raise click.UsageError(f"--{option} goes with --calibrate: it is for its images.")
     if pareto and not (budget or min_agreement):
         raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
+
+
+def _limits(budget: str | None, min_agreement: float | None) -> dict[str, float]:
+    """What a search has to keep to, in bytes and as a share of 1."""
+    size = _bytes(budget) if budget else 0
+    return {"budget": size, "min_agreement": (min_agreement or 0) / 100}
 
 
 def _export(network: Any, out: Path, options: dict[str, Any]) -> dict[str, Any]:

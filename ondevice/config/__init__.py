@@ -95,6 +95,11 @@ class ModelConfig:
         raise NotImplementedError
 
     @property
+    def default_output(self) -> str:
+        """What the model usually gives, where that is not logits or an embedding."""
+        return ""
+
+    @property
     def stride(self) -> int:
         """Heights and widths of input images are multiples of this.
 

@@ -46,7 +46,7 @@ def test_a_wrong_weight_in_the_toy_is_found(toy, tmp_path):
     net = Net().eval()
     path = export_module(net, X, tmp_path / "net.toy", precision="float32")
     said = json.loads((path / "graph.json").read_text())
-    said["constants"]["first.weight"][0][0] += 1
+    said["constants"]["first.bias"] = [5.0] * 8
     (path / "graph.json").write_text(json.dumps(said))
     report = verify(net, path, [np.ones((4, 6), np.float32)], baselines=True)
     assert report.failures
