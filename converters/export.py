@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +13,10 @@ from typing import Any, TypedDict, Unpack
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
-from mlx.utils import tree_flatten
 
 from ondevice.errors import ConfigError
 from ondevice.signature import Output, Signature
+from ondevice.weights.hash import weights_hash
 from ondevice.weights.output import replacing
 
 from .backend import Backend, Part, Settings, backend_of
@@ -289,13 +287,3 @@ def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
         if given.contract:
             metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())
     return {key: value for key, value in metadata.items() if value}
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 over all parameters, by name, as float32."""
-    digest = hashlib.sha256()
-    arrays: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
-    for name in sorted(arrays):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name].astype(mx.float32)).data)
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Classify pictures: python examples/classify.py photo.jpg [more.jpg ...]
+"""Classify images: python examples/classify.py photo.jpg [more.jpg ...]
 
 The model ships inside the package; name any other as the second argument of create_model.
 """

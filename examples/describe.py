@@ -7,7 +7,7 @@
 
 import argparse
 
-import ondevice  # before MLX, which it gives a fast BLAS on Linux
+import ondevice  # before mlx: on Linux it loads a fast BLAS
 
 # isort: split
 import mlx.core as mx
@@ -18,9 +18,9 @@ from ondevice.tasks.vlm import Vision
 parser = argparse.ArgumentParser(description="Ask FastVLM about a photo.")
 parser.add_argument("photo")
 parser.add_argument("question")
-parser.add_argument("--size", type=int, default=1024, help="pixels: (size / 64)² tokens")
-parser.add_argument("--model", default="apple/FastVLM-0.5B", help="repository or folder")
-parser.add_argument("--max-tokens", type=int, default=256, help="of the answer")
+parser.add_argument("--size", type=int, default=1024, help="in pixels: (size / 64)² tokens")
+parser.add_argument("--model", default="apple/FastVLM-0.5B", help="on the hub, or a folder")
+parser.add_argument("--max-tokens", type=int, default=256, help="maximum tokens of the answer")
 args = parser.parse_args()
 
 vlm = ondevice.load_vlm(args.model)

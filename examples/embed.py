@@ -1,4 +1,4 @@
-"""How alike are two pictures? python examples/embed.py a.jpg b.jpg"""
+"""How similar are two images? python examples/embed.py a.jpg b.jpg"""
 
 import sys
 

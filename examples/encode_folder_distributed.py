@@ -9,7 +9,7 @@ Interrupted, the same command goes on where it was. Without mlx.launch one proce
 import argparse
 import sys
 
-import ondevice  # before MLX, which it gives a fast BLAS on Linux
+import ondevice  # before mlx: on Linux it loads a fast BLAS
 
 # isort: split
 import mlx.core as mx
@@ -20,7 +20,7 @@ from ondevice.tasks.embeddings.encode import encode
 parser = argparse.ArgumentParser(description="Encode a folder of photos.")
 parser.add_argument("folder")
 parser.add_argument("out", help="a .safetensors, .npz or .parquet file")
-parser.add_argument("--model", default="shvit_nano.cifar10", help="name or folder")
+parser.add_argument("--model", default="shvit_nano.cifar10", help="model name or saved folder")
 args = parser.parse_args()
 
 group = mx.distributed.init()

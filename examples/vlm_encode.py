@@ -14,8 +14,8 @@ from ondevice.tasks.vlm import Vision, load_vision, write_tokens
 
 parser = argparse.ArgumentParser(description="Photos as FastVLM's visual tokens.")
 parser.add_argument("photos", nargs="+")
-parser.add_argument("--size", type=int, default=1024, help="pixels: (size / 64)² tokens")
-parser.add_argument("--model", default="apple/FastVLM-0.5B", help="repository or folder")
+parser.add_argument("--size", type=int, default=1024, help="in pixels: (size / 64)² tokens")
+parser.add_argument("--model", default="apple/FastVLM-0.5B", help="on the hub, or a folder")
 args = parser.parse_args()
 
 tower, vision = load_vision(args.model), Vision(size=args.size)

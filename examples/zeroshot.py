@@ -12,7 +12,7 @@ import ondevice
 parser = argparse.ArgumentParser(description="Which of your own labels fits a photo.")
 parser.add_argument("photo")
 parser.add_argument("labels", nargs="+", type=str.strip)
-parser.add_argument("--model", default="mobileclip_s0", help="name or folder")
+parser.add_argument("--model", default="mobileclip_s0", help="model name or saved folder")
 args = parser.parse_args()
 
 clip = ondevice.load_clip(args.model)

@@ -35,7 +35,7 @@ def vlm_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def vlm(vlm_folder):
-    """A tiny FastVLM that sees pictures as four tokens."""
+    """A tiny FastVLM that sees images as four tokens."""
     from ondevice.tasks.vlm import Vision
 
     return ondevice.load_vlm(vlm_folder, vision=Vision(size=128))

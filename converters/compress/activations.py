@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph.graph import Array, Graph, Node, Value
-from .balance import groups_of
+from .equalization import groups_of
 from .rounding import Statistics
 
-_LEVELS = 255
+_STEPS = 255
 _SHARES = np.linspace(1, 0.3, 36)  # of the range without clipping
 _BINS = 2048
 
@@ -30,12 +30,13 @@ class Range:
     zero_point: int = 0
 
     def rounded(self, x: Array) -> Array:
+        """``x`` as int8 gives it back."""
         codes = np.clip(np.rint(x / self.scale) + self.zero_point, -128, 127)
         return (codes - self.zero_point) * self.scale
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The least and the greatest number it holds."""
+        """The least and the greatest value that it holds."""
         return (-128 - self.zero_point) * self.scale, (127 - self.zero_point) * self.scale
 
     def cost(self, values: Array, weights: Array | float) -> float:
@@ -52,7 +53,7 @@ def symmetric(low: float, high: float) -> Range:
 def affine(low: float, high: float) -> Range:
     """All codes are used, whatever the signs."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float16((high - low) / _LEVELS)) or 2**-14
+    scale = float(np.float16((high - low) / _STEPS)) or 2**-14
     return Range(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 
 
@@ -106,9 +107,9 @@ def _divergence(counts: Array, middles: Array, tried: Range) -> float:
     first, last = inside[0], inside[-1]
     wanted = counts[first : last + 1].astype(np.float64)
     seen = wanted > 0
-    place = codes[inside].astype(np.intp) + 128
-    total, bins = np.bincount(place, wanted, 256), np.bincount(place, seen, 256)
-    spread = np.where(seen, (total / np.maximum(bins, 1))[place], 0)
+    index = codes[inside].astype(np.intp) + 128
+    total, bins = np.bincount(index, wanted, 256), np.bincount(index, seen, 256)
+    spread = np.where(seen, (total / np.maximum(bins, 1))[index], 0)
     wanted[0] += counts[:first].sum()
     wanted[-1] += counts[last + 1 :].sum()
     p, q = wanted / wanted.sum(), spread / spread.sum()
@@ -142,14 +143,14 @@ def input_ranges(
 ) -> dict[str, Range]:
     """A range for each value that the layers with these weights read.
 
-    A layer that is applied at one place only (squeeze and excitation, a head) is bound by
+    A layer that is applied at one position only (squeeze and excitation, a head) is bound by
     its weights, not by its products: what it reads stays float.
     """
     values: dict[str, Array] = {}
     weights: dict[str, Array] = {}
     for node in graph.nodes:
         path = node.inputs[1] if len(node.inputs) > 1 else ""
-        if path not in paths or path not in statistics or _places(node) == 1:
+        if path not in paths or path not in statistics or _positions(node) == 1:
             continue
         x = node.inputs[0]
         values.setdefault(x, statistics[path].values)
@@ -163,7 +164,7 @@ def _energy(node: Node, weight: Array) -> Array:
     return squares.sum(axis=(1, *range(3, squares.ndim))).ravel()
 
 
-def _places(node: Node) -> int:
+def _positions(node: Node) -> int:
     shape = node.output.shape
     return math.prod(shape[2:] if node.op != "Linear" else shape[:-1])
 

@@ -1,4 +1,4 @@
-"""What half precision cannot tell apart whatever its range: positions, angles, small numbers.
+"""What half precision cannot tell apart whatever its range: positions, angles, small values.
 
 Half precision has eleven bits: positions of a map of 64 lie a 32nd apart in it, angles of 4,000
 two apart, and 1e-8 is zero. Values that depend on such differences are computed in float32.
@@ -13,7 +13,7 @@ import numpy as np
 from ..graph.graph import Graph, Node
 from ..graph.ops import op
 
-SMALLEST = 2.0**-14  # of a number with all of half precision's bits
+SMALLEST = 2.0**-14  # of a value with all of half precision's bits
 _PASSED = frozenset({"arithmetic", "move", "reduction", "activation"})
 
 
@@ -56,7 +56,7 @@ def _all_in(graph: Graph, names: Iterable[str], found: set[str]) -> bool:
 
 
 def _guarded(graph: Graph) -> set[str]:
-    """Sums and limits with a number that half precision loses, where it guards a function.
+    """Sums and limits with a value that half precision loses, where it guards a function.
 
     ``log(x + 1e-8)`` and ``x / max(norm, 1e-12)`` are finite because of it.
     """

@@ -28,10 +28,10 @@ LARGEST = 65504.0
 MARGIN = 16.0  # other images may reach further than those measured
 TARGET = 2.0**10  # where the peak of a rescaled stream goes
 MAX_SAMPLES = 8  # calibration images that are looked at
-MOST_UP = 10  # powers of two; the weights grow by them, and have a range as well
+MAX_UPSCALE_LOG2 = 10  # the weights grow by as much, and have a range as well
 LARGE, SMALL = 384, 256  # pixels: what is measured at another size, and at which
 SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
-MANY = 25  # taps of a kernel: of fewer, one takes on too much
+MIN_TAPS = 25  # of a kernel: of fewer, one takes on too much
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def make_safe(
 
 
 def _quick_peaks(graph: Graph, function: Function) -> dict[str, float]:
-    """Peaks on the examples; a large picture is measured small if the graph is the same."""
+    """Peaks on the examples; a large image is measured small if the graph is the same."""
     small = replace(function, inputs=_small(function))
     if [x.shape for x in small.inputs] != [x.shape for x in function.inputs]:
         traced = run_passes(trace(small.model, *small.inputs, fn=small.fn))
@@ -115,7 +115,7 @@ def _alike(a: Graph, b: Graph) -> bool:
 
 
 def _examples(function: Function) -> list[Array]:
-    """Edges at several scales and noise, in place of pictures."""
+    """Edges at several scales and noise, instead of images."""
     arrays = [np.array(x) for x in function.inputs]
     pairs = zip(function.forms, arrays, strict=True)
     return [form.given(_pattern(x.shape)) if form else x for form, x in pairs]
@@ -169,7 +169,9 @@ def _powers(graph: Graph, ranges: Mapping[str, float]) -> dict[str, int]:
         root = streams.root(name)
         peak[root] = max(peak.get(root, 0.0), value)
     power = {
-        root: max(-MOST_UP, math.ceil(math.log2(value / (TARGET if value > 1 else 1.0))))
+        root: max(
+            -MAX_UPSCALE_LOG2, math.ceil(math.log2(value / (TARGET if value > 1 else 1.0)))
+        )
         for root, value in peak.items()
         if root not in streams.fixed and (value > LARGEST / MARGIN or 0 < value < SMALLEST)
     }
@@ -282,18 +284,18 @@ def round_kernels(graph: Graph, keep: Iterable[str] = ()) -> Graph:
 
 
 def _is_depthwise(kernel: Array) -> bool:
-    return kernel.ndim == 4 and kernel.shape[-1] == 1 and kernel[0].size >= MANY
+    return kernel.ndim == 4 and kernel.shape[-1] == 1 and kernel[0].size >= MIN_TAPS
 
 
 def _carried(kernel: Array) -> Array:
-    """A (C, h, w, 1) kernel in half precision's numbers, the rounding errors carried on."""
+    """A (C, h, w, 1) kernel in half precision, each rounding error carried to the next tap."""
     taps = kernel.reshape(len(kernel), -1).astype(np.float64)
     order = np.argsort(-np.abs(taps), axis=1)
     rounded = np.zeros_like(taps)
     carry = np.zeros((len(taps), 1))
-    for place in np.split(order, order.shape[1], axis=1):
-        wanted = np.take_along_axis(taps, place, axis=1) + carry
+    for tap in np.split(order, order.shape[1], axis=1):
+        wanted = np.take_along_axis(taps, tap, axis=1) + carry
         found = wanted.astype(np.float16).astype(np.float64)
-        np.put_along_axis(rounded, place, found, axis=1)
+        np.put_along_axis(rounded, tap, found, axis=1)
         carry = wanted - found
     return rounded.reshape(kernel.shape).astype(np.float32)

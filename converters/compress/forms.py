@@ -29,20 +29,24 @@ class Affine:
 
     @property
     def shape(self) -> Shape:
+        """Of the weight."""
         return self.codes.shape
 
     @property
     def stored_bits(self) -> int:
+        """Of all its parts together."""
         offsets = 0 if self.offset is None else self.offset.size * self.bits
         return self.codes.size * self.bits + _bits(self.scale) + offsets
 
     @property
     def label(self) -> str:
+        """The format in a few words, such as "int8 per channel"."""
         blocks = [n // s for n, s in zip(self.shape, self.scale.shape, strict=True)]
         signed = "int" if self.offset is None else "uint"
         return f"{signed}{self.bits} {_granularity(blocks, self.shape)}"
 
     def dense(self) -> Array:
+        """The values that Core ML unpacks, in the type of the scale, table or kept values."""
         values = self.codes.astype(np.float32)
         if self.offset is not None:
             values = values - spread(self.offset, self.shape)
@@ -65,15 +69,18 @@ class Palette:
 
     @property
     def shape(self) -> Shape:
+        """Of the weight."""
         return self.indices.shape
 
     @property
     def stored_bits(self) -> int:
+        """Of all its parts together."""
         scales = 0 if self.scale is None else _bits(self.scale)
         return self.indices.size * self.bits + _bits(self.table) + scales
 
     @property
     def label(self) -> str:
+        """The format in a few words, such as "int8 per channel"."""
         blocks = [n // s for n, s in zip(self.shape, self.table.shape[:-1], strict=True)]
         entries = "" if self.scale is None else " of int8"
         return f"palette{self.bits}{entries} {_granularity(blocks, self.shape)}"
@@ -86,6 +93,7 @@ class Palette:
         return scaled.astype(self.scale.dtype)
 
     def dense(self) -> Array:
+        """The values that Core ML unpacks, in the type of the scale, table or kept values."""
         tables = self.values()
         whole = spread(tables, (*self.shape, tables.shape[-1]))
         return np.take_along_axis(whole, self.indices[..., None].astype(np.intp), -1)[..., 0]
@@ -100,10 +108,12 @@ class Sparse:
 
     @property
     def shape(self) -> Shape:
+        """Of the weight."""
         return self.mask.shape
 
     @property
     def stored_bits(self) -> int:
+        """Of all its parts together."""
         if isinstance(self.kept, np.ndarray):
             return self.mask.size + int(self.mask.sum()) * 8 * self.kept.itemsize
         absent = int(self.mask.size - self.mask.sum())
@@ -111,11 +121,13 @@ class Sparse:
 
     @property
     def label(self) -> str:
+        """The format in a few words, such as "int8 per channel"."""
         share = 1 - self.mask.mean()
         inner = "" if isinstance(self.kept, np.ndarray) else f" {self.kept.label}"
         return f"sparse {share:.0%}{inner}"
 
     def dense(self) -> Array:
+        """The values that Core ML unpacks, in the type of the scale, table or kept values."""
         values = self.kept if isinstance(self.kept, np.ndarray) else self.kept.dense()
         return np.where(self.mask != 0, values, 0).astype(values.dtype)
 
@@ -124,7 +136,7 @@ Form: TypeAlias = Affine | Palette | Sparse
 
 
 def spread(blocks: Array, shape: Shape) -> Array:
-    """One entry a block as one an element."""
+    """``blocks``, with an entry for each block along each axis, spread over ``shape``."""
     for axis, size in enumerate(shape):
         if 1 < blocks.shape[axis] < size:
             blocks = np.repeat(blocks, size // blocks.shape[axis], axis)
@@ -132,6 +144,7 @@ def spread(blocks: Array, shape: Shape) -> Array:
 
 
 def bits_per_weight(form: Form) -> float:
+    """Scales, tables and masks included."""
     return form.stored_bits / float(np.prod(form.shape))
 
 

@@ -10,14 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ondevice.plot import STYLE, Axis, Curve, plot
+
 from .mixed import Point
 
 _POINTS = 12
-_WIDTH, _HEIGHT, _MARGIN = 640, 400, 56
-_STYLE = (
-    "text{font:12px sans-serif;fill:#333}line{stroke:#ddd}"
-    "polyline{fill:none;stroke:#06c;stroke-width:2}circle{fill:#06c}circle.chosen{fill:#c30}"
-)
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ class Front:
             yield size, share, f"{point.cost:.2e}", _formats(point)
 
     def to_dict(self) -> dict[str, Any]:
+        """Points from the smallest to the largest, for JSON; ``chosen`` is an index."""
         return {
             "points": [p.to_dict() | {"bytes": round(self._bytes(p))} for p in self.points],
             "chosen": self.points.index(self.chosen),
@@ -56,19 +54,14 @@ class Front:
         else:
             ys = [100 * (p.agreement or 0) for p in self.points]
             label = "agreement with the float model, %"
-        dots = list(zip(_scaled(xs, _WIDTH), _scaled(ys, _HEIGHT, upwards=True), strict=True))
-        body = [_text(_WIDTH / 2, _HEIGHT - 10, "package, MB"), _text(_WIDTH / 2, 20, label)]
-        for x, y, size, value in _ends(dots, xs, ys):
-            body += [_text(x, _HEIGHT - 30, f"{size:.2f}"), _text(26, y + 4, f"{value:.4g}")]
-        body.append(f'<polyline points="{" ".join(f"{x},{y}" for x, y in dots)}"/>')
-        for (x, y), point, row in zip(dots, self.points, self.rows(), strict=True):
-            kind = ' class="chosen"' if point == self.chosen else ""
-            title = f"<title>{' | '.join(row)}</title>"
-            body.append(f'<circle{kind} cx="{x}" cy="{y}" r="5">{title}</circle>')
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}">'
-            f"<style>{_STYLE}</style>{''.join(body)}</svg>\n"
+        curve = Curve(
+            list(zip(xs, ys, strict=True)),
+            [" | ".join(row) for row in self.rows()],
+            self.points.index(self.chosen),
+            radius=5,
         )
+        axes = _axis("package, MB", xs, "{:.2f}"), _axis(label, ys, "{:.4g}")
+        return plot([curve], *axes, style=STYLE) + "\n"
 
     def _bytes(self, point: Point) -> float:
         return point.bytes + self.overhead
@@ -82,13 +75,13 @@ def make_front(
 ) -> Front:
     """At most a dozen points, evenly along the front, and the chosen one, each measured."""
     last = len(points) - 1
-    places = {round(i * last / (_POINTS - 1)) for i in range(_POINTS)}
-    places.add(points.index(chosen))
+    indices = {round(i * last / (_POINTS - 1)) for i in range(_POINTS)}
+    indices.add(points.index(chosen))
 
     def with_agreement(point: Point) -> Point:
         return replace(point, agreement=measured(point)) if measured else point
 
-    some = {place: with_agreement(points[place]) for place in sorted(places)}
+    some = {i: with_agreement(points[i]) for i in sorted(indices)}
     return Front(tuple(some.values()), overhead, some[points.index(chosen)])
 
 
@@ -102,19 +95,6 @@ def _kinds(point: Point) -> Iterator[Any]:
     return (choice.format for choice in point.choices)
 
 
-def _scaled(values: Sequence[float], length: int, *, upwards: bool = False) -> list[float]:
-    low, high = min(values), max(values)
-    room = length - 2 * _MARGIN
-    places = [_MARGIN + room * (v - low) / ((high - low) or 1) for v in values]
-    return [round(length - p if upwards else p, 1) for p in places]
-
-
-def _ends(
-    dots: Sequence[tuple[float, float]], xs: Sequence[float], ys: Sequence[float]
-) -> Iterator[tuple[float, float, float, float]]:
-    for i in (0, -1):
-        yield (*dots[i], xs[i], ys[i])
-
-
-def _text(x: float, y: float, text: str) -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="middle">{text}</text>'
+def _axis(label: str, values: Sequence[float], form: str) -> Axis:
+    ends = min(values), max(values)
+    return Axis(label, *ends, [(end, form.format(end)) for end in dict.fromkeys(ends)])

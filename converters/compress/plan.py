@@ -17,8 +17,8 @@ from ..function import Function
 from ..graph.graph import Array, Graph
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph
-from .balance import balance
 from .calibrate import Calibration, Divisors, calibrate, layers, measure
+from .equalization import equalize
 from .forms import Form
 from .mixed import Point, agreeing, candidates, front, within
 from .pareto import make_front
@@ -159,8 +159,8 @@ class _Job:
 
     def compressed(self, recipe: CompressionRecipe) -> Compression:
         graph, statistics, known = self.graph, self.statistics, self.known
-        if recipe.balance:
-            graph, statistics = balance(graph, statistics, recipe.balance)
+        if recipe.equalization:
+            graph, statistics = equalize(graph, statistics, recipe.equalization)
             known = {}  # those are of other weights
         result = compress_graph(
             graph,

@@ -11,7 +11,7 @@ from typing import Any
 
 from ondevice.errors import ConfigError
 
-from .balance import BALANCES
+from .equalization import EQUALIZATIONS
 from .methods import METHODS, check_options
 from .storage import Level, Storage
 
@@ -42,14 +42,14 @@ class Rule:
 class CompressionRecipe:
     """The first rule whose pattern matches a path decides; what no rule matches stays float.
 
-    ``activations`` names how the ranges of eight-bit activations are found;
-    empty, activations stay float. ``balance`` names how their channels are made alike first.
+    ``activations`` names how the ranges of eight-bit activations are found; empty, activations
+    stay float. ``equalization`` names how their channels are equalized first.
     """
 
     rules: tuple[Rule, ...]
     activations: str = ""
     name: str = "custom"
-    balance: str = ""
+    equalization: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
@@ -57,11 +57,13 @@ class CompressionRecipe:
         if self.activations and self.activations not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise ConfigError(f"no activation range {self.activations!r}; there are {known}")
-        if self.balance and self.balance not in BALANCES:
-            known = ", ".join(BALANCES)
-            raise ConfigError(f"no balance {self.balance!r}; there are {known}")
-        if self.balance and not self.activations:
-            raise ConfigError("balance is for eight-bit activations; say how they are found")
+        if self.equalization and self.equalization not in EQUALIZATIONS:
+            known = ", ".join(EQUALIZATIONS)
+            raise ConfigError(f"no equalization {self.equalization!r}; there are {known}")
+        if self.equalization and not self.activations:
+            raise ConfigError(
+                "equalization is for eight-bit activations; say how they are found"
+            )
 
     def rule(self, path: str) -> Rule:
         found = (rule for rule in self.rules if fnmatchcase(path, rule.pattern))
@@ -87,7 +89,7 @@ class CompressionRecipe:
 
     def to_dict(self) -> dict[str, Any]:
         rules = [rule.to_dict() for rule in self.rules]
-        found = {"activations": self.activations, "balance": self.balance}
+        found = {"activations": self.activations, "equalization": self.equalization}
         return {"name": self.name, "rules": rules, **found}
 
 
@@ -114,9 +116,9 @@ def _one(method: str, **options: Any) -> Any:
 
 
 def _eight(method: str, **options: Any) -> Any:
-    """With eight-bit activations, found and balanced as measured to lose least."""
+    """With eight-bit activations, found and equalized as measured to lose least."""
     rules = (Rule("*", method, **options),)
-    return lambda _: CompressionRecipe(rules, "auto", balance="smooth")
+    return lambda _: CompressionRecipe(rules, "auto", equalization="smooth")
 
 
 def _palette(bits: int) -> Any:
@@ -199,10 +201,11 @@ def _parsed(text: str, suffix: str) -> Any:
 
 
 def parse_recipe(values: Any, name: str) -> CompressionRecipe:
-    """``{"rules": [{"pattern", "method", …options}], "activations": …, "balance": …}``."""
+    """``{"rules": [{"pattern", "method", …options}], "activations": …,
+    "equalization": …}``."""
     if not isinstance(values, dict) or not isinstance(values.get("rules"), list):
         raise ConfigError('a recipe is a mapping with a list of "rules"')
-    if unknown := values.keys() - {"name", "rules", "activations", "balance"}:
+    if unknown := values.keys() - {"name", "rules", "activations", "equalization"}:
         raise ConfigError(f"unknown {', '.join(map(str, sorted(unknown, key=str)))}")
     rules = []
     for entry in values["rules"]:
@@ -214,5 +217,5 @@ def parse_recipe(values: Any, name: str) -> CompressionRecipe:
         tuple(rules),
         str(values.get("activations") or ""),
         str(values.get("name") or name),
-        str(values.get("balance") or ""),
+        str(values.get("equalization") or ""),
     )

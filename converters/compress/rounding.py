@@ -1,4 +1,4 @@
-"""Which code for which number: to the nearest, or so that a layer's output changes least.
+"""Which code for which value: the nearest, or by GPTQ, so that a layer's output changes least.
 
 A weight is seen as a matrix of outputs by inputs, split into groups as its convolution is;
 with calibration each group knows the second moments H of its inputs, and an error E in the
@@ -27,7 +27,7 @@ _SHRINK = np.linspace(1, 0.6, 17)  # scales tried, as shares of the one that cli
 class Statistics:
     """Of a layer's inputs: second moments (groups, inputs, inputs), means, some values.
 
-    Inputs are ordered as in a channels-first weight: channel, then place in the kernel.
+    Inputs are ordered as in a channels-first weight: channel, then position in the kernel.
     """
 
     moments: Array
@@ -85,22 +85,24 @@ class Weight:
 
     @property
     def original(self) -> Array:
+        """The value before it was masked."""
         return self.value if self.before is None else self.before
 
     @property
     def is_mask(self) -> bool:
-        """Whether it has two values only, as what hides places from attention has."""
+        """Whether it has two values only, as what hides positions from attention has."""
         ends = self.value.min(), self.value.max()
         return bool(((self.value == ends[0]) | (self.value == ends[1])).all())
 
     def masked(self, mask: Array) -> Weight:
+        """The weight with zeros where ``mask`` has them."""
         value = np.where(mask, self.value, 0)
         return replace(self, value=value, mask=mask, before=self.value)
 
     def importance(self) -> Array:
         """How much a squared error in each element matters: all the same if unknown.
 
-        Moments about the mean are differences of large numbers where inputs hardly vary:
+        Moments about the mean are differences of large values where inputs hardly vary:
         what rounding leaves below zero counts as zero.
         """
         if self.statistics is None:
@@ -111,9 +113,11 @@ class Weight:
         return rows.reshape(self.value.shape)
 
     def counted(self) -> Array:
+        """``importance``, but zero where the mask is."""
         return self.importance() * (1 if self.mask is None else self.mask)
 
-    def second_order(self, rounding: str) -> bool:
+    def takes_gptq(self, rounding: str) -> bool:
+        """Whether GPTQ chooses its codes: that needs statistics, and outputs along axis 0."""
         return self.statistics is not None and self.axis == 0 and rounding != "nearest"
 
 
@@ -140,7 +144,7 @@ def scaled(weight: Weight, bits: int, blocks: Shape, *, affine: bool, rounding: 
     scale = top if naive or bits == 8 else top * _best_shrink(weight, top, limit)
     scale = _usable(scale / limit, weight.dtype)
     whole = spread(scale, weight.value.shape).astype(np.float64)
-    if not weight.second_order(rounding):
+    if not weight.takes_gptq(rounding):
         codes = np.clip(np.rint(weight.value / whole), -limit, limit)
         return Affine(codes.astype(np.int8), scale, bits)
     columns = whole.reshape(len(whole), -1)
@@ -150,16 +154,16 @@ def scaled(weight: Weight, bits: int, blocks: Shape, *, affine: bool, rounding: 
         codes = np.clip(np.rint(values / step), -limit, limit)
         return codes, codes * step
 
-    return Affine(_second_order(weight, quantizer)[0].astype(np.int8), scale, bits)
+    return Affine(_gptq(weight, quantizer)[0].astype(np.int8), scale, bits)
 
 
 def _affine(weight: Weight, bits: int, low: Array, high: Array) -> Affine:
-    levels = 2**bits - 1
-    scale = _usable((high - low) / levels, weight.dtype)
-    offset = np.clip(np.rint(-low / scale.astype(np.float64)), 0, levels)
+    top = 2**bits - 1
+    scale = _usable((high - low) / top, weight.dtype)
+    offset = np.clip(np.rint(-low / scale.astype(np.float64)), 0, top)
     shape = weight.value.shape
     codes = np.rint(weight.value / spread(scale, shape).astype(np.float64))
-    codes = np.clip(codes + spread(offset, shape), 0, levels)
+    codes = np.clip(codes + spread(offset, shape), 0, top)
     return Affine(codes.astype(np.uint8), scale, bits, offset.astype(np.uint8))
 
 
@@ -169,7 +173,7 @@ def palette(
     """The best table for each of ``groups`` runs of channels, and an index an element.
 
     With calibration, centres are weighted by what an error costs (Kim et al., "SqueezeLLM",
-    2023) and the indices chosen by second-order rounding.
+    2023) and the indices chosen by GPTQ.
     """
     axis, naive = weight.axis, rounding == "nearest"
     counted = np.ones_like(weight.value) if naive and weight.mask is None else weight.counted()
@@ -182,12 +186,12 @@ def palette(
     table, scale = _stored(tables.reshape(*shape, 2**bits), table_bits, weight.dtype)
     form = Palette(np.zeros(weight.value.shape, np.uint8), table, bits, scale)
     values = form.values().reshape(groups, -1).astype(np.float64)
-    if not weight.second_order(rounding):
-        pieces = np.split(weight.value, groups, axis)
-        indices = [nearest(p, t) for p, t in zip(pieces, values, strict=True)]
+    if not weight.takes_gptq(rounding):
+        runs = np.split(weight.value, groups, axis)
+        indices = [nearest(run, table) for run, table in zip(runs, values, strict=True)]
         return replace(form, indices=np.concatenate(indices, axis))
     quantizer = _look_up(values, weight.value.shape[0] // groups)
-    return replace(form, indices=_second_order(weight, quantizer)[0].astype(np.uint8))
+    return replace(form, indices=_gptq(weight, quantizer)[0].astype(np.uint8))
 
 
 def pruned(weight: Weight, *, rounding: str) -> Array:
@@ -196,9 +200,9 @@ def pruned(weight: Weight, *, rounding: str) -> Array:
     Frantar and Alistarh, "SparseGPT: massive language models can be accurately pruned in
     one-shot", 2023, with the mask given.
     """
-    if not weight.second_order(rounding):
+    if not weight.takes_gptq(rounding):
         return weight.value.astype(weight.dtype)
-    return _second_order(weight, lambda _, wanted: (wanted, wanted))[1].astype(weight.dtype)
+    return _gptq(weight, lambda _, wanted: (wanted, wanted))[1].astype(weight.dtype)
 
 
 def _look_up(tables: Array, channels: int) -> Quantizer:
@@ -216,8 +220,8 @@ def _look_up(tables: Array, channels: int) -> Quantizer:
 
     def quantizer(_: int, wanted: Array) -> tuple[Array, Array]:
         limited = np.clip(wanted, -0.4 * apart, 0.4 * apart)
-        place = np.searchsorted(marks, limited + own)
-        return place % entries, flat[place]
+        index = np.searchsorted(marks, limited + own)
+        return index % entries, flat[index]
 
     return quantizer
 
@@ -231,7 +235,7 @@ def _stored(tables: Array, table_bits: int, dtype: Any) -> tuple[Array, Array | 
     return np.clip(np.rint(tables / scale.astype(np.float64)), -127, 127).astype(np.int8), scale
 
 
-def _second_order(weight: Weight, quantizer: Quantizer) -> tuple[Array, Array]:
+def _gptq(weight: Weight, quantizer: Quantizer) -> tuple[Array, Array]:
     """Codes and values column by column, each error made up for by the columns still free.
 
     Frantar et al., "GPTQ: accurate post-training quantization for generative pre-trained

@@ -3,7 +3,7 @@
 The loss is the divergence of the outputs from what they were. Its second-order term for one
 layer is taken as in K-FAC: an error E in a weight costs sum_o g_o E_o H E_o^T / 2 over the
 outputs o, with H the second moments of the layer's inputs and g_o the mean squared gradient
-at its output, summed over the places of a map (Grosse and Martens, "A Kronecker-factored
+at its output, summed over the positions of a map (Grosse and Martens, "A Kronecker-factored
 approximate Fisher matrix for convolution layers", 2016).
 """
 

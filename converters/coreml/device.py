@@ -22,7 +22,7 @@ from .reader import quiet
 
 UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
 WARM_UP, RUNS = 5, 30
-_PLACES = {
+_DEVICES = {
     "MLCPUComputeDevice": "CPU",
     "MLGPUComputeDevice": "GPU",
     "MLNeuralEngineComputeDevice": "Neural Engine",
@@ -30,9 +30,9 @@ _PLACES = {
 
 
 @dataclass(frozen=True)
-class UnitFigures:
+class UnitMetrics:
     """One choice of compute units: milliseconds from the package to its first answer
-    (compiling included) and of a warm one (median, quartile range), and operations by place.
+    (compiling included) and of a warm one (median, quartile range), and operations by device.
 
     Latency is that of ``Package.predict``: coremltools' handling of the input is in it.
     """
@@ -46,11 +46,14 @@ class UnitFigures:
 
 
 @dataclass(frozen=True)
-class DeviceFigures:
+class DeviceMetrics:
+    """What was measured on one machine, for each choice of compute units."""
+
     name: str
-    units: tuple[UnitFigures, ...]
+    units: tuple[UnitMetrics, ...]
 
     def to_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
         return asdict(self)
 
 
@@ -60,10 +63,10 @@ def require_macos() -> None:
         raise PackageError("run_on='device' is Core ML on macOS; here it is 'reference'")
 
 
-def measure(package: Package, inputs: Mapping[str, Any]) -> DeviceFigures:
+def measure(package: Package, inputs: Mapping[str, Any]) -> DeviceMetrics:
     """Latency and placement for each choice of compute units. Raises PackageError."""
     require_macos()
-    return DeviceFigures(device_name(), tuple(_measured(package, u, inputs) for u in UNITS))
+    return DeviceMetrics(device_name(), tuple(_measured(package, u, inputs) for u in UNITS))
 
 
 def on_unit(package: Package, unit: str) -> Package:
@@ -71,7 +74,7 @@ def on_unit(package: Package, unit: str) -> Package:
     return Package(package.saved, compute_units=unit)
 
 
-def _measured(package: Package, unit: str, inputs: Mapping[str, Any]) -> UnitFigures:
+def _measured(package: Package, unit: str, inputs: Mapping[str, Any]) -> UnitMetrics:
     fresh = on_unit(package, unit)
 
     def run() -> object:
@@ -82,10 +85,10 @@ def _measured(package: Package, unit: str, inputs: Mapping[str, Any]) -> UnitFig
         run()
     low, median, high = statistics.quantiles((_milliseconds(run) for _ in range(RUNS)), n=4)
     placed = placement(fresh, unit)
-    counts = dict(Counter(place for _, place in placed).most_common())
-    off = tuple(name for name, place in placed if place != "Neural Engine")
+    counts = dict(Counter(device for _, device in placed).most_common())
+    off = tuple(name for name, device in placed if device != "Neural Engine")
     fallen = off if unit == "CPU_AND_NE" else ()
-    return UnitFigures(unit, first, median, high - low, counts, fallen)
+    return UnitMetrics(unit, first, median, high - low, counts, fallen)
 
 
 def _milliseconds(run: Callable[[], object]) -> float:
@@ -95,9 +98,9 @@ def _milliseconds(run: Callable[[], object]) -> float:
 
 
 def placement(package: Package, unit: str) -> list[tuple[str, str]]:
-    """Every operation, as "type name", with the place that Core ML prefers for it.
+    """Every operation, as "type name", with the device on which Core ML prefers to run it.
 
-    Constants have no place and are left out.
+    Constants run nowhere and are left out.
     """
     with quiet():
         import coremltools as ct
@@ -107,17 +110,17 @@ def placement(package: Package, unit: str) -> list[tuple[str, str]]:
         plan = MLComputePlan.load_from_path(
             path=model.get_compiled_model_path(), compute_units=ct.ComputeUnit[unit]
         )
-        return list(_places(plan, package.default_function))
+        return list(_preferred(plan, package.default_function))
 
 
-def _places(plan: Any, function: str) -> Iterator[tuple[str, str]]:
-    """Of a compute plan; operations inside blocks of others count with these."""
+def _preferred(plan: Any, function: str) -> Iterator[tuple[str, str]]:
+    """From a compute plan; operations inside blocks of others count with those."""
     for operation in plan.model_structure.program.functions[function].block.operations:
         usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
         if usage is not None:
             kind = type(usage.preferred_compute_device).__name__
             name = operation.outputs[0].name if operation.outputs else ""
-            yield f"{operation.operator_name} {name}".strip(), _PLACES.get(kind, kind)
+            yield f"{operation.operator_name} {name}".strip(), _DEVICES.get(kind, kind)
 
 
 def device_name() -> str:

@@ -15,7 +15,7 @@ from ondevice.weights.output import folder_bytes
 from ..backend import Part
 from ..function import PROBABILITIES, Function
 from .reader import quiet
-from .sharing import share_constants, shorten_names, small_ones_inline
+from .sharing import share_constants, shorten_names, small_constants_inline
 from .target import opset
 
 # All that is left to do for coremltools after our own passes.
@@ -38,7 +38,7 @@ def to_package(program: Program, function: Function, *, target: str) -> Any:
             options["classifier_config"] = ct.ClassifierConfig(
                 list(function.labels), predicted_probabilities_output=PROBABILITIES
             )
-        with small_ones_inline():
+        with small_constants_inline():
             return ct.convert(
                 program,
                 convert_to="mlprogram",

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from coremltools.converters.mil.mil import Program, Var
@@ -21,26 +20,32 @@ _INLINE = 2048  # bytes of a constant that is kept beside the operations
 
 
 @contextmanager
-def small_ones_inline() -> Iterator[None]:
-    """Let coremltools write biases, scales, tables and the least kernels into the program.
+def small_constants_inline() -> Iterator[None]:
+    """Let coremltools write biases, scales, tables and the smallest kernels into the program.
 
     It puts all floats and bytes of ten elements or more into the weight file, each behind a
     header of 64 bytes and at a multiple of 64, with a reference of 50 more. That is as much
-    as a vector of 80 half-precision numbers takes. Integers of other widths stay as they are.
+    as a vector of 80 half-precision values takes. Integers of other widths stay as they are.
+
+    coremltools has no option for it. Within the context its own choice is replaced, for the
+    whole process; ``test_sharing.py`` fails if a release makes that choice elsewhere.
     """
     from coremltools.converters.mil.backend.mil import load
 
     original = load.should_use_weight_file
 
-    def should(value: Any, *rest: Any) -> bool:
+    def chosen(value: Any, *rest: Any) -> bool:
         return original(value, *rest) and not _is_small(value)
 
-    with patch.object(load, "should_use_weight_file", should):
+    load.should_use_weight_file = chosen
+    try:
         yield
+    finally:
+        load.should_use_weight_file = original
 
 
 def _is_small(value: Any) -> bool:
-    """Floats and whole bytes; numbers of fewer bits have their width in the metadata."""
+    """Floats and whole bytes; integers of fewer bits have their width in the metadata."""
     dtype = value.dtype
     plain = dtype.kind == "f" or (dtype.itemsize == 1 and dtype.metadata is None)
     return bool(plain and value.nbytes <= _INLINE)

@@ -23,7 +23,7 @@ class Inspection:
     inputs: tuple[Feature, ...]
     outputs: tuple[Feature, ...]
     operations: dict[str, int]
-    data_moving_count: int
+    data_moving: tuple[str, ...]  # types of operations that only move values
     weights: tuple[Weight, ...]
     preprocess: dict[str, Any] | None
     metadata: dict[str, str]
@@ -32,6 +32,10 @@ class Inspection:
     @property
     def operation_count(self) -> int:
         return sum(self.operations.values())
+
+    @property
+    def data_moving_count(self) -> int:
+        return sum(self.operations[op] for op in self.data_moving)
 
     def formats(self) -> dict[str, tuple[int, int, int]]:
         """By storage format: how many weights, of how many values, in how many bytes."""
@@ -45,7 +49,10 @@ class Inspection:
         return {name: (count, size, total) for name, (count, size, total) in largest_first}
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"operation_count": self.operation_count}
+        return asdict(self) | {
+            "operation_count": self.operation_count,
+            "data_moving_count": self.data_moving_count,
+        }
 
 
 def inspect(package: str | Path | Program, function: str | None = None) -> Inspection:
@@ -62,7 +69,7 @@ def inspect(package: str | Path | Program, function: str | None = None) -> Inspe
         inputs=tuple(package.features("input", function).values()),
         outputs=tuple(package.features("output", function).values()),
         operations=dict(counts.most_common()),
-        data_moving_count=sum(n for op, n in counts.items() if op in package.data_moving),
+        data_moving=tuple(op for op in counts if op in package.data_moving),
         weights=tuple(stored.weights.values()),
         preprocess=package.preprocess.to_dict() if package.preprocess else None,
         metadata=package.metadata,

@@ -1,4 +1,4 @@
-"""What commands that take images have in common: skipped files, and what is white."""
+"""What commands that take images have in common: skipped files, and which value is white."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ SKIPS = (
 max_level_option = click.option(
     "--max-level",
     type=click.FloatRange(0, 2**32, min_open=True, max_open=True),
-    help="The level that is white in grey images of more than 8 bits, such as 4095.  [65535]",
+    help="Value that is white in grey images of more than 8 bits, such as 4095.  "
+    "[default: 65535]",
 )
 
 
 def files(paths: Iterable[str], max_level: float | None) -> list[Any]:
-    """The paths as images to open; so that their white is where it was said to be."""
+    """The paths as images to open, with ``max_level`` as their white if it is given."""
     return [path if max_level is None else ImageFile(path, max_level) for path in paths]
 
 
 def spread(items: Sequence[str], limit: int) -> list[str]:
-    """At most ``limit`` of the items, evenly."""
+    """At most ``limit`` of the items, evenly spaced."""
     count = min(limit, len(items))
     return [items[i * len(items) // count] for i in range(count)]
 
@@ -41,10 +42,12 @@ class Skipped:
         self.found: dict[int, ImageError] = {}  # by position
 
     def __call__(self, position: int, error: ImageError) -> None:
+        """Remember the file at ``position`` and why it is skipped."""
         self.found[position] = error
 
     @property
     def problems(self) -> list[str]:
+        """A line for each skipped file."""
         return [str(error) for error in self.found.values()]
 
     def used(self, items: Iterable[Any]) -> list[Any]:
@@ -64,9 +67,9 @@ class Skipped:
             raise self.found[0]
         if self.found and len(self.found) == total:
             self.tell(total)
-            raise ImageError(f"none of {total:,} files is a usable picture")
+            raise ImageError(f"none of {total:,} files is a usable image")
 
     def status(self, total: int) -> int:
-        """Tell, and the exit status of a command that else has done its work."""
+        """Tell, and give the exit status of a command that has done the rest of its work."""
         self.tell(total)
         return SKIPPED if self.found else 0

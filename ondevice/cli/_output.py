@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -12,10 +13,11 @@ from click.core import ParameterSource
 
 T = TypeVar("T")
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def print_json(value: Any) -> None:
+    """``value`` as indented JSON on stdout."""
     click.echo(json.dumps(value, indent=2))
 
 
@@ -46,15 +48,43 @@ def short_number(value: float | None) -> str | None:
     return f"{value:.3g}G"
 
 
-def progress(items: Iterable[T], label: str, length: int | None = None) -> Iterator[T]:
-    """``items``, with a bar on stderr if that is a terminal."""
+def progress(
+    items: Iterable[T], label: str, length: int, *, unit: str = "images"
+) -> Iterator[T]:
+    """``items``, of which there are ``length``, with a line on stderr if that is a terminal."""
     if not sys.stderr.isatty():
         yield from items
         return
-    with click.progressbar(items, length=length, label=label, file=sys.stderr) as bar:
-        yield from bar
+    show, done = Progress(label, unit), 0
+    try:
+        for done, item in enumerate(items, 1):
+            yield item
+            show(done, length)
+    finally:
+        if 0 < done < length:
+            click.echo(err=True)  # what is said next has a line of its own
+
+
+class Progress:
+    """A line on the terminal: how far, how fast, how long still. An ``on_progress``."""
+
+    def __init__(self, label: str, unit: str = "images") -> None:
+        self.label, self.unit = label, unit
+        self.begin: tuple[float, int] | None = None  # of this run, its first call left out
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` are done."""
+        now = time.monotonic()
+        start, first = self.begin = self.begin or (now, done)
+        text = f"{self.label} {done:,} of {total:,}"
+        if done > first and now > start:
+            rate = (done - first) / (now - start)
+            left = round((total - done) / rate)
+            clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+            text += f"  {rate:,.{0 if rate >= 10 else 1}f} {self.unit}/s  {clock} left"
+        click.echo(f"\r{text:70}", err=True, nl=done == total)
 
 
 def is_given(ctx: click.Context, name: str) -> bool:
-    """Whether an option was typed, as its default may be."""
+    """Whether an option is on the command line, be it with its default value."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

@@ -1,4 +1,4 @@
-"""Options of the commands that show pictures to a language model."""
+"""Options of the commands that show images to a language model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--model``, ``--revision`` and ``--dtype`` to a command."""
     for option in (
         click.option(
-            "--dtype", type=click.Choice(DTYPES), default="float32", help="Of the encoder."
+            "--dtype",
+            type=click.Choice(DTYPES),
+            default="float32",
+            help="Data type of the encoder.",
+            show_default=True,
         ),
-        click.option("--revision", help="Of the repository: a branch, tag or commit."),
+        click.option("--revision", help="Branch, tag or commit of the repository."),
         click.option(
-            "--model", default=DEFAULT_MODEL, show_default=True, help="Repository or folder."
+            "--model",
+            default=DEFAULT_MODEL,
+            show_default=True,
+            help="FastVLM on the hub (OWNER/NAME), or its folder.",
         ),
     ):
         command = option(command)
@@ -29,6 +37,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load(model: str, revision: str | None, dtype: str) -> VLM:
+    """What those options name. Raises ConfigError, HubError, WeightsError."""
     import mlx.core as mx
 
     from ..tasks.vlm import load_vlm

@@ -1,4 +1,4 @@
-"""``ondevice bench-vlm``: what a picture's size and tokens cost."""
+"""``ondevice bench-vlm``: what an image's size and tokens cost."""
 
 from __future__ import annotations
 
@@ -33,10 +33,29 @@ HEADER = (
 
 @click.command("bench-vlm")
 @click.argument("image", required=False)
-@click.option("--size", "sizes", type=int, multiple=True, help="In pixels; may be repeated.")
-@click.option("--tokens", type=int, multiple=True, help="Reduce to so many; may be repeated.")
-@click.option("--method", "methods", multiple=True, help="dct or merge; both by default.")
-@click.option("--repeat", default=3, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--size",
+    "sizes",
+    type=int,
+    multiple=True,
+    help="Side of the image in pixels; may be repeated.",
+)
+@click.option(
+    "--tokens",
+    type=int,
+    multiple=True,
+    help="Number of tokens to reduce an image to; may be repeated.",
+)
+@click.option(
+    "--method", "methods", multiple=True, help="Way to reduce: dct or merge; both by default."
+)
+@click.option(
+    "--repeat",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of measurements, of which the median is printed.",
+)
 @model_options
 @json_option
 def bench_command(
@@ -50,17 +69,17 @@ def bench_command(
     dtype: str,
     as_json: bool,
 ) -> None:
-    """Print the time to the first token against the pixels and tokens of IMAGE.
+    """Print the time to the first token for sizes and numbers of tokens of IMAGE.
 
-    Of each size also with its tokens reduced, to a quarter by default; the error is then how
-    far the projected tokens are from what they were. Without IMAGE, noise is looked at.
+    Each size is measured whole, and with its tokens reduced, to a quarter by default; the error
+    is then how far the projected tokens are from what they were. Without IMAGE, noise is used.
     """
     visions = plan(sizes or SIZES, tokens, methods or ("dct", "merge"))
     vlm = load(model, revision, dtype)
     from ..tasks.vlm.bench import bench
 
     measured = bench(vlm, image or _noise(), visions, repeat=repeat)
-    costs = list(progress(measured, "measuring", len(visions)))
+    costs = list(progress(measured, "measuring", len(visions), unit="settings"))
     if as_json:
         print_json({"model": vlm.name, "repeat": repeat, "costs": [asdict(c) for c in costs]})
     else:

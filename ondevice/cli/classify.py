@@ -1,4 +1,4 @@
-"""``ondevice classify``: what is in a picture."""
+"""``ondevice classify``: what is in an image."""
 
 from __future__ import annotations
 
@@ -17,9 +17,18 @@ DEFAULT_MODEL = "shvit_nano.cifar10"
 @click.command("classify", epilog=SKIPS)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option(
-    "--model", default=DEFAULT_MODEL, show_default=True, help="Name, name.tag or saved folder."
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Model name, name.tag or saved folder.",
 )
-@click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--top-k",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of classes printed for each image.",
+)
 @max_level_option
 @json_option
 @click.pass_context
@@ -31,7 +40,7 @@ def classify_command(
     max_level: float | None,
     as_json: bool,
 ) -> None:
-    """Print the likeliest classes of each IMAGE."""
+    """Print the most likely classes of each IMAGE."""
     from ..nn.fuse import fuse
     from ..tasks.classify import classify
     from ..weights.folder import create_model
@@ -54,7 +63,7 @@ def classify_command(
 
 
 def rows(found: list[dict[str, Any]]) -> Iterator[tuple[object, ...]]:
-    """The table of what was found in each picture, whose name is in its first row."""
+    """A table of each image's predictions, with the image's name in the first row."""
     for result in found:
         name = click.format_filename(result["image"])
         for prediction in result["predictions"]:

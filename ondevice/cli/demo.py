@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ConfigError, ImageError
+from ..tasks.clock import Clock
 from ._images import SKIPS, Skipped
 from ._output import json_option, print_json, print_table
 from .classify import DEFAULT_MODEL
@@ -22,9 +21,17 @@ ORIGIN = "Chelsea the cat: photo by Stefan van der Walt, CC0, from scikit-image"
 
 
 @click.command("demo", epilog=SKIPS)
-@click.argument("photos", metavar="PHOTO...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--model", default=DEFAULT_MODEL, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), default=Path("ondevice-demo"))
+@click.argument("photos", metavar="[PHOTO...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--model", default=DEFAULT_MODEL, show_default=True, help="Model name, name.tag or folder."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("ondevice-demo"),
+    show_default=True,
+    help="Folder to write the package to.",
+)
 @json_option
 @click.pass_context
 def demo(
@@ -34,7 +41,7 @@ def demo(
 
     Exit status 1 if the package does not compute what the model computes.
     """
-    clock = _Clock()
+    clock = Clock()
     with clock("load the photo"):
         images = _load(photos, skipped := Skipped())
     with clock("load the model"):
@@ -57,12 +64,13 @@ def demo(
     with clock("run it and compare"):
         report = verify(network, package, images.values())
         pixels = map(package.resize_and_crop, images.values())
-        theirs = [package.predict({"image": levels}) for levels in pixels]
+        theirs = [package.predict({"image": image}) for image in pixels]
     rows = list(_sides(images, ours, theirs))
     if as_json:
         predictions = [dict(zip(_HEADER, row, strict=True)) for row in rows]
         facts = {"predictions": predictions, "skipped": skipped.problems}
-        print_json(facts | {"seconds": clock.seconds} | report.to_dict())
+        seconds = {step: round(value, 3) for step, value in clock.seconds.items()}
+        print_json(facts | {"seconds": seconds} | report.to_dict())
     else:
         _print(rows, report, clock, path, photos)
     status = skipped.status(len(photos))
@@ -113,7 +121,7 @@ def _sides(images: dict[str, Any], ours: Any, theirs: Any) -> Iterator[tuple[str
 
 
 def _print(
-    rows: list[tuple[str, ...]], report: Report, clock: _Clock, path: Path, photos: Any
+    rows: list[tuple[str, ...]], report: Report, clock: Clock, path: Path, photos: Any
 ) -> None:
     if not photos:
         click.echo(ORIGIN, err=True)
@@ -131,16 +139,3 @@ def _print(
             ("verdict", "passed" if report.passed else "; ".join(report.failures)),
         ],
     )
-
-
-class _Clock:
-    """Seconds of each named step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, step: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[step] = round(time.perf_counter() - start, 3)

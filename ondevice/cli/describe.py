@@ -1,4 +1,4 @@
-"""``ondevice describe``: what a language model says of a picture."""
+"""``ondevice describe``: what a language model says about an image."""
 
 from __future__ import annotations
 
@@ -18,18 +18,43 @@ if TYPE_CHECKING:
 
 @click.command("describe", epilog=SKIPS)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--prompt", default="Describe the image.", show_default=True)
-@click.option("--together", is_flag=True, help="One answer to all images, not one to each.")
-@click.option("--max-tokens", default=256, show_default=True, help="Of an answer.")
-@click.option("--temperature", default=0.0, show_default=True, help="0: the likeliest words.")
-@click.option("--top-p", default=1.0, show_default=True, help="Share of likely words.")
-@click.option("--seed", type=int, help="Makes answers with a temperature repeatable.")
-@click.option("--stop", multiple=True, help="End before this text; may be given again.")
-@click.option("--size", default=1024, show_default=True, help="Pixels: (size / 64)² tokens.")
-@click.option("--crop", default="pad", show_default=True, help="pad or center.")
-@click.option("--tokens", type=int, help="Reduce an image to so many tokens.")
-@click.option("--method", default="dct", show_default=True, help="How: dct or merge.")
-@click.option("--timings", is_flag=True, help="Say on stderr how long each part took.")
+@click.option(
+    "--prompt", default="Describe the image.", show_default=True, help="Question or request."
+)
+@click.option(
+    "--together", is_flag=True, help="Give one answer to all images, not one to each."
+)
+@click.option(
+    "--max-tokens", default=256, show_default=True, help="Maximum tokens of an answer."
+)
+@click.option(
+    "--temperature",
+    default=0.0,
+    show_default=True,
+    help="Randomness of the answer; 0 takes the most likely words.",
+)
+@click.option(
+    "--top-p", default=1.0, show_default=True, help="Share of probability to draw words from."
+)
+@click.option("--seed", type=int, help="Seed that makes random answers repeatable.")
+@click.option("--stop", multiple=True, help="End an answer before this text; may be repeated.")
+@click.option(
+    "--size",
+    default=1024,
+    show_default=True,
+    help="Side of the image in pixels; gives (size / 64)² tokens.",
+)
+@click.option(
+    "--crop",
+    default="pad",
+    show_default=True,
+    help="How to make the image square: pad or center.",
+)
+@click.option("--tokens", type=int, help="Number of tokens to reduce an image to.")
+@click.option(
+    "--method", default="dct", show_default=True, help="How to reduce the tokens: dct or merge."
+)
+@click.option("--timings", is_flag=True, help="Print on stderr how long each part took.")
 @max_level_option
 @model_options
 @json_option
@@ -38,35 +63,29 @@ def describe_command(
     ctx: click.Context,
     /,
     images: tuple[str, ...],
-    prompt: str,
     together: bool,
-    size: int,
-    crop: Any,
-    tokens: int | None,
-    method: Any,
     timings: bool,
     max_level: float | None,
-    model: str,
-    revision: str | None,
-    dtype: str,
     as_json: bool,
-    **sampling: Any,
+    **options: Any,
 ) -> None:
-    """Answer PROMPT about each IMAGE with FastVLM, as the words come.
+    """Answer PROMPT about each IMAGE with FastVLM, printing the words as they come.
 
-    Where PROMPT has <image>, there is the image; else before it. With --together all of the
-    images are needed.
+    <image> in PROMPT says where the image is; without it, the image comes first. With
+    --together, every image has to be usable.
     """
     from ..tasks.vlm import Vision
 
-    vision = Vision(size=size, crop=crop, tokens=tokens, method=method)
-    vlm = load(model, revision, dtype)
+    vision = Vision(
+        **{name: options.pop(name) for name in ("size", "crop", "tokens", "method")}
+    )
+    vlm = load(**{name: options.pop(name) for name in ("model", "revision", "dtype")})
     groups = [images] if together else [(image,) for image in images]
     results, skipped = [], Skipped()
     for position, group in enumerate(groups):
         try:
             opened = files(group, max_level)
-            answer = vlm.stream(prompt, opened, vision=vision, **sampling)
+            answer = vlm.stream(images=opened, vision=vision, **options)
         except ImageError as error:
             skipped(position, error)
             continue
@@ -75,10 +94,10 @@ def describe_command(
         else:
             _print(answer, ", ".join(group) if len(groups) > 1 else "")
             if timings:
-                click.echo(_split(answer.timings), err=True)
+                click.echo(_timings(answer.timings), err=True)
     skipped.check(len(groups))
     if as_json:
-        report = _report(vlm, prompt, vision, results)
+        report = _report(vlm, options["prompt"], vision, results)
         print_json(report | {"skipped": skipped.problems})
     ctx.exit(skipped.status(len(groups)))
 
@@ -87,14 +106,14 @@ def _print(answer: Answer, title: str) -> None:
     if title:
         click.echo(f"{click.format_filename(title)}:")
     try:
-        for piece in answer:
-            click.echo(piece, nl=False)
+        for text in answer:
+            click.echo(text, nl=False)
             sys.stdout.flush()
     finally:  # also when it is interrupted
         click.echo()
 
 
-def _split(t: Timings) -> str:
+def _timings(t: Timings) -> str:
     parts = ("preprocess", "encode", "project", "prefill")
     split = ", ".join(f"{part} {getattr(t, part):.3f}" for part in parts)
     return (

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import ImageError
 from ._images import SKIPS, Skipped, files, max_level_option
-from ._output import json_option, print_json
+from ._output import Progress, is_given, json_option, print_json
 from ._vision import DEFAULT_MODEL as DEFAULT_VLM
 from .classify import DEFAULT_MODEL
 
@@ -20,109 +20,136 @@ from .classify import DEFAULT_MODEL
 @click.argument("sources", metavar="FOLDER|GLOB|FILE.txt|-|IMAGE...", nargs=-1, required=True)
 @click.option(
     "--model",
-    help=f"Name, name.tag or saved folder, {DEFAULT_MODEL} by default; with --tokens a "
-    f"repository or folder, {DEFAULT_VLM}.",
+    help=f"Model name, name.tag or saved folder.  [default: {DEFAULT_MODEL}; with --tokens "
+    f"{DEFAULT_VLM}]",
 )
 @click.option(
     "--out",
     required=True,
     type=click.Path(path_type=Path),
-    help="A .safetensors, .npz or .parquet file.",
+    help="File to write: .safetensors, .npz or .parquet.",
 )
-@click.option("--batch-size", default=16, show_default=True, type=click.IntRange(min=1))
-@click.option("--workers", type=click.IntRange(min=1), help="Decoding threads; default: cores.")
 @click.option(
-    "--normalize/--no-normalize", default=True, show_default=True, help="Rows of length 1."
+    "--batch-size",
+    default=16,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Images that the model takes at a time.",
 )
-@click.option("--tokens", is_flag=True, help="All tokens of each picture, as a FastVLM reads.")
-@click.option("--size", type=int, help="With --tokens: pixels, (size / 64)² tokens.  [1024]")
-@click.option("--force", is_flag=True, help="Replace OUT.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Threads that decode images.  [default: one for each core]",
+)
+@click.option(
+    "--normalize/--no-normalize",
+    default=True,
+    show_default=True,
+    help="Scale each row to length 1.",
+)
+@click.option(
+    "--tokens", is_flag=True, help="Write all tokens of each image, as a FastVLM reads them."
+)
+@click.option(
+    "--size",
+    type=int,
+    help="With --tokens: side of the image in pixels; gives (size / 64)² tokens.  "
+    "[default: 1024]",
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @max_level_option
 @json_option
 @click.pass_context
 def encode_command(
     ctx: click.Context,
+    /,
     sources: tuple[str, ...],
     model: str | None,
-    out: Path,
-    batch_size: int,
-    workers: int | None,
-    normalize: bool,
     tokens: bool,
     size: int | None,
-    force: bool,
-    max_level: float | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write the embedding of each image to one file.
 
-    A folder means the images below it, but those that are hidden or in linked folders; a .txt
-    file and - (standard input) mean one path a line. Rows are in the order given, within a
-    folder or pattern in that of the paths' bytes. Interrupted in any way, the same command goes
-    on where it was, and the file has the same bytes; on another kind of processor the same
-    numbers, to rounding.
+    A folder means the images below it, except hidden ones and those in linked folders; a .txt
+    file and - (standard input) have one path on each line. Rows are in the order given, within
+    a folder or pattern in the order of the paths' bytes. After an interruption of any kind, the
+    same command goes on where it stopped, and the file has the same bytes; on another kind of
+    processor, the same values to rounding.
 
     `mlx.launch -n 4 -- ondevice encode ...` shares the work among processes or machines.
     """
+    if size is not None and not tokens:
+        raise click.UsageError("--size goes with --tokens: an embedding has the model's own.")
+    for option, name in OF_EMBEDDINGS.items() if tokens else ():
+        if is_given(ctx, name):
+            raise click.UsageError(f"{option} does not go with --tokens.")
+    skipped = Skipped()
+    if tokens:
+        total = _encode_tokens(sources, model or DEFAULT_VLM, size, as_json, skipped, options)
+    else:
+        total = _encode(sources, model or DEFAULT_MODEL, as_json, skipped, options)
+    ctx.exit(skipped.status(total))
+
+
+OF_EMBEDDINGS = {
+    "--batch-size": "batch_size",
+    "--workers": "workers",
+    "--no-normalize": "normalize",
+}
+
+
+def _encode(
+    sources: tuple[str, ...],
+    model: str,
+    as_json: bool,
+    skipped: Skipped,
+    options: dict[str, Any],
+) -> int:
+    """Encode this rank's share; how many files there are, 0 where rank 0 says so."""
     import mlx.core as mx
 
     from ..image.files import expand
     from ..tasks.embeddings.encode import encode
     from ..weights.folder import create_model
 
-    skipped = Skipped()
-    if size is not None and not tokens:
-        raise click.UsageError("--size goes with --tokens: an embedding has the model's own.")
-    if tokens:
-        paths = files(expand(sources), max_level)
-        _encode_tokens(paths, model or DEFAULT_VLM, size, out, force, as_json, skipped)
-        ctx.exit(skipped.status(len(paths)))
     group = mx.distributed.init()
     start = time.monotonic()
     shown = sys.stderr.isatty() and group.rank() == 0
-    network = create_model(model or DEFAULT_MODEL, pretrained=True)
+    network = create_model(model, pretrained=True)
+    options |= {"on_error": skipped, "on_progress": Progress("encoding") if shown else None}
     try:
-        done = encode(
-            network,
-            expand(sources),
-            out,
-            batch_size=batch_size,
-            workers=workers,
-            normalize=normalize,
-            max_level=max_level,
-            force=force,
-            on_error=skipped,
-            on_progress=_Progress() if shown else None,
-            group=group,
-        )
+        done = encode(network, expand(sources), group=group, **options)
     except ImageError:  # no image at all: each has its reason
         skipped.check(len(skipped.found))
         raise
     if group.rank():
-        return
+        return 0
     facts = {"out": str(done.out), "model": done.model, "images": done.images, "dim": done.dim}
     if as_json:
-        print_json(
-            facts | {"seconds": round(time.monotonic() - start, 3), "skipped": skipped.problems}
-        )
+        seconds = round(time.monotonic() - start, 3)
+        print_json(facts | {"seconds": seconds, "skipped": skipped.problems})
     else:
         click.echo(f"{done.out}: {done.images:,} x {done.dim}, {done.model}")
-    ctx.exit(skipped.status(done.images + done.skipped))
+    return done.images + done.skipped
 
 
 def _encode_tokens(
-    paths: Sequence[str],
+    sources: tuple[str, ...],
     model: str,
     size: int | None,
-    out: Path,
-    force: bool,
     as_json: bool,
     skipped: Skipped,
-) -> None:
-    """--tokens: of a FastVLM, (pictures, tokens, dim) in a .safetensors file."""
+    options: dict[str, Any],
+) -> int:
+    """--tokens: (images, tokens, dim) of a FastVLM in a .safetensors file; how many files."""
+    from ..image.files import expand
     from ..tasks.vlm import Vision, load_vision, write_tokens
 
+    out, force = options["out"], options["force"]
     vision = Vision(size=size) if size is not None else Vision()
+    paths = files(expand(sources), options["max_level"])
     tower = load_vision(model)
     try:
         images = write_tokens(tower, paths, out, vision=vision, force=force, on_error=skipped)
@@ -135,21 +162,4 @@ def _encode_tokens(
         print_json(facts | {"dim": dim, "skipped": skipped.problems})
     else:
         click.echo(f"{out}: {images:,} x {vision.count} tokens x {dim}")
-
-
-class _Progress:
-    """A line on the terminal: how far, how fast, how long still."""
-
-    def __init__(self) -> None:
-        self.begin: tuple[float, int] | None = None  # of this run, its first batch left out
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        start, first = self.begin = self.begin or (now, done)
-        text = f"encoding {done:,} of {total:,}"
-        if done > first:
-            rate = (done - first) / (now - start)
-            left = round((total - done) / rate)
-            clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
-            text += f"  {rate:,.0f} images/s  {clock} left"
-        click.echo(f"\r{text:70}", err=True, nl=done == total)
+    return len(paths)

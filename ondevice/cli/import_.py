@@ -1,14 +1,17 @@
-"""``ondevice import``: a checkpoint in another format becomes a saved model."""
+"""``ondevice import``: turn a checkpoint of another format into a saved model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from ..config import CropMode, Interpolation
 from ._output import json_option, print_json
+
+if TYPE_CHECKING:
+    import mlx.nn as nn
 
 
 @click.command("import")
@@ -16,34 +19,47 @@ from ._output import json_option, print_json
 @click.option(
     "--model",
     default="",
-    help="What it is: a name, or name.tag, unless a config.json of timm's is beside it.",
+    help="Model name or name.tag; not needed where timm's config.json is beside CHECKPOINT.",
 )
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The folder to write."
+    "--num-classes",
+    type=click.IntRange(min=0),
+    help="Number of classes, if not the model's own.",
 )
-@click.option("--num-classes", type=click.IntRange(min=0), help="If not the model's own.")
 @click.option(
     "--img-size",
     type=click.IntRange(min=1),
-    help="Pixels a side that the network was built for, where that changes it.",
+    help="Side in pixels for which the network was built, where its weights depend on that.",
 )
-@click.option("--labels", help="A file of the classes' names, one a line, or imagenet1k.")
-@click.option("--mean", metavar="R,G,B", help="Taken off each channel of 0 to 1.")
-@click.option("--std", metavar="R,G,B", help="What each channel is then divided by.")
-@click.option("--size", type=click.IntRange(min=1), help="Pixels a side of the input.")
-@click.option("--crop", type=click.Choice(get_args(CropMode)), help="Crop mode, as timm's.")
-@click.option("--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="As timm's.")
-@click.option("--interpolation", type=click.Choice(get_args(Interpolation)))
+@click.option("--labels", help="File with the name of a class on each line, or imagenet1k.")
+@click.option(
+    "--mean", metavar="R,G,B", help="Mean of each channel, of pixel values from 0 to 1."
+)
+@click.option(
+    "--std",
+    metavar="R,G,B",
+    help="Standard deviation of each channel, of pixel values from 0 to 1.",
+)
+@click.option("--size", type=click.IntRange(min=1), help="Side of the input in pixels.")
+@click.option("--crop", type=click.Choice(get_args(CropMode)), help="timm's crop mode.")
+@click.option("--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="timm's crop_pct.")
+@click.option(
+    "--interpolation",
+    type=click.Choice(get_args(Interpolation)),
+    help="Filter that resizes images.",
+)
 @click.option(
     "--entry",
-    help="Which weights, if CHECKPOINT has several, such as model_ema, or how names begin.",
+    help="Which of several sets of weights to take: its name, such as model_ema, or the "
+    "beginning of its names.",
 )
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16"]),
     default="float32",
     show_default=True,
-    help="Of the numbers in the new file.",
+    help="Data type of the weights in the new file.",
 )
 @click.option("--force", is_flag=True, help="Replace the folder if it exists.")
 @json_option
@@ -51,53 +67,54 @@ def import_command(
     checkpoint: Path,
     model: str,
     out: Path,
-    num_classes: int | None,
-    img_size: int | None,
     labels: str | None,
-    entry: str | None,
     precision: str,
-    force: bool,
     as_json: bool,
-    **contract: Any,
+    **options: Any,
 ) -> None:
-    """Read CHECKPOINT, a .safetensors, .pth, .pt, .bin or .ckpt file, save it as a folder.
+    """Turn CHECKPOINT, a .safetensors, .pth, .pt, .bin or .ckpt file, into a saved model.
 
-    The folder is then a MODEL for the other commands. No code in CHECKPOINT is run. It may be
-    a folder of timm's; what a config.json of timm's beside it says of preprocessing, classes
-    and labels is taken, and the options here have the last word.
+    Other commands take its folder as a MODEL. No code in CHECKPOINT is run. It may also be a
+    folder that timm saved. If timm's config.json is beside the weights, preprocessing, classes
+    and labels are as it says, unless an option here says otherwise.
     """
     import mlx.core as mx
-    from mlx.utils import tree_flatten
-
-    from ondevice.tasks.import_weights import import_weights
 
     from ..config.labels import read_labels
+    from ..tasks.import_weights import import_weights
 
-    overrides = {"num_classes": num_classes, "img_size": img_size}
+    config = {name: options.pop(name) for name in ("num_classes", "img_size")}
     network = import_weights(
         checkpoint,
         model,
         out,
-        entry=entry,
-        dtype=mx.float16 if precision == "float16" else mx.float32,
-        force=force,
-        preprocess=_preprocess(**contract),
+        entry=options.pop("entry"),
+        dtype=getattr(mx, precision),
+        force=options.pop("force"),
+        preprocess=_preprocess(**options),
         labels=None if labels is None else read_labels(labels),
-        **{k: v for k, v in overrides.items() if v is not None},
+        **{name: value for name, value in config.items() if value is not None},
     )
-    facts = {
-        "model": network.info.name,
-        "out": str(out),
-        "arrays": len(tree_flatten(network.parameters())),
-        "bytes": sum(path.stat().st_size for path in out.iterdir()),
-        "license": network.info.license,
-    }
+    facts = _facts(network, out)
     if as_json:
         print_json(facts)
     else:
-        click.echo(
-            f"{facts['model']}: {facts['arrays']} arrays, {facts['bytes']} bytes in {out}"
-        )
+        click.echo("{model}: {arrays} arrays, {bytes} bytes in {out}".format(**facts))
+
+
+def _facts(network: nn.Module, out: Path) -> dict[str, Any]:
+    """What was written."""
+    from mlx.utils import tree_flatten
+
+    from ..weights.output import folder_bytes
+
+    return {
+        "model": network.info.name,
+        "out": str(out),
+        "arrays": len(tree_flatten(network.parameters())),
+        "bytes": folder_bytes(out),
+        "license": network.info.license,
+    }
 
 
 def _preprocess(crop: str | None, **options: Any) -> dict[str, Any]:
@@ -109,11 +126,11 @@ def _preprocess(crop: str | None, **options: Any) -> dict[str, Any]:
 
 
 def _channels(name: str, text: str) -> tuple[float, ...]:
-    """Three numbers, or one for all channels."""
+    """Three values, or one for all channels. Raises UsageError."""
     try:
-        numbers = tuple(float(part) for part in text.replace(",", " ").split())
+        values = tuple(float(part) for part in text.replace(",", " ").split())
     except ValueError:
-        numbers = ()
-    if len(numbers) not in (1, 3):
+        values = ()
+    if len(values) not in (1, 3):
         raise click.UsageError(f"--{name} is {text!r}, expected R,G,B such as 0.5,0.5,0.5.")
-    return numbers if len(numbers) == 3 else numbers * 3
+    return values if len(values) == 3 else values * 3

@@ -20,8 +20,10 @@ _HEADER = ("model", ">params", ">MACs", ">px", ">top-1", "licence", "weights")
 
 @click.command("list")
 @click.argument("pattern", default="*")
-@click.option("--family", help="Only this family, such as shvit.")
-@click.option("--license", "license_", metavar="NAME", help="Only weights under this licence.")
+@click.option("--family", help="List only this family, such as shvit.")
+@click.option(
+    "--license", "license_", metavar="NAME", help="List only weights under this licence."
+)
 @json_option
 def list_command(pattern: str, family: str | None, license_: str | None, as_json: bool) -> None:
     """List the models and weights whose name matches PATTERN.

@@ -1,4 +1,4 @@
-"""``ondevice search``: the pictures of an index that are most like another, or like a text."""
+"""``ondevice search``: the images of an index that are most similar to another or to a text."""
 
 from __future__ import annotations
 
@@ -20,16 +20,26 @@ if TYPE_CHECKING:
 
 @click.command("search")
 @click.argument("image", metavar="[QUERY_IMAGE]", required=False)
-@click.option("--text", help="Look for this instead, in an index that a CLIP made.")
+@click.option(
+    "--text", help="Text to look for instead of an image, in an index that a CLIP made."
+)
 @click.option(
     "--index",
     "index_path",
     required=True,
     type=click.Path(path_type=Path),
-    help="What `ondevice encode` wrote.",
+    help="File that `ondevice encode` wrote.",
 )
-@click.option("--model", help="Name, name.tag or saved folder; default: what the index says.")
-@click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--model", help="Model name, name.tag or saved folder.  [default: what the index says]"
+)
+@click.option(
+    "--top-k",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of images printed.",
+)
 @max_level_option
 @json_option
 def search_command(
@@ -41,12 +51,12 @@ def search_command(
     max_level: float | None,
     as_json: bool,
 ) -> None:
-    """Print the pictures of an index that are most like QUERY_IMAGE or --text, by cosine."""
+    """Print the images of an index most similar to QUERY_IMAGE or --text, by cosine."""
     from ..tasks.embeddings.index import open_index
     from ..tasks.embeddings.search import search
 
     if (image is None) == (text is None):
-        raise click.UsageError("Give a picture or --text.")
+        raise click.UsageError("Give an image or --text, and not both.")
     if text is not None and max_level is not None:
         raise click.UsageError("--max-level is for an image, not for --text.")
     index = open_index(index_path)

@@ -92,7 +92,7 @@ def _features(info: ModelInfo) -> list[dict[str, int]]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    restriction = "; not to be passed on freely, read it" if facts["restricted"] else ""
+    restriction = "; it limits passing them on: read it" if facts["restricted"] else ""
     maps = [f"{f['channels']} at 1/{f['stride']}" for f in facts["features"]]
     labels = facts["labels"]
     lines = {

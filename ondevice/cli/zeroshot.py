@@ -1,4 +1,4 @@
-"""``ondevice zeroshot``: which of your own labels fits a picture."""
+"""``ondevice zeroshot``: which of your own labels fits an image."""
 
 from __future__ import annotations
 
@@ -19,21 +19,40 @@ TEMPLATE = "a photo of a {}."
 
 @click.command("zeroshot", epilog=SKIPS)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option("--labels", help="With commas between them: cat,dog.")
-@click.option("--labels-file", type=click.Path(path_type=Path), help="A label on each line.")
+@click.option("--labels", help="Labels, with commas between them: cat,dog.")
+@click.option(
+    "--labels-file", type=click.Path(path_type=Path), help="File with a label on each line."
+)
 @click.option(
     "--template",
     "templates",
     multiple=True,
-    help=f"The text for a label, {{}} in its place, {TEMPLATE!r} if not given; of several, the "
-    "mean.",
+    help="Text for a label, which replaces {} in it; the vectors of several are averaged.  "
+    f"[default: {TEMPLATE}]",
 )
 @click.option(
-    "--model", default=DEFAULT_MODEL, show_default=True, help="Name, name.tag or saved folder."
+    "--model",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="CLIP's model name, name.tag or saved folder.",
 )
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="A tokenizer.json.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Keep vectors of labels here.")
-@click.option("--top-k", default=5, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--tokenizer",
+    type=click.Path(path_type=Path),
+    help="A tokenizer.json, if not the model's own.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Folder in which to keep the labels' vectors.",
+)
+@click.option(
+    "--top-k",
+    default=5,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Number of labels printed for each image.",
+)
 @max_level_option
 @json_option
 @click.pass_context
@@ -74,7 +93,7 @@ def zeroshot_command(
 
 
 def _labels(text: str | None, path: Path | None) -> list[str]:
-    """The labels given in one way or the other."""
+    """The labels of either option. Raises UsageError unless one of the two is given."""
     if (text is None) == (path is None):
         raise click.UsageError("Give the labels with --labels or with --labels-file.")
     return text.split(",") if text is not None else read_labels(Path(path or ""))

@@ -87,6 +87,7 @@ class ModelConfig:
         return _from_dict(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
+        """As in ``config.json``."""
         return asdict(self)
 
     @property
@@ -156,6 +157,7 @@ class Preprocess:
         return _from_dict(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
+        """As in ``config.json``."""
         return asdict(self)
 
 
@@ -180,6 +182,7 @@ class ModelInfo:
 
     @property
     def name(self) -> str:
+        """``model``, or ``model.tag``."""
         return f"{self.model}.{self.tag}" if self.tag else self.model
 
     @property
@@ -198,6 +201,7 @@ class ModelInfo:
         return _from_dict(cls, values)
 
     def to_dict(self) -> dict[str, Any]:
+        """As in ``config.json``."""
         return asdict(self)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-SIDE = 4  # places of a tile
+SIDE = 4  # positions of a tile
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,12 @@ class Axis:
 
     @property
     def size(self) -> int:
-        """Places of the result."""
+        """Positions of the result."""
         return (self.length + 2 * self.padding - self.kernel) // self.stride + 1
 
     @property
     def tiles(self) -> int:
+        """How many there are."""
         return -(-self.size // SIDE)
 
     @property
@@ -34,7 +35,7 @@ class Axis:
 
     @property
     def field(self) -> int:
-        """Places of the map behind one tile."""
+        """Positions of the map behind one tile."""
         return self.step - self.stride + self.kernel
 
     @property
@@ -45,7 +46,7 @@ class Axis:
 
 
 def fields(x: mx.array, tall: Axis, wide: Axis, rows: slice) -> mx.array:
-    """(B, C, tiles, places) of a (B, C, H, W) map: these rows of what each tile depends on."""
+    """(B, C, tiles, positions) of a (B, C, H, W) map: these rows of each tile's input."""
     B, C, H, W = x.shape
     tiles = mx.as_strided(
         x,
@@ -59,7 +60,8 @@ def fields(x: mx.array, tall: Axis, wide: Axis, rows: slice) -> mx.array:
 def matrix(kernel: mx.array, tall: Axis, wide: Axis) -> mx.array:
     """(C, field, m * 16) of a (C, m, h, w) kernel: where it is at i - stride * o.
 
-    As a view of the kernel within zeros; input places go forwards, output places backwards.
+    As a view of the kernel within zeros; input positions go forwards, those of the output
+    backwards.
     """
     sy, sx = tall.stride, wide.stride
     edges = [(n, n) for n in (0, 0, (SIDE - 1) * sy, (SIDE - 1) * sx)]

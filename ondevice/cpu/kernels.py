@@ -1,6 +1,6 @@
 """Faster forms of a few operations where MLX runs on a plain CPU; elsewhere MLX's own.
 
-Outside macOS, MLX's CPU back end computes exp and erf one number at a time, and a depthwise
+Outside macOS, MLX's CPU back end computes exp and erf one element at a time, and a depthwise
 convolution as one small matrix product a channel. The forms here are made of what is fast
 there: long sums and products, copies, and large matrix products. They are as exact as
 float32 is and apply to float32 only. On a GPU, on macOS, and while a graph is recorded for
@@ -27,7 +27,8 @@ Pair = tuple[int, int]
 Form = Callable[[mx.array, mx.array, Pair, Pair], mx.array]  # of a convolution
 
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
-_places: ContextVar[int] = ContextVar("places", default=0)  # of the map of which x is a part
+# Of the whole map, where ``x`` is a chunk of one.
+_positions: ContextVar[int] = ContextVar("positions", default=0)
 
 
 def plain() -> AbstractContextManager[None]:
@@ -59,15 +60,15 @@ def _gradient_of(own: Function) -> Callable[[Function], Function]:
     return wrap
 
 
-# Pictures and activations ---------------------------------------------------------------
+# Images and activations -----------------------------------------------------------------
 
 
 def normalize(x: mx.array, mean: mx.array, std: mx.array) -> mx.array:
-    """``(x - mean) / std`` of a (..., W, C) picture and (C,) numbers."""
+    """``(x - mean) / std`` of a (..., W, C) image; ``mean`` and ``std`` are (C,)."""
     if not is_fast(x):
         return (x - mean) / std
     rows = x.flatten(-2)  # three channels are too few to compute them side by side
-    mean, std = (mx.tile(numbers, x.shape[-2]) for numbers in (mean, std))
+    mean, std = (mx.tile(channels, x.shape[-2]) for channels in (mean, std))
     return ((rows - mean) / std).reshape(x.shape)
 
 
@@ -76,35 +77,35 @@ def relu(x: mx.array) -> mx.array:
     return mx.maximum(x, 0)
 
 
-def is_large(x: mx.array, places: int = 1 << 14) -> bool:
-    """Whether a (B, H, W, C) map has so many places that its errors count.
+def is_large(x: mx.array, positions: int = 1 << 14) -> bool:
+    """Whether a (B, H, W, C) map has so many positions that its errors count.
 
     Two thirds of what the float32 of FastViTHD's tokens errs by, at 1024 px, comes from its
     first maps. There every operation takes the more exact of its forms.
     """
-    return x.ndim == 4 and (_places.get() or x.shape[1] * x.shape[2]) >= places
+    return x.ndim == 4 and (_positions.get() or x.shape[1] * x.shape[2]) >= positions
 
 
 def gelu(x: mx.array) -> mx.array:
     """``x`` times the probability that a standard normal variable is below it."""
-    return chunks.of_rows(_GELU[2 if is_large(x) else 8], x) if is_fast(x) else nn.gelu(x)
+    return chunks.by_rows(_GELU[2 if is_large(x) else 8], x) if is_fast(x) else nn.gelu(x)
 
 
-PLACES = 1 << 10  # of a map, that a core works on at once
+POSITIONS = 1 << 10  # of a map, that a thread works on at once
 
 
 def by_place(form: Function, x: mx.array) -> mx.array:
-    """``form``, which treats each place of a (B, H, W, C) map by itself, of ``x``.
+    """``form``, which treats each position of a (B, H, W, C) map by itself, of ``x``.
 
-    What it has between its operations, then, stays in the cache of the core that works on it.
+    What lies between its operations then stays in the cache of the core that computes it.
     """
-    if not (is_fast(x) and chunks.are_worth_it(x.size)):
+    if not (is_fast(x) and chunks.worth_sharing(x.size)):
         return form(x)
     B, H, W, C = x.shape
     rows = x.reshape(1, -1, 1, C)
-    height = min(PLACES, -(-rows.shape[1] // chunks.cores()))
-    with chunks.within(_places, H * W):
-        done = chunks.in_turn(form, zip(chunks.every(height, rows, axis=1), strict=True))
+    height = min(POSITIONS, -(-rows.shape[1] // chunks.thread_count()))
+    with chunks.within(_positions, H * W):
+        done = chunks.each_chunk(form, zip(chunks.of_length(height, rows, axis=1), strict=True))
     return mx.concatenate(done, axis=1).reshape(B, H, W, -1)
 
 
@@ -168,14 +169,14 @@ def _polynomial(x: mx.array, coefficients: tuple[float, ...]) -> mx.array:
     return y
 
 
-LONG = 1 << 15  # numbers: for fewer, one operation of MLX's is as fast as many
+MIN_ELEMENTS = 1 << 15  # for fewer, one operation of MLX's is as fast as many
 
 
 def softmax(x: mx.array, *, precise: bool = False) -> mx.array:
     """Exponentials over their sum along the last axis; ``precise``: summed in float32."""
-    if not is_fast(x) or x.size < LONG:
+    if not is_fast(x) or x.size < MIN_ELEMENTS:
         return mx.softmax(x, axis=-1, precise=precise)
-    return chunks.of_rows(_softmax, x, x.shape[-1])
+    return chunks.by_rows(_softmax, x, x.shape[-1])
 
 
 @_gradient_of(lambda x: mx.softmax(x, axis=-1))
@@ -187,20 +188,20 @@ def _softmax(x: mx.array) -> mx.array:
 def attention(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     """softmax(q k') v of (B, heads, N, C) arrays.
 
-    Where cores take turns, in pieces: of as many scores as stay in the cache until they are
+    Where threads share them, in chunks: of as many scores as stay in the cache until they are
     read the last time. Elsewhere so wide a graph would keep MLX from its other streams.
     """
     B, heads, N, C = q.shape
-    if not (is_fast(q) and chunks.are_worth_it(B * heads * N * N)):
+    if not (is_fast(q) and chunks.worth_sharing(B * heads * N * N)):
         return softmax(q @ k.swapaxes(2, 3)) @ v
     some, rows = max(1, chunks.SIZE // (N * N)), max(1, chunks.SIZE // N)
-    by_heads = (chunks.every(some, x.reshape(B * heads, N, C)) for x in (q, k, v))
+    by_heads = (chunks.of_length(some, x.reshape(B * heads, N, C)) for x in (q, k, v))
     parts = (
         (queries, keys, values)
         for all_queries, keys, values in zip(*by_heads, strict=True)
-        for queries in chunks.every(rows, all_queries, axis=1)
+        for queries in chunks.of_length(rows, all_queries, axis=1)
     )
-    done = [y.reshape(-1, C) for y in chunks.in_turn(_attend, parts)]
+    done = [y.reshape(-1, C) for y in chunks.each_chunk(_attend, parts)]
     return mx.concatenate(done).reshape(q.shape)
 
 
@@ -215,7 +216,7 @@ def _sum(x: mx.array) -> mx.array:
 
 
 def _largest(x: mx.array) -> mx.array:
-    """Of each row. MLX compares a row's numbers one by one, but rows side by side."""
+    """Of each row. MLX compares a row's elements one by one, but rows side by side."""
     if x.shape[-1] >= 256 and x.shape[-1] % 16 == 0:
         x = mx.unflatten(x, -1, (-1, 16)).max(axis=-2)
     return x.max(axis=-1, keepdims=True)
@@ -228,7 +229,7 @@ _ROUND = 1.5 * 2.0**22 + 0.5  # added to a float32, leaves the nearest half in i
 
 
 def _exp(x: mx.array) -> mx.array:
-    """exp of what each number is less than the largest of its row, but at least 2 ** -126.
+    """exp of each element less the largest of its row, but at least 2 ** -126.
 
     4 to the power of the nearest half goes straight into the exponent's bits of 4 to the
     power of the rest: of half of that, which is a step less, and so they count one more.
@@ -260,7 +261,7 @@ def conv2d(
 
 
 def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
-    """A matrix product of the kernel with what each place of the result depends on."""
+    """A matrix product of the kernel with what each position of the result depends on."""
     out, kh, kw, C = weight.shape
     columns = weight.reshape(out, -1)
     if (kh, kw, stride, padding) == (1, 1, (1, 1), (0, 0)):
@@ -268,17 +269,17 @@ def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.arr
         return _product(x.reshape(-1, C), columns, exact=exact).reshape(*x.shape[:-1], out)
     windows = _windows(x, weight, stride, padding)
     B, H, W = windows.shape[:3]
-    if kw * C < FEW:
-        # MLX's own copy is the faster one of so few numbers at a time, and OpenBLAS has a
+    if kw * C < MIN_RUN:
+        # MLX's own copy is the faster one of so few elements at a time, and OpenBLAS has a
         # product for small matrices: those of one row of the map.
         rows = mx.contiguous(windows).reshape(B * H, W, -1)
         return (rows @ columns.T[None]).reshape(B, H, W, out)
     return _product(_copy(windows).reshape(B * H * W, -1), columns).reshape(B, H, W, out)
 
 
-FEW = 16  # numbers side by side: those of a picture, not of a map
+MIN_RUN = 16  # elements side by side: an image has fewer, a map more
 TERMS = 64  # of a short sum
-EXACT_PRODUCT = 1 << 12  # places: of 64 x 64 a product's form still counts, a GELU's no more
+EXACT_PRODUCT = 1 << 12  # positions: of 64 x 64 a product's form still counts, a GELU's no more
 
 
 def _product(rows: mx.array, columns: mx.array, *, exact: bool = False) -> mx.array:
@@ -304,7 +305,7 @@ def _copy(view: mx.array) -> mx.array:
 
 
 def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
-    """(B, H, W, kh, kw, C) view: what each place of the result depends on."""
+    """(B, H, W, kh, kw, C) view: what each position of the result depends on."""
     (_, kh, kw, _), (sy, sx), (py, px) = weight.shape, stride, padding
     if py or px:
         x = mx.pad(x, [(0, 0), (py, py), (px, px), (0, 0)])
@@ -314,12 +315,12 @@ def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.a
 
 
 def _depthwise(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
-    """In the form that suits it; cores that take turns have as many channels each."""
-    form, cores = _depthwise_form(x, weight, stride, padding), chunks.cores()
-    if x.shape[-1] % cores or not chunks.are_worth_it(x.size):
+    """In the form that suits it; threads that share it have as many channels each."""
+    form, threads = _depthwise_form(x, weight, stride, padding), chunks.thread_count()
+    if x.shape[-1] % threads or not chunks.worth_sharing(x.size):
         return form(x, weight, stride, padding)
-    parts = zip(chunks.equal(cores, x, axis=-1), chunks.equal(cores, weight), strict=True)
-    done = chunks.in_turn(lambda x, w: form(x, w, stride, padding), parts)
+    parts = zip(chunks.equal(threads, x, axis=-1), chunks.equal(threads, weight), strict=True)
+    done = chunks.each_chunk(lambda x, w: form(x, w, stride, padding), parts)
     return mx.concatenate(done, axis=-1)
 
 
@@ -332,8 +333,8 @@ def _depthwise_form(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) 
         return _depthwise_tiles if whole_tiles else _depthwise_windows
     if same and H * W <= 64 and B >= 4:
         return _depthwise_whole
-    places = B * H * W // (stride[0] * stride[1])
-    return _depthwise_tiles if places >= 256 else _depthwise_windows
+    positions = B * H * W // (stride[0] * stride[1])
+    return _depthwise_tiles if positions >= 256 else _depthwise_windows
 
 
 def _depthwise_windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
@@ -345,12 +346,12 @@ def _depthwise_windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pai
 
 
 def _depthwise_whole(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
-    """A channel of a small map is one matrix product, its kernel at all places at once."""
+    """A channel of a small map is one matrix product, its kernel at all positions at once."""
     (B, H, W, C), (_, kh, kw, _) = x.shape, weight.shape
     kernel = mx.pad(weight[..., 0], [(0, 0), (H - 1, H - 1), (W - 1, W - 1)])
     tall, wide = kernel.shape[1:]
     middle = (H - 1 + kh // 2) * wide + W - 1 + kw // 2
-    matrix = mx.as_strided(  # input places go forwards, output places backwards
+    matrix = mx.as_strided(  # input positions go forwards, output positions backwards
         kernel, (C, H, W, H, W), (tall * wide, wide, 1, -wide, -1), middle
     )
     channels = mx.contiguous(x.reshape(B, H * W, C).transpose(2, 0, 1))
@@ -359,9 +360,9 @@ def _depthwise_whole(x: mx.array, weight: mx.array, stride: Pair, padding: Pair)
 
 
 def _depthwise_tiles(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
-    """A channel's tiles of 4 x 4 places are one matrix product with what they depend on.
+    """A channel's tiles of 4 x 4 positions are one matrix product with what they depend on.
 
-    The matrix has the kernel at 16 places and zeros elsewhere, as many as not for a large
+    The matrix has the kernel at 16 positions and zeros elsewhere, as many as not for a large
     kernel: still a third of the time of products and sums one by one. Of a large map it is
     a product for every two rows of what a tile depends on, then their sum.
     """

@@ -1,4 +1,4 @@
-"""A forward pass on all cores of a plain CPU, where MLX computes most operations on one."""
+"""A forward pass on all threads of a plain CPU, where MLX computes most operations on one."""
 
 from __future__ import annotations
 
@@ -20,69 +20,67 @@ from . import chunks, kernels
 if TYPE_CHECKING:
     import numpy as np
 
-    Numbers: TypeAlias = np.ndarray[Any, Any]
+    Array: TypeAlias = np.ndarray[Any, Any]
 
 Model = Callable[[mx.array], mx.array]
 Tag = TypeVar("Tag")
 
 
 def run(model: Model, x: mx.array) -> mx.array:
-    """``model(x)``, computed; on a plain CPU the cores share the (B, ...) batch.
+    """``model(x)``, computed; on a plain CPU several threads share the (B, ...) batch.
 
     As many as the BLAS library has threads, which ``OMP_NUM_THREADS`` sets: instead of all
-    of them in each matrix product, each then does all that its pictures need, ``PIXELS`` at
-    once. Of a single picture they share each matrix product and the pieces of what is large.
+    of them in each matrix product, each then does all that its images need, ``PIXELS`` at
+    once. Of a single image they share each matrix product and the chunks of what is large.
 
-    Two pictures or more give the same bits each time, whatever else the process computes. One
-    picture beside other work, another size of the batch, number of cores, processor or BLAS
-    library: the same products are added in another order, and the numbers agree within 1e-4
-    of the output's standard deviation.
+    Two images or more give the same bits each time, whatever else the process computes. With
+    one image beside other work, another size of the batch, number of threads, processor or
+    BLAS library, the same products are added in another order: the values then agree within
+    1e-4 of the output's standard deviation.
     """
     keep_memory()
     threads = _threads() if kernels.is_fast(x) else 1
     if threads == 1 or len(x) <= 1:
-        with _taking_turns(threads):
+        with _sharing_chunks(threads):
             y = model(x)
             mx.eval(y)
         return y
-    cores = min(threads, len(x))
-    rounds = -(-math.prod(x.shape[:3]) // (PIXELS * cores))
-    count = min(len(x), rounds * cores)
+    threads = min(threads, len(x))
+    rounds = -(-math.prod(x.shape[:3]) // (PIXELS * threads))
+    count = min(len(x), rounds * threads)
     parts = chunks.equal(count, x)
     found: list[mx.array] = []
     with _blas_alone():
-        for first in range(0, count, cores):
-            found += _side_by_side(model, parts[first : first + cores])
+        for first in range(0, count, threads):
+            found += _side_by_side(model, parts[first : first + threads])
             mx.eval(found)
         y = mx.concatenate(found)
         mx.eval(y)
     return y
 
 
-def _taking_turns(cores: int) -> AbstractContextManager[None]:
-    if cores == 1:
+def _sharing_chunks(threads: int) -> AbstractContextManager[None]:
+    if threads == 1:
         return nullcontext()
-    return chunks.taken_by(chunks.Cores(_streams(cores), _blas_alone))
+    return chunks.shared_by(chunks.Threads(_streams(threads), _blas_alone))
 
 
-PIXELS = 1 << 20  # that a core works on at once
+PIXELS = 1 << 20  # that a thread works on at once
 
 
-def run_each(
-    model: Model, batches: Iterable[tuple[Tag, Numbers]]
-) -> Iterator[tuple[Tag, Numbers]]:
+def run_each(model: Model, batches: Iterable[tuple[Tag, Array]]) -> Iterator[tuple[Tag, Array]]:
     """``model`` of each (B, H, W, ...) batch, under its tag, in order; the next ones at work.
 
-    On a plain CPU each core has a batch of its own: to share one would leave it operations
+    On a plain CPU each thread has a batch of its own: to share one would leave it operations
     that are too small. Batches of more than ``PIXELS`` are cut, which bounds the memory. The
-    cuts and the sums are the same on any number of cores, and so are the bits, with one
-    processor and BLAS library; with another the numbers agree as those of ``run`` do.
+    cuts and the sums are the same on any number of threads, and so are the bits, with one
+    processor and BLAS library; with another the values agree as those of ``run`` do.
     """
     import numpy as np
 
     keep_memory()
     most = PIXELS if kernels.is_plain_cpu() else sys.maxsize
-    done: list[Numbers] = []
+    done: list[Array] = []
     for (tag, is_last), rows in _one_round_ahead(model, _cut(batches, most)):
         done.append(rows)
         if is_last:
@@ -91,8 +89,8 @@ def run_each(
 
 
 def _cut(
-    batches: Iterable[tuple[Tag, Numbers]], pixels: int
-) -> Iterator[tuple[tuple[Tag, bool], Numbers]]:
+    batches: Iterable[tuple[Tag, Array]], pixels: int
+) -> Iterator[tuple[tuple[Tag, bool], Array]]:
     """Each batch in equal parts of so many pixels at most; whether a part is the last one."""
     import numpy as np
 
@@ -103,14 +101,14 @@ def _cut(
 
 
 def _one_round_ahead(
-    model: Model, parts: Iterator[tuple[Tag, Numbers]]
-) -> Iterator[tuple[Tag, Numbers]]:
-    """A part for each core at once; what they gave is read when they have the next ones."""
-    on_cores = kernels.is_plain_cpu()
-    cores = _threads() if on_cores else 1
-    with _blas_alone() if on_cores else nullcontext():
+    model: Model, parts: Iterator[tuple[Tag, Array]]
+) -> Iterator[tuple[Tag, Array]]:
+    """A part for each thread at once; what they gave is read when they have the next ones."""
+    on_cpu = kernels.is_plain_cpu()
+    threads = _threads() if on_cpu else 1
+    with _blas_alone() if on_cpu else nullcontext():
         running: list[tuple[Tag, mx.array]] = []
-        while given := list(islice(parts, cores)):
+        while given := list(islice(parts, threads)):
             found = _side_by_side(model, [mx.array(part) for _, part in given])
             mx.async_eval(found)
             yield from _read(running)
@@ -118,7 +116,7 @@ def _one_round_ahead(
         yield from _read(running)
 
 
-def _read(running: Iterable[tuple[Tag, mx.array]]) -> Iterator[tuple[Tag, Numbers]]:
+def _read(running: Iterable[tuple[Tag, mx.array]]) -> Iterator[tuple[Tag, Array]]:
     import numpy as np
 
     for tag, y in running:
@@ -183,7 +181,7 @@ _limit = _Limit()
 
 @contextmanager
 def _blas_alone() -> Iterator[None]:
-    """Each core, even a single one, has the BLAS library for one thread within it.
+    """Within it each thread, even a single one, computes its own matrix products alone.
 
     With several threads OpenBLAS cuts its sums elsewhere, which changes their last bits.
     """

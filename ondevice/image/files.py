@@ -72,7 +72,7 @@ def _paths(source: str) -> Iterator[str]:
 
 def _why_empty(source: str) -> str:
     if os.path.isdir(source):
-        return f"has no pictures ({' '.join(sorted(IMAGE_SUFFIXES))})"
+        return f"has no images ({' '.join(sorted(IMAGE_SUFFIXES))})"
     return "matches no file" if glob.has_magic(source) else "lists no files"
 
 

@@ -2,7 +2,7 @@
 
 Colours are what PIL's ``convert("RGB")`` makes of them, as in timm, where the accuracy of
 published weights was measured: alpha is dropped, not composed on a background, and colour
-profiles are not applied: the Display P3 levels of an iPhone's photo are taken as they are.
+profiles are not applied: the Display P3 values of an iPhone's photo are taken as they are.
 (An app that draws such a photo into an sRGB buffer converts its colours first.) Of more than
 8 bits the upper 8 are kept; what is white may be said: see ``open_image``.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 178_956_970  # what PIL opens at most; resized images are held to it as well
 _ACCEPTED = (
-    "give a path, a PIL image, or uint8 levels of shape (height, width), (height, width, 3) "
+    "give a path, a PIL image, or uint8 pixels of shape (height, width), (height, width, 3) "
     "or (height, width, 4)"
 )
 _HEIC = frozenset(b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split())
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageFile(os.PathLike[str]):
-    """A path to an image with the level that is white in it, wherever a path will do."""
+    """A path to an image with the value that is white in it, wherever a path will do."""
 
     path: str
     max_level: float | None = None
@@ -73,12 +73,13 @@ def open_image(
 ) -> Image.Image:
     """The first frame of an image file, turned upright as its EXIF data say, in RGB.
 
-    ``max_level`` is the level that is white in grey images of more than 8 bits: 4095 of 12
+    ``max_level`` is the value that is white in grey images of more than 8 bits: 4095 of 12
     bits in a 16-bit file, 1.0 of floats from 0 to 1. Without it it is 65535, what seems to
-    have fewer bits is logged as a warning, and levels of 32 bits are refused.
+    have fewer bits is logged as a warning, and values of 32 bits are refused.
 
     Raises ImageError if the file is missing, empty, truncated, no image, of a format that
-    needs a plugin, or has more than ``MAX_PIXELS`` according to its header.
+    needs a plugin, or has more than ``MAX_PIXELS`` according to its header; ConfigError for a
+    ``max_level`` that no image can have.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -112,13 +113,13 @@ def _opened(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     try:
         return Image.open(source)
     except UnidentifiedImageError:
-        if _brand(source) not in _HEIC or not _register_heif():
+        if _mp4_brand(source) not in _HEIC or not _register_heif():
             raise
         return Image.open(source)
 
 
 def _register_heif() -> bool:
-    """Let PIL read HEIC; False if nothing is installed that does."""
+    """Let PIL read HEIC; False if nothing that does is installed."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -127,19 +128,19 @@ def _register_heif() -> bool:
     return True
 
 
-def _brand(source: str | os.PathLike[str] | BinaryIO) -> bytes:
-    """Four letters that tell the formats apart that are stored as MP4 is."""
+def _mp4_brand(source: str | os.PathLike[str] | BinaryIO) -> bytes:
+    """Four letters that tell apart the formats whose files are built as MP4's are."""
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
-            begin = file.read(12)
+            start = file.read(12)
     else:
         source.seek(0)
-        begin = source.read(12)
-    return begin[8:12] if begin[4:8] == b"ftyp" else b""
+        start = source.read(12)
+    return start[8:12] if start[4:8] == b"ftyp" else b""
 
 
 def _why_unknown(source: str | os.PathLike[str] | BinaryIO) -> str:
-    brand = _brand(source)
+    brand = _mp4_brand(source)
     if brand in _HEIC:
         return "is HEIC, which needs pillow-heif: pip install 'ondevice[heif]'"
     if brand in _AVIF:
@@ -214,31 +215,31 @@ def _eight_bits(image: Image.Image, name: str, max_level: float | None) -> Image
 
     if tags.get(_BITS_PER_SAMPLE) == (12,):
         max_level = max_level or 2**12 - 1
-    levels = _grey_levels(np.asarray(upright), name, max_level)
-    return Image.fromarray(255 - levels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else levels)
+    pixels = _grey_pixels(np.asarray(upright), name, max_level)
+    return Image.fromarray(255 - pixels if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else pixels)
 
 
-def _grey_levels(given: Any, name: str, max_level: float | None) -> Any:
-    """Levels of any type as 8 bits, white at ``max_level``. Raises ImageError."""
+def _grey_pixels(given: Any, name: str, max_level: float | None) -> Any:
+    """Pixel values of any type as 8 bits, white at ``max_level``. Raises ImageError."""
     import numpy as np
 
     low, high = given.min(), given.max()
     if max_level is not None:
         if not np.isfinite(given).all():
-            raise ImageError(f"{name} has NaN or infinite levels")
+            raise ImageError(f"{name} has NaN or infinite pixel values")
         if high > max_level:
             _log.warning(
-                "%s has levels up to %g: all above %g are white", name, high, max_level
+                "%s has values up to %g: all above %g are white", name, high, max_level
             )
         return np.rint(np.clip(given * (255 / max_level), 0, 255)).astype(np.uint8)
     if given.dtype.kind == "f" or low < 0 or high > _WHITE:
         raise ImageError(
-            f"{name} has {given.dtype} pixels of unknown scale; say which level is white with "
+            f"{name} has {given.dtype} pixels of unknown scale; say which value is white with "
             "--max-level (max_level=), or save it with 8 or 16 bits"
         )
     if 0 < high < _DARK:
         _log.warning(
-            "%s has levels up to %d of %d and comes out nearly black; if that is white, give "
+            "%s has values up to %d of %d and comes out nearly black; if that is white, give "
             "--max-level %d (max_level=)",
             *(name, high, _WHITE, next(2**b - 1 for b in (8, 10, 12, 14) if high < 2**b)),
         )
@@ -266,14 +267,14 @@ def _from_array(array: Array) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    if not str(array.dtype).endswith("uint8") or not _is_picture(array.shape):
+    if not str(array.dtype).endswith("uint8") or not _is_image_shape(array.shape):
         given = f"{array.dtype} array of shape {tuple(array.shape)}"
         raise ImageError(f"{given} is no image; {_ACCEPTED}")
-    levels = np.asarray(array)
-    if levels.ndim == 3:
-        levels = levels[..., 0] if levels.shape[2] == 1 else levels[..., :3]
-    return Image.fromarray(np.ascontiguousarray(levels)).convert("RGB")
+    pixels = np.asarray(array)
+    if pixels.ndim == 3:
+        pixels = pixels[..., 0] if pixels.shape[2] == 1 else pixels[..., :3]
+    return Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
 
 
-def _is_picture(shape: tuple[int, ...]) -> bool:
+def _is_image_shape(shape: tuple[int, ...]) -> bool:
     return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3, 4)))

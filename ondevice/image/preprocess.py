@@ -1,6 +1,7 @@
-"""From pictures to a model's input, with the very pixels of timm's evaluation transform.
+"""From images to a model's input, with the very pixels of timm's evaluation transform.
 
-Resizing is PIL's, antialiased, on 8-bit levels, with torchvision's rules for sizes and crops.
+Resizing is PIL's, antialiased, on 8-bit pixel values, with torchvision's rules for sizes and
+crops.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ if TYPE_CHECKING:
     from .open import ImageLike
 
     OnError: TypeAlias = Callable[[int, ImageError], object]
-    Levels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+    Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def preprocess(
     images: ImageLike | Iterable[ImageLike], spec: Preprocess, *, size: int | None = None
 ) -> mx.array:
-    """One picture or several as a float32 array (B, size, size, 3), normalized.
+    """One image or several as a float32 array (B, size, size, 3), normalized.
 
-    A picture is a path, an open file, a PIL image, or an array of uint8 levels 0-255 of shape
+    An image is a path, an open file, a PIL image, or an array of uint8 pixel values of shape
     (height, width), (height, width, 3) or (height, width, 4), whose alpha is dropped. Floats
     are refused, because the scale they have cannot be known. ``size`` replaces the spec's.
 
-    Raises ImageError that lists every picture that cannot be used.
+    Raises ImageError that lists every image that cannot be used.
     """
     found = list(batches(images, spec, size=size, batch_size=sys.maxsize))
     if not found:
@@ -55,9 +56,9 @@ def batches(
     batch_size: int = 16,
     on_error: OnError | None = None,
 ) -> Iterator[mx.array]:
-    """As ``preprocess``, ``batch_size`` pictures at a time, of any number of them.
+    """As ``preprocess``, but ``batch_size`` images at a time, of any number of them.
 
-    Only one picture in its full size is in memory. A picture that cannot be used is left out
+    Only one image in its full size is in memory. An image that cannot be used is left out
     and given to ``on_error``, by its position and the ImageError; without ``on_error``, the
     rest is read to find all of them, and an ImageError lists them.
     """
@@ -66,35 +67,36 @@ def batches(
     spec = spec if size is None else replace(spec, size=size)
     problems: list[str] = []
     report = on_error or (lambda _, error: problems.append(str(error)))
-    pictures = _pictures(images, spec, report)
-    while group := list(itertools.islice(pictures, batch_size)):
+    resized = _each_resized(images, spec, report)
+    while group := list(itertools.islice(resized, batch_size)):
         if not problems:
             yield normalize(mx.array(np.stack(group)), spec)
     if problems:
         raise ImageError("; ".join(problems))
 
 
-def normalize(levels: mx.array, spec: Preprocess) -> mx.array:
-    """Levels 0-255 as the numbers a model expects, channels last."""
-    numbers = levels.astype(mx.float32) / 255
-    return kernels.normalize(numbers, mx.array(spec.mean), mx.array(spec.std))
+def normalize(pixels: mx.array, spec: Preprocess) -> mx.array:
+    """Pixel values 0-255 (..., 3) as the model expects them: ``(x / 255 - mean) / std``."""
+    return kernels.normalize(
+        pixels.astype(mx.float32) / 255, mx.array(spec.mean), mx.array(spec.std)
+    )
 
 
-def resize_and_crop(image: ImageLike, spec: Preprocess) -> Levels:
-    """A picture as the (size, size, 3) levels that the model sees. Raises ImageError."""
+def resize_and_crop(image: ImageLike, spec: Preprocess) -> Pixels:
+    """An image as the (size, size, 3) pixel values that the model sees. Raises ImageError."""
     import numpy as np
     from PIL import Image
 
-    picture = as_rgb(image)
+    rgb = as_rgb(image)
     filter_ = Image.Resampling[spec.interpolation.upper()]
     if spec.source_size is not None:
-        picture = _center_square(picture).resize((spec.source_size,) * 2, filter_)
+        rgb = _center_square(rgb).resize((spec.source_size,) * 2, filter_)
     if spec.crop_mode == "pad":
-        _check_area((max(picture.size),) * 2, image)
-        picture = _centered(picture, max(picture.size), spec.fill)
-    target = _SIZES[spec.crop_mode](picture.size, math.floor(spec.size / spec.crop_pct))
+        _check_area((max(rgb.size),) * 2, image)
+        rgb = _centered(rgb, max(rgb.size), spec.fill)
+    target = _SIZES[spec.crop_mode](rgb.size, math.floor(spec.size / spec.crop_pct))
     _check_area(target, image)
-    resized = picture.resize(target, filter_)
+    resized = rgb.resize(target, filter_)
     fill = _mean_color(spec) if spec.crop_mode == "border" else spec.fill
     return np.asarray(_centered(resized, spec.size, fill))
 
@@ -156,20 +158,20 @@ def _check_area(size: Size, image: ImageLike) -> None:
         )
 
 
-def _pictures(
+def _each_resized(
     images: ImageLike | Iterable[ImageLike], spec: Preprocess, on_error: OnError
-) -> Iterator[Levels]:
+) -> Iterator[Pixels]:
     for position, image in enumerate(each(images)):
         try:
-            levels = resize_and_crop(image, spec)
+            pixels = resize_and_crop(image, spec)
         except ImageError as error:
             on_error(position, error)
         else:
-            yield levels
+            yield pixels
 
 
 def each(images: Any) -> Iterable[ImageLike]:
-    """The pictures in ``images``, which may be one, or an array of shape (B, H, W, C)."""
+    """The images in ``images``, which may be one, or an array of shape (B, H, W, C)."""
     from PIL import Image
 
     if hasattr(images, "shape"):

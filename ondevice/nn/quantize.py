@@ -38,6 +38,7 @@ class QuantizedPointwise(nn.Module):
         self.freeze()
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(..., in) to (..., out); of a convolution (B, H, W, in), strided like it."""
         if self.stride != (1, 1):
             x = x[:, :: self.stride[0], :: self.stride[1]]
         if self.padding:
@@ -65,6 +66,7 @@ class Coverage:
 
     @property
     def share(self) -> float:
+        """Of all weights, those that are quantized: 0 to 1."""
         return self.quantized / self.total
 
     def __str__(self) -> str:

@@ -61,6 +61,7 @@ class MobileOne(nn.Module):
         self.act = GELU() if act else nn.Identity()
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, in_chs) to (B, H / stride, W / stride, out_chs)."""
         if "reparam_conv" in self:
             y = self.reparam_conv(x)
         else:
@@ -70,6 +71,7 @@ class MobileOne(nn.Module):
         return self.act(self.se(y))
 
     def fuse(self) -> MobileOne:
+        """One convolution instead of the branches."""
         if "reparam_conv" in self:
             return self
         fused = copy.copy(self)
@@ -82,7 +84,7 @@ class MobileOne(nn.Module):
 
 
 class RepMixer(nn.Module):
-    """Mixes neighbouring places: ``x + layer_scale * (mixer(x) - norm(x))``."""
+    """Mixes neighbouring positions: ``x + layer_scale * (mixer(x) - norm(x))``."""
 
     def __init__(self, dim: int, kernel: Kernel = 3, *, scale: int = 1) -> None:
         super().__init__()
@@ -93,6 +95,7 @@ class RepMixer(nn.Module):
         self.layer_scale = mx.ones(dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, dim) to (B, H, W, dim)."""
         return x + self.layer_scale * (self.mixer(x) - self.norm(x))
 
     def fuse(self) -> nn.Module:

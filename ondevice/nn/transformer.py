@@ -23,6 +23,7 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        """(B, N, dim) to (B, N, dim); ``mask`` (N, N) is added to the scores."""
         B, N, C = x.shape
         heads = self.qkv(x).reshape(B, N, -1, self.head_dim).swapaxes(1, 2)
         q, k, v = mx.split(heads, 3, axis=1)
@@ -54,6 +55,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(..., dim) to (..., dim)."""
         return self.fc2(kernels.gelu(self.fc1(x)))
 
 
@@ -68,11 +70,12 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        """(B, N, dim) to (B, N, dim); ``mask`` (N, N) is added to the scores of attention."""
         x = x + self.attn(self.norm1(x), mask)
         return x + self.mlp(self.norm2(x))
 
 
 def causal_mask(length: int) -> mx.array:
-    """(length, length), added to scores: a place attends to itself and those before it."""
-    place = mx.arange(length)
-    return mx.where(place[:, None] < place, FORBIDDEN, 0.0)
+    """(length, length), added to scores: a token attends to itself and those before it."""
+    position = mx.arange(length)
+    return mx.where(position[:, None] < position, FORBIDDEN, 0.0)

@@ -29,10 +29,10 @@ def classify(
     batch_size: int = 16,
     on_error: OnError | None = None,
 ) -> list[list[Prediction]]:
-    """The ``top_k`` likeliest classes of each image, the likeliest first.
+    """The ``top_k`` most likely classes of each image, most likely first.
 
     ``images`` is what ``preprocess`` takes; of a generator, one batch is in memory at a time.
-    Classes without a name are called by their number. A model with one logit has two classes:
+    Classes without a name are called by their index. A model with one logit has two classes:
     the sigmoid of the logit is the probability of the second. An image that cannot be used is
     left out and given to ``on_error``, by its position and the ImageError.
 
@@ -44,7 +44,7 @@ def classify(
         raise ConfigError(f"{info.name} has no classes but those you name: ondevice zeroshot")
     if not info.config.num_classes:
         raise ConfigError(f"{info.name} has no classes: it was built with num_classes=0")
-    check_labels(info.labels, info.config.num_classes, info.name)  # before any picture
+    check_labels(info.labels, info.config.num_classes, info.name)  # before any image is read
     blas.advise()
     found = []
     for x in batches(

@@ -46,16 +46,14 @@ def import_weights(
     labels: Sequence[str] | None = None,
     **overrides: Any,
 ) -> nn.Module:
-    """Read ``checkpoint`` as the model ``name``, save it in the folder ``out`` and give it.
+    """Read ``checkpoint`` as the model ``name``, save it in the folder ``out``, return it.
 
-    A checkpoint is a .safetensors file, one of torch.save (.pth, .pt, .bin, .ckpt), or a
-    folder that timm saved, in timm's key names or the authors' own; ``entry`` says which of
-    its weights, where a training script saved several. ``name`` may have a tag, whose
-    preprocessing and licence are then taken, and may be "" where a ``config.json`` of timm's
-    is beside the weights. Such a file says preprocessing, classes and labels; ``preprocess``
-    (fields of ``Preprocess``), ``labels`` and ``overrides`` (config fields) have the last
-    word. ``dtype`` is the type in the new file. Of a CLIP both encoders are saved, and the
-    ``tokenizer.json`` that lies beside the checkpoint.
+    A checkpoint is a .safetensors file, one of torch.save (.pth, .pt, .bin, .ckpt) or a folder
+    of timm's, with timm's key names or the authors' own; ``entry`` chooses a set of weights of
+    several. The tag of ``name``, if any, gives preprocessing and licence;
+    ``name`` may be "" where timm's ``config.json`` beside the weights names the model.
+    ``preprocess`` (fields of ``Preprocess``), ``labels`` and ``overrides`` (of the config) take
+    precedence over that file. Of a CLIP both encoders are saved, and the tokenizer beside them.
 
     Raises UnknownModelError, ConfigError, WeightsError with all problems, OutputError.
     """
@@ -69,20 +67,24 @@ def import_weights(
     try:
         weights = _read(path, entry)
         model = load_as(info, weights)
-        words = create_model(text, weights=weights) if text else None
+        text_model = create_model(text, weights=weights) if text else None
     except WeightsError as error:
         about = "" if str(path) in str(error) else f"{path}: "
         raise WeightsError(f"{about}{error}") from error
-    origin = _provenance(path) + (" Described by its config.json." if beside else "")
-    model.info = replace(model.info, provenance=origin)
-    if words is None:
+    provenance = _provenance(path) + (" Described by its config.json." if beside else "")
+    model.info = replace(model.info, provenance=provenance)
+    if text_model is None:
         save_model(model, out, dtype=dtype, force=force)
-        return model
-    words.info = replace(words.info, provenance=origin)
-    found = path.with_name(TOKENIZER)
-    tokenizer = found if found.is_file() else None
-    save_clip(model, words, out, tokenizer=tokenizer, dtype=dtype, force=force)
+    else:
+        text_model.info = replace(text_model.info, provenance=provenance)
+        tokenizer = _beside(path, TOKENIZER)
+        save_clip(model, text_model, out, tokenizer=tokenizer, dtype=dtype, force=force)
     return model
+
+
+def _beside(path: Path, name: str) -> Path | None:
+    found = path.with_name(name)
+    return found if found.is_file() else None
 
 
 def _config_beside(path: Path) -> ModelInfo | None:
@@ -133,7 +135,7 @@ def _started(
 def _described(
     info: ModelInfo, preprocess: Mapping[str, Any], labels: Sequence[str] | None
 ) -> ModelInfo:
-    """``info`` with what the caller says of pictures and classes. Raises ConfigError."""
+    """``info`` with what the caller says of preprocessing and classes. Raises ConfigError."""
     spec = model_spec(info.model)
     if labels is not None and (spec.text or not info.config.num_classes):
         raise ConfigError(f"{spec.name} has no classes for these labels to name")

@@ -22,7 +22,10 @@ class Ranks:
         self.size = group.size() if group else 1
 
     def gather(self, values: Any) -> Any:
-        """Everyone's ``values``, an array of one shape everywhere, one row a rank."""
+        """Everyone's ``values``, an array of one shape everywhere, one row a rank.
+
+        Raises OnDeviceError if another rank has ended.
+        """
         values = np.asarray(values)
         if self.size == 1 or not values.size:
             return np.stack([values] * self.size)
@@ -36,8 +39,12 @@ class Ranks:
                 "what is encoded is kept"
             ) from error
 
+    def from_first(self, value: int) -> int:
+        """What rank 0 was called with."""
+        return int(self.gather(np.int64(value))[0])
+
     def wait(self) -> None:
-        """Until all are here."""
+        """Return when all ranks have called it."""
         self.gather(np.int64(0))
 
     def agree(self, digest: bytes, what: str) -> None:
@@ -50,9 +57,9 @@ class Ranks:
     def send_to_first(self, records: Iterable[bytes], size: int) -> Iterator[bytes]:
         """Records of ``size`` bytes: those of all ranks arrive at rank 0, in any order."""
         mine = iter(records)
-        room = max(1, CHUNK // size)
+        at_once = max(1, CHUNK // size)
         while True:
-            chunk = [data for _, data in zip(range(room), mine, strict=False)]
+            chunk = [data for _, data in zip(range(at_once), mine, strict=False)]
             counts = self.gather(np.int64(len(chunk)))
             if not counts.any():
                 return

@@ -62,7 +62,7 @@ def under(weights: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def _tables(
     value: Any, seen: set[int], name: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Each dict of which at least half are tensors, by its dotted place; "" is the top."""
+    """Each dict of which at least half are tensors, by its dotted path; "" is the top."""
     if not isinstance(value, dict) or id(value) in seen:
         return
     seen.add(id(value))

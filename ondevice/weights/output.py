@@ -24,10 +24,10 @@ def replacing(path: str | Path, *, force: bool = False, marker: str = "") -> Ite
     try:
         check_free(path, force=force, marker=marker)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as room:
-            partial = Path(room) / path.name
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            partial = Path(folder) / path.name
             yield partial
-            _swap(partial, path, Path(room) / "replaced")  # removed with the room
+            _swap(partial, path, Path(folder) / "replaced")  # removed with the folder
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -41,7 +41,7 @@ def check_free(path: Path, *, force: bool, marker: str = "") -> None:
 
 
 def _swap(new: Path, path: Path, old: Path) -> None:
-    """``new`` takes the place of ``path``, which moves to ``old``; or all stays as it was."""
+    """``new`` replaces ``path``, which moves to ``old``; or everything stays as it was."""
     if not path.exists():
         new.rename(path)
         return

@@ -52,6 +52,7 @@ class Fit(Generic[M]):
 
     @property
     def matched(self) -> int:
+        """How many arrays are the model's."""
         return len(self.named) - len(self.unexpected)
 
 
@@ -100,7 +101,7 @@ def _try(fit: TryFit[M], weights: Arrays, prefix: str) -> Fit[M] | WeightsError:
     inside = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     try:
         return fit(inside, {k: v for k, v in weights.items() if not k.startswith(prefix)})
-    except WeightsError as error:  # two arrays for one place
+    except WeightsError as error:  # two arrays of one name
         return error
 
 

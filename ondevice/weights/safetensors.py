@@ -11,10 +11,10 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -22,7 +22,7 @@ import numpy as np
 from ..errors import WeightsError, printable
 
 INDEX = ".safetensors.index.json"  # how the name of a sharded checkpoint's table ends
-MAX_HEADER = 4 * 2**20  # bytes: some 40,000 arrays; parsed JSON takes 30 times the room
+MAX_HEADER = 4 * 2**20  # bytes: some 40,000 arrays; parsed JSON takes 30 times the memory
 MAX_NDIM = 16
 
 _DTYPES = {
@@ -54,19 +54,36 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, mx.array], dict[str, s
     if path.suffix in TORCH:
         raise WeightsError(f"{path} is a PyTorch checkpoint; `ondevice import` converts it")
     with _explained(path, "safetensors file"):
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            header, room = _header(file, size)
-        metadata = header.pop("__metadata__", None)
-        metadata = {} if metadata is None else metadata  # MLX writes a null for none
-        if not isinstance(metadata, dict) or not all(
-            isinstance(v, str) for v in metadata.values()
-        ):
-            raise ValueError("its metadata is no table of texts")
-        _check_extents(header, room)
-        arrays = mx.load(str(path), format="safetensors") if header else {}
+        entries, metadata, _ = _read_header(path)
+        arrays = mx.load(str(path), format="safetensors") if entries else {}
     assert isinstance(arrays, dict)
     return arrays, metadata
+
+
+def map_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The arrays of a file as NumPy's, mapped rather than read, and its metadata.
+
+    Raises WeightsError, also for bfloat16, which NumPy does not have.
+    """
+    with _explained(path, "safetensors file"):
+        entries, metadata, start = _read_header(path)
+        arrays = {
+            name: np.memmap(
+                path,
+                _numpy_dtype(entry["dtype"]),
+                "r",
+                start + entry["data_offsets"][0],
+                tuple(entry["shape"]),
+            )
+            for name, entry in entries.items()
+        }
+    return arrays, metadata
+
+
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    if name == "BF16":
+        raise ValueError("NumPy has no bfloat16")
+    return np.dtype(str(_DTYPES[name]).removeprefix("mlx.core.").rstrip("_")).newbyteorder("<")
 
 
 def read_index(path: Path) -> dict[str, str]:
@@ -104,15 +121,24 @@ def _explained(path: Path, kind: str) -> Iterator[None]:
         raise WeightsError(f"{path} is not a readable {kind}: {reason}") from error
 
 
-def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
-    """The header of a file of ``size`` bytes, and how many follow it."""
-    prefix = file.read(8)
-    if len(prefix) < 8:
-        raise ValueError(f"{size} bytes are too few")
-    (length,) = struct.unpack("<Q", prefix)
-    if length > min(MAX_HEADER, size - 8):
-        raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
-    return _parse(file.read(length)), size - 8 - length
+def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
+    """What a file says of its arrays, its metadata, and the byte at which the first begins."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise ValueError(f"{size} bytes are too few")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > min(MAX_HEADER, size - 8):
+            raise ValueError(f"a header of {length} bytes does not fit a file of {size}")
+        entries = _parse(file.read(length))
+    metadata = entries.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata  # MLX writes a null for none
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError("its metadata is no table of texts")
+    start = 8 + length
+    _check_extents(entries, size - start)
+    return entries, metadata, start
 
 
 def _parse(text: bytes) -> dict[str, Any]:
@@ -131,18 +157,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _check_extents(header: dict[str, Any], room: int) -> None:
+def _check_extents(header: dict[str, Any], size: int) -> None:
     """Whether the arrays follow each other without a gap and fill the file."""
-    place = 0
-    for begin, end, name in sorted(_extent(printable(k), v, room) for k, v in header.items()):
-        if begin != place:
-            raise ValueError(f"{name} begins at byte {begin}, expected {place}")
-        place = end
-    if place != room:
-        raise ValueError(f"{room - place} bytes at its end belong to no array")
+    position = 0
+    for begin, end, name in sorted(_extent(printable(k), v, size) for k, v in header.items()):
+        if begin != position:
+            raise ValueError(f"{name} begins at byte {begin}, expected {position}")
+        position = end
+    if position != size:
+        raise ValueError(f"{size - position} bytes at its end belong to no array")
 
 
-def _extent(name: str, entry: Any, room: int) -> tuple[int, int, str]:
+def _extent(name: str, entry: Any, size: int) -> tuple[int, int, str]:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{name} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -151,10 +177,10 @@ def _extent(name: str, entry: Any, room: int) -> tuple[int, int, str]:
     if not _naturals(shape, 2**31) or len(shape) > MAX_NDIM:
         raise ValueError(f"{name} has an impossible shape")
     if not _naturals(offsets, 2**63) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"{name} has an impossible place")
+        raise ValueError(f"{name} has impossible data_offsets")
     begin, end = offsets
-    if end > room:
-        raise ValueError(f"{name} ends at byte {end} of {room}: the file is truncated")
+    if end > size:
+        raise ValueError(f"{name} ends at byte {end} of {size}: the file is truncated")
     if math.prod(shape) * _DTYPES[dtype].size != end - begin:
         raise ValueError(f"{name} of shape {shape} does not fill its {end - begin} bytes")
     return begin, end, name
@@ -169,19 +195,35 @@ def write_safetensors(
 ) -> None:
     """Write ``arrays``: the same bytes for the same values. Raises OSError."""
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))  # all stay aligned
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    place = 0
-    for name in order:
-        array = arrays[name]
-        offsets = [place, place := place + array.nbytes]
-        header[name] = {
-            "dtype": _NAMES[array.dtype],
-            "shape": list(array.shape),
-            "data_offsets": offsets,
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    described = {name: (arrays[name].dtype, arrays[name].shape) for name in order}
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+        file.write(header(described, dict(sorted(metadata.items())))[0])
         for name in order:
             file.write(np.asarray(arrays[name].flatten().view(mx.uint8)).data)
+
+
+def header(
+    arrays: Mapping[str, tuple[mx.Dtype, Sequence[int]]],
+    metadata: Mapping[str, str],
+    size: int = 0,
+) -> tuple[bytes, list[int]]:
+    """What a file begins with, and at which byte each of its arrays then begins.
+
+    ``arrays`` are types and shapes in the order of the file; larger items go first, so that
+    all stay aligned. The header is filled with spaces up to ``size`` bytes, if it is shorter.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    begin, begins = 0, []
+    for name, (dtype, shape) in arrays.items():
+        end = begin + math.prod(shape) * dtype.size
+        begins.append(begin)
+        entries[name] = {
+            "dtype": _NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    text = text.ljust(size - 8)
+    return struct.pack("<Q", len(text)) + text, [8 + len(text) + begin for begin in begins]

@@ -1,6 +1,6 @@
 """A folder as timm saves it: ``config.json`` beside ``model.safetensors`` or a file of torch.
 
-Its config says which network it is, how it takes pictures and what its classes are called, in
+Its config says which network it is, how it takes images and what its classes are called, in
 two forms: all in one table, or (since timm 0.9) in ``pretrained_cfg`` but for a few.
 """
 
@@ -74,9 +74,9 @@ def find_weights(folder: Path) -> Path:
 
 def _size(given: Any) -> tuple[int, list[str]]:
     """Pixels a side, or what is wrong with (channels, height, width)."""
-    numbers = isinstance(given, list | tuple) and all(type(n) is int for n in given)
-    if not numbers or len(given) != 3 or given[0] != 3 or given[1] != given[2]:
-        return 0, [f"input_size is {given!r:.60}, expected [3, N, N]: square pictures in RGB"]
+    integers = isinstance(given, list | tuple) and all(type(n) is int for n in given)
+    if not integers or len(given) != 3 or given[0] != 3 or given[1] != given[2]:
+        return 0, [f"input_size is {given!r:.60}, expected [3, N, N]: square images in RGB"]
     return given[1], []
 
 
@@ -110,13 +110,13 @@ def _config(
 
 
 def _labels(said: Mapping[str, Any], classes: int) -> tuple[str, ...]:
-    """A list of names, or a table of them by the class's number. Raises ConfigError."""
+    """A list of names, or a table of them by the class's index. Raises ConfigError."""
     given = said.get("label_names", said.get("labels", ()))
     if isinstance(given, dict):
-        numbers = [str(i) for i in range(len(given))]
-        if len(given) != classes or given.keys() != set(numbers):
+        indices = [str(i) for i in range(len(given))]
+        if len(given) != classes or given.keys() != set(indices):
             raise ConfigError(f"label_names has no name for each of {classes} classes")
-        given = [given[n] for n in numbers]
+        given = [given[n] for n in indices]
     if not isinstance(given, list | tuple):
         raise ConfigError(f"label_names is a {type(given).__name__}, expected a list of texts")
     return tuple(given)

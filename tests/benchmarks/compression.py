@@ -8,9 +8,9 @@ DIR is as for ``tests.benchmarks.accuracy``, with ``cifar10/train.npz`` and
 package, read back and run by the reference. Sizes are of the whole package against the
 half-precision one; "naive" rounds to the nearest, without calibration, and with ranges that
 hold everything seen. A second table sets each method beside what it has to beat, at the same
-size. Top-1 of 500 pictures moves in steps of 0.2, so the divergence from the half-precision
+size. Top-1 of 500 images moves in steps of 0.2, so the divergence from the half-precision
 package's scores (KL, over all classes) and the classes both agree on are given too; with
-``--more N``, N training pictures that nothing was calibrated on count like the others.
+``--more N``, N training images that nothing was calibrated on count like the others.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def _rule(method: str = "palettize", **options: Any) -> Any:
     return CompressionRecipe((Rule("*", method, **options),))
 
 
-def _eight(activations: str, balance: str = "", **options: Any) -> Any:
+def _eight(activations: str, equalization: str = "", **options: Any) -> Any:
     rules = (Rule("*", "quantize", bits=8, **options),)
-    return CompressionRecipe(rules, activations, balance=balance)
+    return CompressionRecipe(rules, activations, equalization=equalization)
 
 
 def _plain(target: str = "iOS17", **options: Any) -> Case:
@@ -106,19 +106,19 @@ def spread(places: int, count: int) -> list[int]:
     return found
 
 
-def _scores(path: Path, pictures: list[Any]) -> np.ndarray[Any, Any]:
+def _scores(path: Path, images: list[Any]) -> np.ndarray[Any, Any]:
     package = load_package(path)
-    return np.stack([package.predict({"image": x})["logits"][0] for x in pictures])
+    return np.stack([package.predict({"image": x})["logits"][0] for x in images])
 
 
-def scores(path: Path, pictures: list[Any], workers: int) -> np.ndarray[Any, Any]:
-    """Class scores of every picture, from the saved package."""
+def scores(path: Path, images: list[Any], workers: int) -> np.ndarray[Any, Any]:
+    """Class scores of every image, from the saved package."""
     if workers == 1:
-        return _scores(path, pictures)
-    parts = [pictures[i::workers] for i in range(workers)]
+        return _scores(path, images)
+    parts = [images[i::workers] for i in range(workers)]
     with ProcessPoolExecutor(workers) as pool:
         found = list(pool.map(partial(_scores, path), parts))
-    out = np.empty((len(pictures), found[0].shape[1]), np.float32)
+    out = np.empty((len(images), found[0].shape[1]), np.float32)
     for i, part in enumerate(found):
         out[i::workers] = part
     return out
@@ -139,7 +139,7 @@ def lines(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     images = [resize_and_crop(image, spec) for image, _ in calibration]
     rest = list(others.values())
     samples += [rest[i] for i in spread(len(rest), options.more)]
-    pictures = [resize_and_crop(image, spec) for image, _ in samples]
+    images = [resize_and_crop(image, spec) for image, _ in samples]
     truth = np.array([label for _, label in samples])
     sizes: dict[str, int] = {}
     reference = np.zeros(0)
@@ -156,7 +156,7 @@ def lines(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 budget=sizes[case.budget] if case.budget else 0,
             )
             sizes[line] = folder_bytes(path)
-            found = scores(path, pictures, options.workers)
+            found = scores(path, images, options.workers)
         reference = found if line == "float16" else reference
         same = found.argmax(axis=1) == reference.argmax(axis=1)
         yield {

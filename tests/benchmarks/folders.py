@@ -45,7 +45,7 @@ sys.exit(status)
 
 
 def unpack(data: Path, room: Path, images: int) -> dict[str, list[str]]:
-    """The paths of each data set's pictures."""
+    """The paths of each data set's images."""
     import numpy as np
 
     with np.load(data / "cifar10" / "test.npz") as found:
@@ -98,7 +98,7 @@ def overlap(sets: dict[str, list[str]], room: Path, runs: int) -> None:
 
 
 def decoder(model: ondevice.nn.Module, paths: list[str]) -> Callable[[], float]:
-    """Seconds in which all cores decode and resize the pictures."""
+    """Seconds in which all cores decode and resize the images."""
     from ondevice.image.preprocess import resize_and_crop
 
     def run() -> float:
@@ -112,7 +112,7 @@ def decoder(model: ondevice.nn.Module, paths: list[str]) -> Callable[[], float]:
 
 
 def bare_model(model: ondevice.nn.Module, paths: list[str]) -> Callable[[], float]:
-    """Seconds of the fused model alone on the same pictures, decoded before."""
+    """Seconds of the fused model alone on the same images, decoded before."""
     import mlx.core as mx
     import numpy as np
 

@@ -5,7 +5,7 @@
 Each way is a process of its own with ``--threads`` threads; they take turns, one forward pass
 each, so that a busy machine is busy for all. Ratios are to timm's re-parameterized network
 in eager mode: above 1 is faster than it. After FastViTHD's comes how its time grows with the
-picture, which ``fastvithd --batch`` shows alone. PyTorch's ways need the extra ``parity``,
+image, which ``fastvithd --batch`` shows alone. PyTorch's ways need the extra ``parity``,
 timm and torchvision; ``onnxruntime`` that package and onnxscript.
 
 ``--device gpu`` runs MLX on the GPU beside PyTorch on the same (Metal, or CUDA, where
@@ -60,7 +60,7 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What a process needs to know: which network, how many pictures, where, in what."""
+    """What a process needs to know: which network, how many images, where, in what."""
 
     network: str
     batch: int
@@ -70,7 +70,7 @@ class Setting:
     weights: str  # a file of timm's names
     threads: int
 
-    def pictures(self) -> Any:
+    def images(self) -> Any:
         """(B, 3, H, W) float32."""
         shape = (self.batch, 3, self.size, self.size)
         return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
@@ -86,7 +86,7 @@ def ours(setting: Setting) -> Forward:
     dtype = getattr(mx, setting.dtype)
     model = ondevice.create_model(setting.network, weights=setting.weights, dtype=dtype)
     model = ondevice.fuse(model)
-    x = mx.array(setting.pictures().transpose(0, 2, 3, 1)).astype(dtype)
+    x = mx.array(setting.images().transpose(0, 2, 3, 1)).astype(dtype)
     mx.eval(model.parameters(), x)
     if setting.network == "fastvithd":
         return lambda: ondevice.run(model.features, x).transpose(0, 3, 1, 2)
@@ -123,7 +123,7 @@ def _merged(setting: Setting) -> tuple[Any, Any]:
     gpu = "cuda" if torch.cuda.is_available() else "mps"
     device = "cpu" if setting.device == "cpu" else gpu
     dtype = getattr(torch, setting.dtype)
-    return model.to(device, dtype), torch.from_numpy(setting.pictures()).to(device, dtype)
+    return model.to(device, dtype), torch.from_numpy(setting.images()).to(device, dtype)
 
 
 def _torch_forward(setting: Setting, change: Callable[[Any, Any], Any]) -> Forward:
@@ -175,7 +175,7 @@ def mlx_vlm(setting: Setting) -> Forward:
     model = VisionModel(VisionConfig())
     dtype = getattr(mx, setting.dtype)
     model.update(tree_map(lambda v: v.astype(dtype), model.parameters()))
-    x = mx.array(setting.pictures().transpose(0, 2, 3, 1)).astype(dtype)
+    x = mx.array(setting.images().transpose(0, 2, 3, 1)).astype(dtype)
     mx.eval(model.parameters(), x)
 
     def forward() -> Any:
@@ -263,14 +263,14 @@ _POOLS = ("OMP", "OPENBLAS", "MKL", "VECLIB")
 
 
 def write_weights(setting: Setting) -> None:
-    """Weights for all: timm's, freshly drawn, with norms that have seen a picture."""
+    """Weights for all: timm's, freshly drawn, with norms that have seen an image."""
     code = f"import tests.benchmarks.forward as f; f.draw_weights({setting!r})"
     code = code.replace("Setting(", "f.Setting(")
     subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
 
 
 def draw_weights(setting: Setting) -> None:
-    """Save timm's network with the statistics of its norms taken from the pictures."""
+    """Save timm's network with the statistics of its norms taken from the images."""
     import safetensors.torch
     import torch
 
@@ -279,9 +279,9 @@ def draw_weights(setting: Setting) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
             module.momentum = 1.0
-    several = replace(setting, batch=4)  # one picture has no variance
+    several = replace(setting, batch=4)  # one image has no variance
     with torch.no_grad():
-        model.train()(torch.from_numpy(several.pictures()))
+        model.train()(torch.from_numpy(several.images()))
     safetensors.torch.save_file(model.state_dict(), setting.weights)
 
 
@@ -377,7 +377,7 @@ def count(name: str) -> int:
 
 
 def growth(args: argparse.Namespace, name: str) -> str:
-    """How the time of one picture grows with its size; the two sizes take turns."""
+    """How the time of one image grows with its size; the two sizes take turns."""
     with tempfile.TemporaryDirectory() as room:
         weights = str(Path(room) / "weights.safetensors")
         small = Setting(name, 1, 512, args.device, args.dtype, weights, args.threads)

@@ -83,8 +83,8 @@ def create(network: Network) -> Any:
     return model
 
 
-def pictures(model: Any, network: Network, count: int) -> list[Any]:
-    """Pictures of the kind that the weights' norms fit, as uint8 levels."""
+def sample_images(model: Any, network: Network, count: int) -> list[Any]:
+    """Images of the kind that the weights' norms fit, as uint8 levels."""
     case, spec = Case(network.case), model.info.preprocess
     x = weightgen.image_batch(case.meta["seed"], count, network.size).transpose(0, 2, 3, 1)
     x = x / 4 + 0.5 if case.meta["unit"] else x * np.array(spec.std) + np.array(spec.mean)
@@ -203,7 +203,7 @@ def figures(name: str, runs: int, room: Path, with_torch: bool) -> Iterator[Row]
 
 def precision(model: Any, network: Network, path: Path, other: Path | None) -> Row:
     """Of the float16 packages against the model, where torch's has the same weights."""
-    images = pictures(model, network, 1 if network.size > 512 else 4)
+    images = sample_images(model, network, 1 if network.size > 512 else 4)
     (compared,) = verify(model, path, images).comparisons
     level, least, beside = compared.psnr_db, network.psnr_db, ""
     if other and network.case == f"{network.timm}-{network.size}":

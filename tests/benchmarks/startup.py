@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-PICTURE = "PICTURE"
+IMAGE = "IMAGE"
 
 COMMANDS = {
     "python": ["-c", "pass"],
@@ -29,7 +29,7 @@ COMMANDS = {
     "ondevice --help": ["-m", "ondevice", "--help"],
     "ondevice list": ["-m", "ondevice", "list"],
     "ondevice show shvit_nano": ["-m", "ondevice", "show", "shvit_nano"],
-    "ondevice classify": ["-m", "ondevice", "classify", PICTURE],
+    "ondevice classify": ["-m", "ondevice", "classify", IMAGE],
 }
 KEEPS_BYTECODE = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
@@ -48,10 +48,10 @@ def main() -> None:
     runs = parser.parse_args().runs
     print(f"{'':26} median (minimum) of {runs}, ms")
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder, "picture.jpg")
-        Image.effect_noise((640, 480), 60).convert("RGB").save(picture)
+        image = Path(folder, "image.jpg")
+        Image.effect_noise((640, 480), 60).convert("RGB").save(image)
         for name, given in COMMANDS.items():
-            args = [str(picture) if arg == PICTURE else arg for arg in given]
+            args = [str(image) if arg == IMAGE else arg for arg in given]
             seconds(args)  # warms the disk's cache
             times = [1000 * seconds(args) for _ in range(runs)]
             print(f"{name:26} {statistics.median(times):4.0f} ({min(times):.0f})")

@@ -98,7 +98,7 @@ def test_zeroshot_prints_each_label_with_its_share(folder):
     labels = ["cat", "dog", "hot dog"]
     clip = ondevice.load_clip(saved)
     (predictions,) = clip.zero_shot(folder / "photo.jpg", labels)
-    pictures, texts = clip.encode_image(folder / "photo.jpg"), clip.classifier(labels)
+    images, texts = clip.encode_image(folder / "photo.jpg"), clip.classifier(labels)
     found = [
         re.fullmatch(r" *([\d.]+)%  cosine +(-?[\d.]+)  (.+)", line)
         for line in out.splitlines()
@@ -106,7 +106,7 @@ def test_zeroshot_prints_each_label_with_its_share(folder):
     assert [m[3] for m in found] == [p.label for p in predictions]
     assert {p.label for p in predictions} == set(labels)
     for m, p in zip(found, predictions, strict=True):
-        cosine = (pictures @ texts[labels.index(p.label)]).item()
+        cosine = (images @ texts[labels.index(p.label)]).item()
         assert float(m[1]) == pytest.approx(100 * p.score, abs=0.01)
         assert float(m[2]) == pytest.approx(cosine, abs=0.001)
 
@@ -126,8 +126,8 @@ def free_pair() -> int:
 def test_two_processes_encode_a_folder_as_one_does(folder):
     (folder / "photos").mkdir()
     levels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
-    for n, picture in enumerate(levels):  # more than a batch, so that both have one
-        Image.fromarray(picture).save(folder / f"photos/{n:02}.png")
+    for n, image in enumerate(levels):  # more than a batch, so that both have one
+        Image.fromarray(image).save(folder / f"photos/{n:02}.png")
     paths = [f"photos/{n:02}.png" for n in range(20)]
     launch = ("--starting-port", str(free_pair()))
     (folder / "photos/bad.png").write_bytes(b"x")

@@ -108,5 +108,5 @@ def test_operations_are_as_many_as_the_page_counts():
     ops = [node.op for node in channels_first(raised).nodes]
     assert f"every primitive of a call, {len(traced.nodes)} of them here" in page
     assert f"{len(raised.nodes)} are left" in page
-    assert ops.count("Transpose") == 1  # of the picture, which Core ML hands over so already
+    assert ops.count("Transpose") == 1  # of the image, which Core ML hands over so already
     assert f"{len(ops) - 1} operations, and no transpose" in page

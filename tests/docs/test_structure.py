@@ -1,4 +1,4 @@
-"""The house stays as it is drawn: few rooms, and imports that go one way."""
+"""The two trees stay as they are drawn: few folders, and imports that go one way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .. import ROOT
 TREES = ("ondevice", "converters")
 
 
-def room(module: tuple[str, ...]) -> str:
+def folder(module: tuple[str, ...]) -> str:
     """The folder or file directly below a tree in which a module is."""
     return ".".join(module[:2])
 
@@ -36,14 +36,14 @@ def imported(path: Path) -> Iterator[tuple[str, ...]]:
 
 
 def imports() -> Iterator[tuple[str, str]]:
-    """Pairs of rooms, the first of which imports the second."""
+    """Pairs of folders, the first of which imports the second."""
     for tree in TREES:
         for path in (ROOT / tree).rglob("*.py"):
-            here = room(path.relative_to(ROOT).with_suffix("").parts)
-            yield from ((here, room(module)) for module in imported(path))
+            here = folder(path.relative_to(ROOT).with_suffix("").parts)
+            yield from ((here, folder(module)) for module in imported(path))
 
 
-def test_no_rooms_import_each_other():
+def test_no_folders_import_each_other():
     graph: dict[str, set[str]] = {}
     for here, there in imports():
         if here != there:

@@ -50,7 +50,7 @@ def scan(node: Node, x: Var, kind: str, axis: int, reverse: bool, inclusive: boo
 
 @lower("Sort", "Partition")
 def sort(node: Node, x: Var, *where: int) -> Var:
-    """In rising order; a partition is content with any order on either side of its place."""
+    """In rising order; a partition is content with any order on either side of its position."""
     axis = where[-1]
     count = x.shape[axis]
     return mb.topk(x=x, k=count, axis=axis, ascending=True, sort=True)[0]

@@ -2,7 +2,7 @@
 
 Arithmetic is float32; a value that the program types as float16 is rounded to float16 when
 stored, overflow included. Neural Engine and GPU accumulate in an order of their own, so
-Core ML's numbers agree to a tolerance, not bit for bit.
+Core ML's values agree to a tolerance, not bit for bit.
 """
 
 from . import (

@@ -35,9 +35,9 @@ def _padded(x: Array, pads: Pads, value: float = 0.0) -> Array:
     if not any(map(any, pads)):
         return x
     shape = [n + b + a for n, (b, a) in zip(x.shape[2:], pads, strict=True)]
-    room = np.full((*x.shape[:2], *shape), value, x.dtype)
-    room[_part(x.shape[2:], pads)] = x
-    return room
+    padded = np.full((*x.shape[:2], *shape), value, x.dtype)
+    padded[_part(x.shape[2:], pads)] = x
+    return padded
 
 
 def _part(sizes: tuple[int, ...], pads: Pads) -> Any:
@@ -47,24 +47,24 @@ def _part(sizes: tuple[int, ...], pads: Pads) -> Any:
 def _shifts(
     out: tuple[int, ...], kernel: tuple[int, ...], strides: Any, dilations: Any
 ) -> list[tuple[Any, Any]]:
-    """For each place in the kernel: the part of the padded input that it meets."""
+    """For each position in the kernel: the part of the padded input that it meets."""
     return [
         (
-            place,
+            position,
             (
                 ...,
                 *(
                     slice(i * d, i * d + (n - 1) * s + 1, s)
-                    for i, n, s, d in zip(place, out, strides, dilations, strict=True)
+                    for i, n, s, d in zip(position, out, strides, dilations, strict=True)
                 ),
             ),
         )
-        for place in product(*map(range, kernel))
+        for position in product(*map(range, kernel))
     ]
 
 
 def _depthwise(x: Array, weight: Array, out: tuple[int, ...], strides: Any, dil: Any) -> Array:
-    """One multiply-add over the map for each place in the kernel, cache-sized at a time."""
+    """One multiply-add over the map for each position in the kernel, cache-sized at a time."""
     B, C = x.shape[:2]
     kernel = weight.shape[2:]
     per_channel = weight.reshape(C, -1, *kernel)  # each channel may give several
@@ -79,8 +79,8 @@ def _depthwise(x: Array, weight: Array, out: tuple[int, ...], strides: Any, dil:
 
 def _add_shifted(y: Array, x: Array, weight: Array, shifts: list[tuple[Any, Any]]) -> None:
     term = np.empty_like(y)
-    for place, part in shifts:
-        w = weight[:, :, *place].reshape(*weight.shape[:2], *[1] * len(place))
+    for position, part in shifts:
+        w = weight[:, :, *position].reshape(*weight.shape[:2], *[1] * len(position))
         np.multiply(x[part][:, :, None], w, out=term)
         y += term
 
@@ -156,8 +156,8 @@ def conv_transpose(
     columns = w @ x.reshape(B, groups, C // groups, -1)
     columns = columns.reshape(B, groups * weight.shape[1], *kernel, *size)
     y = np.zeros((B, columns.shape[1], *full), np.float32)
-    for place, part in _shifts(tuple(size), kernel, strides, dilations):
-        y[part] += columns[:, :, *place]
+    for position, part in _shifts(tuple(size), kernel, strides, dilations):
+        y[part] += columns[:, :, *position]
     wanted = None if output_shape is None else ints(output_shape)[2:]
     y = _cropped(y, _crops(pad_type, pad, full, size, strides), wanted)
     return y if bias is None else y + bias.reshape(-1, *[1] * len(size))
@@ -188,8 +188,8 @@ def _windows(
     pads = _pads(pad_type, pad, size, kernel, strides)
     out, extended = [], []
     for n, k, s, (before, after) in zip(size, kernel, strides, pads, strict=True):
-        room = n + before + after - k
-        count = (-(-room // s) if ceil_mode else room // s) + 1
+        last = n + before + after - k
+        count = (-(-last // s) if ceil_mode else last // s) + 1
         if ceil_mode and before + after and (count - 1) * s >= n + before:
             count -= 1  # as PyTorch: no window may start in the padding after
         out.append(count)

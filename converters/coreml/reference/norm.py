@@ -71,8 +71,8 @@ def l2_norm(x: Array, epsilon: Array) -> Array:
 @evaluates("local_response_norm")
 def local_response_norm(x: Array, size: int, alpha: Array, beta: Array, k: Array) -> Array:
     before = (int(size) - 1) // 2
-    room = [(0, 0), (before, int(size) - 1 - before)] + [(0, 0)] * (x.ndim - 2)
-    padded = np.pad(np.square(x), room)
+    edges = [(0, 0), (before, int(size) - 1 - before)] + [(0, 0)] * (x.ndim - 2)
+    padded = np.pad(np.square(x), edges)
     windows = np.lib.stride_tricks.sliding_window_view(padded, ints(size)[0], axis=1)
     result: Array = x / (k + alpha / size * windows.sum(-1)) ** beta
     return result

@@ -24,19 +24,19 @@ def quantize(
     input: Array, scale: Any, output_dtype: str, zero_point: Any = None, axis: Any = None
 ) -> Array:
     """Halves go to even; values outside the range to its ends."""
-    levels = np.rint(input / _along(scale, axis, input.ndim))
+    codes = np.rint(input / _along(scale, axis, input.ndim))
     if zero_point is not None:
-        levels = levels + _along(zero_point, axis, input.ndim).astype(np.float32)
+        codes = codes + _along(zero_point, axis, input.ndim).astype(np.float32)
     limits = np.iinfo(str(output_dtype))
-    return np.clip(levels, limits.min, limits.max).astype(limits.dtype)
+    return np.clip(codes, limits.min, limits.max).astype(limits.dtype)
 
 
 @evaluates("dequantize")
 def dequantize(input: Array, scale: Any, zero_point: Any = None, axis: Any = None) -> Any:
-    levels = input.astype(np.float32)
+    values = input.astype(np.float32)
     if zero_point is not None:
-        levels = levels - _along(zero_point, axis, input.ndim).astype(np.float32)
-    return levels * _along(scale, axis, input.ndim)
+        values = values - _along(zero_point, axis, input.ndim).astype(np.float32)
+    return values * _along(scale, axis, input.ndim)
 
 
 @evaluates("classify")

@@ -40,11 +40,13 @@ def evaluates(*op_types: str, exact: bool = False) -> Callable[[K], K]:
 
 
 def ints(values: Any) -> tuple[int, ...]:
+    """A constant argument, be it one integer or several."""
     found: list[int] = np.atleast_1d(values).tolist()
     return tuple(found)
 
 
 def positive(axes: Any, rank: int) -> tuple[int, ...]:
+    """Axes counted from the first, whichever end they were counted from."""
     return tuple(a % rank for a in ints(axes))
 
 

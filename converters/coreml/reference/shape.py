@@ -11,7 +11,7 @@ from .registry import Array, evaluates, ints, positive
 
 @evaluates("reshape", exact=True)
 def reshape(x: Array, shape: Any) -> Array:
-    """0 keeps the axis at that place, -1 is what remains."""
+    """0 keeps the axis at that position, -1 is what remains."""
     return x.reshape([x.shape[i] if n == 0 else n for i, n in enumerate(ints(shape))])
 
 
@@ -103,8 +103,8 @@ def slice_update(
     squeeze_mask: Any = None,
 ) -> Array:
     result = x.copy()
-    place = slice_by_index(result, begin, end, stride, begin_mask, end_mask, squeeze_mask)
-    place[...] = update
+    target = slice_by_index(result, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+    target[...] = update
     return result
 
 
@@ -115,9 +115,9 @@ _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 def pad(x: Array, pad: Any, mode: str = "constant", constant_val: Any = 0) -> Array:
     """``pad`` is for the last axes: before and after each."""
     flat = ints(pad)
-    room = [(0, 0)] * (x.ndim - len(flat) // 2) + list(zip(flat[::2], flat[1::2], strict=True))
+    edges = [(0, 0)] * (x.ndim - len(flat) // 2) + list(zip(flat[::2], flat[1::2], strict=True))
     fill = {"constant_values": constant_val} if mode == "constant" else {}
-    padded: Array = np.pad(x, room, _PAD_MODES[mode], **fill)  # type: ignore[call-overload]
+    padded: Array = np.pad(x, edges, _PAD_MODES[mode], **fill)  # type: ignore[call-overload]
     return padded
 
 
@@ -162,9 +162,9 @@ def gather_nd(
     x: Array, indices: Array, batch_dims: int = 0, validate_indices: bool = False
 ) -> Array:
     batch = int(batch_dims)
-    places = tuple(np.moveaxis(np.asarray(indices, np.int64), -1, 0))
+    positions = tuple(np.moveaxis(np.asarray(indices, np.int64), -1, 0))
     grid = np.indices(indices.shape[:-1])[:batch]
-    return np.asarray(x[(*grid, *places)])
+    return np.asarray(x[(*grid, *positions)])
 
 
 @evaluates("pixel_shuffle", exact=True)

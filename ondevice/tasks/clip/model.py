@@ -18,8 +18,8 @@ from ...image.preprocess import batches
 from ...nn.fuse import fuse
 from ...nn.layers import unit
 from ...signature.decode import Prediction, top_predictions
+from ...weights.hash import weights_hash
 from ...weights.safetensors import read_safetensors, write_safetensors
-from ..embeddings.encode import weights_digest
 
 if TYPE_CHECKING:
     from ...config import ModelInfo
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
 TEMPLATES = ("a photo of a {}.",)
-MAX_SCALE = 100.0  # as in training
-REMEMBERED = 16  # sets of labels
-BATCH = 64  # texts
+MAX_SCALE = 100.0  # of cosines before the softmax, as in training
+REMEMBERED = 16  # sets of labels whose vectors are kept in memory
+BATCH = 64  # texts in the encoder at a time
 
 
 class CLIP:
-    """Pictures and texts as unit vectors of one space: their product is a cosine.
+    """Images and texts as unit vectors of one space: their product is a cosine.
 
     ``image`` and ``text`` are the encoders as loaded. Vectors of labels are remembered, and
     kept on the disk in the folder ``cache`` if there is one.
@@ -73,9 +73,9 @@ class CLIP:
         batch_size: int = 16,
         on_error: OnError | None = None,
     ) -> mx.array:
-        """(B, D) unit vectors of pictures, given as ``ondevice.preprocess`` takes them.
+        """(B, dim) unit vectors of images, given as ``ondevice.preprocess`` takes them.
 
-        A picture that cannot be used is left out and given to ``on_error``, by its position
+        An image that cannot be used is left out and given to ``on_error``, by its position
         and the ImageError; without ``on_error``, an ImageError lists all of them.
         """
         blas.advise()
@@ -90,7 +90,10 @@ class CLIP:
         return mx.concatenate(found) if found else mx.zeros((0, self.text.config.embed_dim))
 
     def encode_text(self, texts: str | Sequence[str]) -> mx.array:
-        """(B, D) unit vectors of texts; what a text has beyond 77 tokens is cut off."""
+        """(B, dim) unit vectors of texts; of each, the first 77 tokens count.
+
+        Raises ConfigError.
+        """
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts:
             raise ConfigError("no texts were given")
@@ -111,21 +114,21 @@ class CLIP:
         batch_size: int = 16,
         on_error: OnError | None = None,
     ) -> list[list[Prediction]]:
-        """The ``top_k`` likeliest labels of each picture, the likeliest first.
+        """The ``top_k`` most likely labels of each image, most likely first.
 
-        Each label is put in the place of ``{}`` of every template, and the vectors averaged.
-        Raises ConfigError for labels or templates that cannot be; else as ``encode_image``.
+        Each label replaces ``{}`` in every template, and the vectors are averaged.
+        Raises ConfigError for impossible labels or templates; else as ``encode_image``.
         """
         templates = check_templates(templates)
         classifier = self.classifier(check_classes(labels), templates)
-        places = self.encode_image(images, batch_size=batch_size, on_error=on_error)
+        rows = self.encode_image(images, batch_size=batch_size, on_error=on_error)
         names = tuple(label.strip() for label in labels)
-        return top_predictions(self.scale * places @ classifier.T, names, top_k)
+        return top_predictions(self.scale * rows @ classifier.T, names, top_k)
 
     def classifier(
         self, labels: Sequence[str], templates: str | Sequence[str] = TEMPLATES
     ) -> mx.array:
-        """(labels, D) unit vectors, the mean over templates. Raises ConfigError."""
+        """(labels, dim) unit vectors, each the mean over templates. Raises ConfigError."""
         labels, templates = check_labels(labels), check_templates(templates)
         key = self._key(labels, templates)
         if key not in self._classifiers:
@@ -137,12 +140,13 @@ class CLIP:
 
     def _key(self, labels: list[str], templates: list[str]) -> str:
         """What tells a set of labels from others, with this model's weights."""
-        text = json.dumps([self._digest, labels, templates])
+        text = json.dumps([self._weights, labels, templates])
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
-    def _digest(self) -> str:
-        return weights_digest(self.text)
+    def _weights(self) -> list[str]:
+        """Vectors computed in half precision are kept apart from those in single."""
+        return [weights_hash(self.text), str(self.text.logit_scale.dtype)]
 
     def _stored(self, key: str, labels: list[str], templates: list[str]) -> mx.array:
         if self.cache is None:

@@ -18,10 +18,12 @@ _QUOTES = str.maketrans("‘’“”", "''\"\"")  # noqa: RUF001 - as CLIP's cl
 
 
 class Tokenizer:
-    """Texts to rows of ``context`` numbers: start, the text, end, zeros.
+    """Texts to rows of ``context`` token ids: start, the text, end, zeros.
 
     As open_clip does it, entities such as ``&amp;`` and typographic quotes are resolved first;
-    a longer text is cut, its end kept.
+    a longer text is cut, its end token kept.
+
+    Raises ConfigError for a file that is no tokenizer of this CLIP.
     """
 
     def __init__(self, path: str | Path, *, context: int = 77, vocab: int = 49408) -> None:
@@ -37,7 +39,7 @@ class Tokenizer:
         self.start, self.end = ends
 
     def __call__(self, texts: Sequence[str]) -> mx.array:
-        """(B, context) int32."""
+        """(B, context) int32 token ids of B texts."""
         rows = [self._row(text) for text in texts]
         return mx.array(rows, mx.int32).reshape(len(rows), self.context)
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...errors import ConfigError, OnDeviceError, WeightsError
-from ...weights.safetensors import read_safetensors
+from ...weights.safetensors import map_safetensors
 from .store import KEY, check_pyarrow
 
 CHUNK = 16 * 2**20  # bytes of rows that are looked at together
@@ -30,7 +30,7 @@ class _File(Protocol):
 
 @dataclass
 class Index:
-    """Embeddings of pictures, and what made them."""
+    """Embeddings of images, and what made them."""
 
     name: str
     model: str
@@ -40,19 +40,20 @@ class Index:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows, and numbers in each."""
+        """Rows, and values in each."""
         return self.file.shape
 
     def chunks(self) -> Iterator[Any]:
-        """All rows, some thousands at a time."""
+        """All rows in order, some thousands (N, dim) at a time."""
         return self.file.chunks(max(1, CHUNK // (4 * self.shape[1])))
 
     def path(self, row: int) -> str:
+        """The path of the image behind a row."""
         return self.file.path(row)
 
 
 def open_index(path: str | Path) -> Index:
-    """What ``encode`` wrote. Raises ConfigError if it is damaged or something else."""
+    """The file that ``encode`` wrote. Raises ConfigError if it is damaged or something else."""
     path = Path(path)
     if path.suffix not in _READERS:
         raise ConfigError(f"{path} is no index: it has to end with {', '.join(_READERS)}")
@@ -86,18 +87,12 @@ def _reason(error: BaseException) -> str:
 
 class _Safetensors:
     def __init__(self, path: Path) -> None:
-        arrays, metadata = read_safetensors(path)  # checked, and not read yet
+        arrays, metadata = map_safetensors(path)
         self.info = json.loads(metadata[KEY])
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-
-        def mapped(name: str, dtype: str) -> Any:
-            offset = 8 + length + header[name]["data_offsets"][0]
-            return np.memmap(path, dtype, "r", offset, arrays[name].shape)
-
-        self._rows, self._ends = mapped("embeddings", "<f4"), mapped("path_ends", "<i8")
-        self._text = mapped("paths", "u1")
+        self._rows, self._ends = arrays["embeddings"], arrays["path_ends"]
+        self._text = arrays["paths"]
+        if tuple(a.dtype for a in (self._rows, self._ends, self._text)) != ("<f4", "<i8", "u1"):
+            raise ValueError("its arrays are of other types")
         self.shape = self._rows.shape
         if self._ends.shape != self.shape[:1] or self._ends[-1] != len(self._text):
             raise ValueError("its paths do not belong to its rows")

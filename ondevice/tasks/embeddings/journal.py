@@ -22,12 +22,13 @@ from ...errors import OutputError
 
 Record: TypeAlias = np.ndarray[Any, np.dtype[np.void]]
 
-ABSENT, ROW, SKIPPED = 0, 1, 2  # the status of a place in a batch: the last is padded
+# What a position in a batch has; behind the last file they are absent.
+ABSENT, ROW, SKIPPED = 0, 1, 2
 SYNC_SECONDS = 5  # what a power failure costs; a killed process loses no whole record
 
 
 def record_type(batch_size: int, dim: int) -> np.dtype[np.void]:
-    """One batch: where it belongs, and for each place a row or the reason there is none."""
+    """The type of one batch: its index, and for each position a row or why there is none."""
     return np.dtype(
         [
             ("batch", "<u8"),
@@ -41,26 +42,29 @@ def record_type(batch_size: int, dim: int) -> np.dtype[np.void]:
 def make_record(
     kind: np.dtype[np.void], batch: int, rows: Any, reasons: list[str | None], *, seed: int = 0
 ) -> Record:
-    """A record of ``rows``, those with a reason skipped; fewer reasons than rows: padding.
+    """A record of ``rows`` (batch_size, dim), those with a reason skipped.
+
+    The last batch has fewer reasons than rows: those behind are absent.
 
     ``seed`` is the job's: its checksums are no other's.
     """
     record = np.zeros(1, kind)
     record["batch"] = batch
-    for place, reason in enumerate(reasons):
-        record["status"][0, place] = ROW if reason is None else SKIPPED
-        record["rows"][0, place] = rows[place] if reason is None else _as_row(reason, kind)
+    for position, reason in enumerate(reasons):
+        row = rows[position] if reason is None else _as_row(reason, kind)
+        record["status"][0, position] = ROW if reason is None else SKIPPED
+        record["rows"][0, position] = row
     record["crc"] = _checksum(record, seed)
     return record
 
 
 def _as_row(reason: str, kind: np.dtype[np.void]) -> Any:
-    room = kind["rows"].itemsize // kind["rows"].shape[0]
-    return np.frombuffer(reason.encode()[:room].ljust(room, b"\0"), "<f4")
+    size = kind["rows"].itemsize // kind["rows"].shape[0]
+    return np.frombuffer(reason.encode()[:size].ljust(size, b"\0"), "<f4")
 
 
 def reason_of(row: Any) -> str:
-    """Why a place was skipped."""
+    """Why a position was skipped: what stands in its row instead."""
     return bytes(np.ascontiguousarray(row).tobytes()).rstrip(b"\0").decode(errors="ignore")
 
 
@@ -108,7 +112,7 @@ class Journal:
         os.lseek(self._fd, 0, os.SEEK_END)
 
     def append(self, record: Record) -> None:
-        """Raises OutputError if there is no room."""
+        """Write ``record`` at the end. Raises OutputError, such as for a full disk."""
         data = record.tobytes()
         try:
             while data:
@@ -119,5 +123,6 @@ class Journal:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from error
 
     def sync(self) -> None:
+        """Have the disk keep what was appended, even through a power failure."""
         os.fsync(self._fd)
         self._synced = time.monotonic()

@@ -1,6 +1,6 @@
-"""The rows of an index that are most like a picture or a text: exact, by cosine.
+"""The rows of an index that are most similar to an image or a text: exact, by cosine.
 
-Every row is looked at. A million rows of 160 numbers take about as long as reading them from
+Every row is looked at. A million rows of 160 values take about as long as reading them from
 memory, less than loading a model, so there is no approximate index to build or keep.
 """
 
@@ -17,7 +17,8 @@ from ...cpu import blas
 from ...errors import ConfigError
 from ...image.preprocess import preprocess
 from ...nn.fuse import fuse
-from .encode import embedder, weights_digest
+from ...weights.hash import weights_hash
+from .encode import embedder
 from .index import Index
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Match:
-    """One row of an index: its path, its number, and the cosine with what was looked up."""
+    """One row of an index: its path, its position, and the cosine with what was looked up."""
 
     path: str
     score: float
@@ -35,14 +36,15 @@ class Match:
 
 
 def search(index: Index, query: Any, *, top_k: int = 5) -> list[Match]:
-    """The ``top_k`` rows most like ``query``, the likest first, the earlier of equal ones.
+    """The ``top_k`` rows most similar to ``query``, most similar first; of equals, the earlier.
 
-    ``query`` has as many numbers as a row. Raises ConfigError if not.
+    ``query`` is an array (dim,) or (1, dim). Raises ConfigError if it is longer or shorter than
+    a row.
     """
     query = np.asarray(query, np.float32).ravel()
     if query.shape != index.shape[1:]:
         raise ConfigError(
-            f"{index.name} has rows of {index.shape[1]} numbers, the query has {len(query)}"
+            f"{index.name} has rows of {index.shape[1]} values, the query has {len(query)}"
         )
     query = query / max(float(np.linalg.norm(query)), 1e-12)
     scores = np.concatenate(
@@ -57,34 +59,40 @@ def _cosines(rows: Any, query: Any, normalized: bool) -> Any:
 
 
 def _top(scores: Any, top_k: int) -> list[int]:
-    """The places of the ``top_k`` highest scores."""
+    """The indices of the ``top_k`` highest scores, highest first, of equal ones the lower."""
     top_k = min(top_k, len(scores))
     least = np.partition(scores, len(scores) - top_k)[len(scores) - top_k]
-    places = np.flatnonzero(scores >= least)
-    order = np.argsort(-scores[places], kind="stable")
-    return places[order][:top_k].tolist()
+    rows = np.flatnonzero(scores >= least)
+    order = np.argsort(-scores[rows], kind="stable")
+    return rows[order][:top_k].tolist()
 
 
 def image_query(model: nn.Module, image: ImageLike) -> mx.array:
-    """The row that ``image`` would have in an index of ``model``."""
+    """(dim,): the row that ``image`` would have in an index of ``model``. Raises ImageError."""
     return embedder(fuse(model))(preprocess(image, model.info.preprocess))[0]
 
 
 def encode_query(index: Index, model: nn.Module, image: ImageLike) -> mx.array:
-    """``image`` as a row of ``index``. Raises ConfigError if another model made the index."""
+    """(dim,): ``image`` as a row of ``index``.
+
+    Raises ConfigError if another model made the index, ImageError.
+    """
     _check_same(index, model)
     blas.advise()
     return image_query(model, image).astype(mx.float32)
 
 
 def encode_text(index: Index, clip: CLIP, text: str) -> mx.array:
-    """``text`` as a row of ``index``, which the CLIP's image encoder has to have made."""
+    """(dim,): ``text`` as a row of ``index``.
+
+    Raises ConfigError unless the CLIP's image encoder made the index.
+    """
     _check_same(index, clip.image)
     return clip.encode_text(text)[0].astype(mx.float32)
 
 
 def _check_same(index: Index, model: nn.Module) -> None:
-    if weights_digest(model) != index.weights:
+    if weights_hash(model) != index.weights:
         raise ConfigError(
             f"{index.name} was made by {index.model} with weights that are not those of "
             f"{model.info.name} as given; name the right ones with --model"

@@ -1,4 +1,4 @@
-"""Files of embeddings: rows, the path of each, and what made them. Written piece by piece.
+"""Files of embeddings: rows, the path of each, and what made them. Written chunk by chunk.
 
 safetensors: ``embeddings`` (N, C) float32, ``paths`` (bytes, each path ended by a zero) and
 ``path_ends`` (where each ends), the rest as JSON in the metadata. npz: the arrays
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,10 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+import mlx.core as mx
 import numpy as np
 
 from ...errors import ConfigError, OutputError
 from ...weights.output import check_free
+from ...weights.safetensors import header
 
 KEY = "ondevice.embeddings"  # where the JSON is
 GROUP = 8 * 2**20  # bytes of a Parquet row group
@@ -58,6 +59,7 @@ def check_out(path: Path, *, force: bool) -> None:
 
 
 def check_pyarrow() -> None:
+    """Raises ConfigError if pyarrow is not installed."""
     if find_spec("pyarrow") is None:
         raise ConfigError("Parquet files need pyarrow: pip install 'ondevice[parquet]'")
 
@@ -73,37 +75,25 @@ def write(path: Path, table: Table) -> None:
 
 
 def _write_safetensors(path: Path, table: Table) -> None:
-    header, places = _layout(table)
+    described = {
+        "path_ends": (mx.int64, [table.rows]),
+        "embeddings": (mx.float32, [table.rows, table.dim]),
+        "paths": (mx.uint8, [table.path_bytes]),
+    }
+    start, positions = header(described, {KEY: json.dumps(table.info)})
     end = 0
     with path.open("wb") as file:
-        file.write(header)
+        file.write(start)
         for paths, rows in table.chunks():
             ends = end + np.cumsum([len(p) + 1 for p in paths], dtype="<i8")
             end = int(ends[-1]) if paths else end
             names = b"".join(p + b"\0" for p in paths)
-            pieces = ends.tobytes(), np.asarray(rows, "<f4").tobytes(), names
-            for i, piece in enumerate(pieces):
-                file.seek(places[i])
-                file.write(piece)
-                places[i] += len(piece)
-
-
-def _layout(table: Table) -> tuple[bytes, list[int]]:
-    """The header, and at which byte each array begins."""
-    arrays = (
-        ("path_ends", "I64", [table.rows], 8 * table.rows),
-        ("embeddings", "F32", [table.rows, table.dim], 4 * table.rows * table.dim),
-        ("paths", "U8", [table.path_bytes], table.path_bytes),
-    )
-    header: dict[str, Any] = {"__metadata__": {KEY: json.dumps(table.info)}}
-    begin, begins = 0, []
-    for name, dtype, shape, size in arrays:
-        begins.append(begin)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, begin + size]}
-        begin += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text, [8 + len(text) + b for b in begins]
+            for i, data in enumerate(
+                (ends.tobytes(), np.asarray(rows, "<f4").tobytes(), names)
+            ):
+                file.seek(positions[i])
+                file.write(data)
+                positions[i] += len(data)
 
 
 def _write_npz(path: Path, table: Table) -> None:
@@ -124,7 +114,7 @@ def _write_npz(path: Path, table: Table) -> None:
 def _array(
     archive: zipfile.ZipFile, name: str, dtype: Any, shape: tuple[int, ...]
 ) -> Iterator[IO[bytes]]:
-    """A file in the archive to write an array's numbers to."""
+    """A file in the archive to write an array's elements to."""
     member = zipfile.ZipInfo(f"{name}.npy")  # its date is always the same
     with archive.open(member, "w", force_zip64=True) as file:
         descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
@@ -139,13 +129,13 @@ def _write_parquet(path: Path, table: Table) -> None:
 
     columns = {"path": pa.string(), "embedding": pa.list_(pa.float32(), table.dim)}
     schema = pa.schema(columns, metadata={KEY: json.dumps(table.info)})
-    # Neither a dictionary nor compression makes such numbers smaller.
+    # Neither a dictionary nor compression makes such values smaller.
     with pq.ParquetWriter(path, schema, use_dictionary=False, compression="none") as writer:
         for paths, rows in _groups(table, max(1, GROUP // (4 * table.dim))):
             # Parquet's text is UTF-8: other bytes become \xff.
             names = [p.decode("utf-8", "backslashreplace") for p in paths]
-            numbers = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), table.dim)
-            writer.write_batch(pa.record_batch([pa.array(names), numbers], schema=schema))
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), table.dim)
+            writer.write_batch(pa.record_batch([pa.array(names), lists], schema=schema))
 
 
 def _groups(table: Table, size: int) -> Iterator[tuple[list[bytes], Any]]:

@@ -26,7 +26,7 @@ from .journal import Journal, Record, record_type, whole_records
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is computed, of the same numbers to rounding, however often it was interrupted."""
+    """What is computed: the same values to rounding, however often it is interrupted."""
 
     model: str
     weights: str  # SHA-256 of the parameters
@@ -40,6 +40,7 @@ class Job:
     version: int = 1
 
     def to_json(self) -> str:
+        """As it is kept in ``job.json``."""
         return json.dumps(asdict(self), indent=1)
 
 
@@ -77,12 +78,13 @@ class Paths:
             return text.read(int(known[-1]) - begin).split(b"\0")[:-1] if len(known) else []
 
     def rename(self, other: Paths) -> None:
+        """Take the place of ``other``."""
         self._ends.replace(other._ends)
         self._text.replace(other._text)
 
 
-class Room:
-    """The folder of one job, as one rank sees it. A context: the rank's journal is open."""
+class Unfinished:
+    """The folder of one job, as one rank sees it: a context, in which its journal is open."""
 
     def __init__(self, out: Path, rank: int) -> None:
         self.folder = out.with_name(f"{out.name}.partial")
@@ -91,7 +93,7 @@ class Room:
         self._job = self.folder / "job.json"
         self._known = self.folder / f"{rank}.states"
 
-    def __enter__(self) -> Room:
+    def __enter__(self) -> Unfinished:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -105,10 +107,14 @@ class Room:
             self.remove()
 
     def remove(self) -> None:
+        """Delete the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def list_paths(self, paths: Iterable[str | os.PathLike[str]]) -> tuple[int, str]:
-        """Store ``paths``, aside as yet: how many they are, and their SHA-256."""
+        """Store ``paths`` until the job begins: how many they are, and their SHA-256.
+
+        Raises OutputError.
+        """
         try:
             count, digest, self._states = Paths(self.folder, f"new{self.rank}.").write(paths)
             return count, digest
@@ -153,19 +159,19 @@ class Room:
     def scan(self) -> Any:
         """Which batches are done in any rank's journal that is seen here, as a byte each."""
         self._journals = sorted(self.folder.glob("*.rows"))
-        self._places = np.full((self.batches, 2), -1, np.int32)  # journal, record
+        self._positions = np.full((self.batches, 2), -1, np.int32)  # journal, record
         for j, path in enumerate(self._journals):
             for i, record in enumerate(self._whole(path)):
                 if (batch := int(record["batch"][0])) < self.batches:
-                    self._places[batch] = j, i
-        return (self._places[:, 0] >= 0).astype(np.uint8)
+                    self._positions[batch] = j, i
+        return (self._positions[:, 0] >= 0).astype(np.uint8)
 
     def records(self, batches: Iterable[int] | None = None) -> Iterator[Record]:
         """The records of these batches, or of all, that the last scan found."""
         files = [path.open("rb") for path in self._journals]
         try:
             for batch in range(self.batches) if batches is None else batches:
-                j, i = self._places[batch].tolist()
+                j, i = self._positions[batch].tolist()
                 files[j].seek(i * self.kind.itemsize)
                 yield np.frombuffer(files[j].read(self.kind.itemsize), self.kind)
         finally:

@@ -1,6 +1,6 @@
-"""FastVLM: a picture and a question in, an answer out.
+"""FastVLM: an image and a question in, an answer out.
 
-FastViTHD encodes the picture, a projector turns its tokens into words of the language model,
+FastViTHD encodes the image, a projector turns its tokens into words of the language model,
 Qwen2, which mlx-lm runs. Paper: https://arxiv.org/abs/2412.13303
 Code: https://github.com/apple/ml-fastvlm
 """

@@ -8,14 +8,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .clock import Clock
+from ..clock import Clock
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds until the first token, in four parts, and of all that follow.
+    """Seconds until the first token, in four parts, and then of all that follow (``decode``).
 
-    ``project``, ``encode`` are 0 for pictures whose tokens are remembered.
+    ``encode`` and ``project`` are 0 for images whose tokens are remembered.
     """
 
     preprocess: float
@@ -29,6 +29,7 @@ class Timings:
 
     @property
     def time_to_first_token(self) -> float:
+        """The four parts together."""
         return self.preprocess + self.encode + self.project + self.prefill
 
     @property
@@ -37,15 +38,16 @@ class Timings:
         return (self.tokens - 1) / self.decode if self.tokens > 1 else 0.0
 
     def to_dict(self) -> dict[str, float]:
+        """All of it, for JSON."""
         derived = ("time_to_first_token", "tokens_per_second")
         return asdict(self) | {name: getattr(self, name) for name in derived}
 
 
 class Answer:
-    """Pieces of text to iterate over, once; complete when they end.
+    """An answer to iterate over, once, as the text comes; complete when the iteration ends.
 
-    ``text`` is all that came so far, ``finish_reason`` then "stop" (the model, or one of the
-    texts to stop at, which is left out) or "length". ``timings`` are those of what came.
+    ``text`` is all that came so far. ``finish_reason`` is "" until the end, then "stop" (the
+    model ended it, or one of the texts to stop at, which is left out) or "length".
     """
 
     def __init__(
@@ -63,22 +65,23 @@ class Answer:
         self._prompt_tokens = prompt_tokens
         self._image_tokens = image_tokens
         self._tokens = 0
-        self._pieces = self._run(responses, stop)
+        self._chunks = self._run(responses, stop)
 
     def __iter__(self) -> Iterator[str]:
-        return self._pieces
+        return self._chunks
 
     def __str__(self) -> str:
         return self.text
 
     def finish(self) -> Answer:
-        """Itself, when all of it has come."""
+        """Wait for all of it; gives itself."""
         for _ in self:
             pass
         return self
 
     @property
     def timings(self) -> Timings:
+        """Of what came so far."""
         steps = ("preprocess", "encode", "project", "prefill", "decode")
         return Timings(
             **{step: self._clock.seconds.get(step, 0.0) for step in steps},
@@ -94,14 +97,14 @@ class Answer:
         state = machine.make_state("text")
         with closing(self._timed(responses)) as timed:  # type: ignore[type-var]
             for response in timed:
-                state, piece, place = machine.step(state, response.text)
-                self.finish_reason = "stop" if place is None else response.finish_reason or ""
-                if place and self.finish_reason:
-                    piece += machine.flush(state)[1]  # what might have become a stop
-                self.text += piece
-                if piece:
-                    yield piece
-                if place is None:
+                state, text, follows = machine.step(state, response.text)
+                self.finish_reason = "stop" if follows is None else response.finish_reason or ""
+                if follows and self.finish_reason:
+                    text += machine.flush(state)[1]  # what might have become a stop
+                self.text += text
+                if text:
+                    yield text
+                if follows is None:
                     return
 
     def _timed(self, responses: Iterator[Any]) -> Iterator[Any]:

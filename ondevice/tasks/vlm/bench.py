@@ -1,4 +1,4 @@
-"""What a picture's size and tokens cost, and what fewer of them lose."""
+"""What an image's size and tokens cost, and what fewer of them lose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = ("preprocess", "encode", "project", "prefill", "time_to_first_token")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one way to see a picture: medians in seconds; ``error`` is what is lost.
+    """What one ``vision`` costs: medians in seconds; ``error`` is what is lost by reducing.
 
     It compares the projected tokens, spread over the grid again, with those that would be
     there without reducing: the norm of the difference over the norm.
@@ -37,12 +37,15 @@ class Cost:
 
 
 def bench(
-    vlm: VLM, image: ImageLike, visions: Iterable[Vision], *, repeat: int = 3, words: int = 16
+    vlm: VLM, image: ImageLike, visions: Iterable[Vision], *, repeat: int = 3, tokens: int = 16
 ) -> Iterator[Cost]:
-    """Measure each of ``visions`` ``repeat`` times, after a run to warm up."""
-    fresh = _forgetful(vlm)
+    """Measure each of ``visions`` ``repeat`` times, after a run to warm up.
+
+    Each run answers with up to ``tokens`` tokens. Raises as ``VLM.generate``.
+    """
+    fresh = _without_cache(vlm)
     for vision in visions:
-        options: dict[str, Any] = {"max_tokens": words, "vision": vision}
+        options: dict[str, Any] = {"max_tokens": tokens, "vision": vision}
         answers = [fresh.generate(PROMPT, image, **options) for _ in range(repeat + 1)]
         runs = [answer.timings for answer in answers[1:]]
         yield Cost(
@@ -54,16 +57,16 @@ def bench(
         )
 
 
-def _forgetful(vlm: VLM) -> VLM:
-    """The same model, which sees each picture for the first time."""
+def _without_cache(vlm: VLM) -> VLM:
+    """The same model, which encodes each image anew."""
     fresh, tower = copy.copy(vlm), vlm.tower
     fresh.tower = VisionTower(tower.encoder, tower.projector, tower.weights, Recent(0))
     return fresh
 
 
 def reconstruction_error(tower: VisionTower, image: ImageLike, vision: Vision) -> float:
-    """How far projected tokens are from what they were before they were reduced."""
+    """How far projected tokens are from what they are without reducing: see ``Cost``."""
     full = Vision(size=vision.size, crop=vision.crop)
-    tokens = tower.tokens(tower.levels(image, full), full).astype(mx.float32)
+    tokens = tower.tokens(tower.pixels(image, full), full).astype(mx.float32)
     fewer, restore = METHODS[vision.method](tokens, vision.count)
     return relative_error(restore(tower.projector(fewer)), tower.projector(tokens))

@@ -1,7 +1,7 @@
-"""FastVLM's files: what a folder needs, whose every array is, what the config says.
+"""FastVLM's files: which a folder needs, which part an array belongs to, what a config says.
 
-Four layouts are known: Apple's, transformers', mlx-vlm's (quantized in any of its parts, if
-they like), and the folders of Apple's app, whose encoder is a Core ML package.
+Four layouts are known: Apple's, transformers', mlx-vlm's (any part of which may be quantized),
+and the folders of Apple's app, whose encoder is a Core ML package.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FILES = (
     "merges.txt",
 )
 
-# Whose an array is, by its name in any of the layouts.
+# Which part an array belongs to, by its name in any of the layouts.
 _LANGUAGE = re.compile(
     r"(?:model\.language_model|language_model\.model|model)\.((?:embed_tokens|layers|norm)\..+)"
 )
@@ -58,7 +58,7 @@ class Parts:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """What ``folder`` lacks to be a checkpoint, in words."""
+    """The files that ``folder`` lacks to be a checkpoint, by name."""
     lacks = [] if (folder / "config.json").is_file() else ["config.json"]
     if not any(all((folder / f).is_file() for f in files) for files in _TOKENIZERS):
         lacks.append(" or ".join(" and ".join(files) for files in _TOKENIZERS))
@@ -75,7 +75,7 @@ def _missing_weights(folder: Path) -> list[str]:
 
 
 def weights_file(folder: Path) -> Path:
-    """The file of arrays, or the table of several."""
+    """The file of arrays, or the index of several."""
     single = folder / _WEIGHTS
     return single if single.is_file() else folder / f"model{INDEX}"
 
@@ -104,7 +104,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def end_tokens(folder: Path, config: Mapping[str, Any]) -> list[int]:
-    """The numbers of the tokens that end an answer."""
+    """The ids of the tokens that end an answer. Raises ConfigError."""
     path = folder / "generation_config.json"
     both = [config, _read_json(path)] if path.is_file() else [config]
     given = [values.get("eos_token_id") for values in both]
@@ -115,7 +115,7 @@ def end_tokens(folder: Path, config: Mapping[str, Any]) -> list[int]:
 def language_config(
     config: Mapping[str, Any], weights: Mapping[str, mx.array]
 ) -> dict[str, Any]:
-    """What mlx-lm's Qwen2 is built from. Where the weights can say it, they are believed."""
+    """What mlx-lm builds its Qwen2 from. What the shapes of the weights say, they decide."""
     text = {**config, **(config.get("text_config") or {})}
     rope = text.get("rope_parameters") or {}
     return text | {
@@ -127,7 +127,7 @@ def language_config(
 
 
 def read_parts(folder: Path) -> Parts:
-    """Whose is what. Raises WeightsError, also if a part is missing."""
+    """The arrays in ``folder``, by part. Raises WeightsError, also if a part is missing."""
     arrays, _ = read_safetensors(weights_file(folder))
     parts = split(arrays, origin=str(folder))
     if not parts.encoder:
@@ -144,12 +144,13 @@ def read_parts(folder: Path) -> Parts:
 
 
 def split(arrays: Mapping[str, mx.array], origin: str) -> Parts:
+    """The arrays by part. Raises WeightsError that names those that no FastVLM has."""
     parts, unknown = Parts(), []
-    tower = re.compile(model_spec(ENCODER).tower)
+    encoder = re.compile(model_spec(ENCODER).tower)
     for key, array in arrays.items():
         if _UNUSED.search(key):
             continue
-        if tower.match(key):
+        if encoder.match(key):
             parts.encoder[key] = array
         elif match := _LM_HEAD.fullmatch(key):
             parts.language[match[1]] = array

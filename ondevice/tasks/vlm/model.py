@@ -12,8 +12,8 @@ import mlx.nn as nn
 from ...cpu import blas
 from ...errors import ConfigError, ImageError
 from ...image.preprocess import each
+from ..clock import Clock
 from .answer import Answer
-from .clock import Clock
 from .prompt import conversation
 from .vision import Vision, VisionTower
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 class VLM:
-    """A FastVLM, from ``load_vlm``. ``vision`` is how pictures are seen unless a call says.
+    """A FastVLM, from ``load_vlm``.
 
-    ``tower`` holds ``encoder`` and ``projector``, ``language`` is mlx-lm's model of at most
-    ``context`` tokens, ``tokenizer`` mlx-lm's.
+    ``tower`` holds ``encoder`` and ``projector``; ``language`` is mlx-lm's model, which reads
+    at most ``context`` tokens, ``tokenizer`` mlx-lm's. ``vision`` applies where a call gives
+    none.
     """
 
     def __init__(
@@ -48,11 +49,11 @@ class VLM:
         self.vision = vision
 
     def encode_image(self, image: ImageLike, *, vision: Vision | None = None) -> mx.array:
-        """(tokens, dim): a picture as the language model reads it."""
+        """(tokens, dim): an image as the language model reads it. Raises ImageError."""
         return self.encode_images([image], vision=vision)[0]
 
     def encode_images(self, images: Images, *, vision: Vision | None = None) -> mx.array:
-        """(B, tokens, dim) of several pictures."""
+        """(B, tokens, dim) of several images. Raises ImageError."""
         blas.advise()
         embedded = self.tower.embed(images, vision or self.vision, Clock())
         if not embedded:
@@ -60,16 +61,16 @@ class VLM:
         return mx.stack(embedded)
 
     def encoder_tokens(self, images: Images, *, vision: Vision | None = None) -> mx.array:
-        """(B, tokens, channels) of the encoder, not projected."""
+        """(B, tokens, channels) of the encoder, not projected. Raises ImageError."""
         blas.advise()
         vision = vision or self.vision
-        levels = self.tower.levels(images, vision)
-        if not levels:
+        pixels = self.tower.pixels(images, vision)
+        if not pixels:
             raise ImageError("no images were given")
-        return self.tower.tokens(levels, vision)
+        return self.tower.tokens(pixels, vision)
 
     def generate(self, prompt: str, images: Images = (), **options: Any) -> Answer:
-        """As ``stream``, all at once: ``generate(...).text``."""
+        """As ``stream``, when all of it has come: ``generate(...).text``."""
         return self.stream(prompt, images, **options).finish()
 
     def stream(
@@ -84,31 +85,31 @@ class VLM:
         stop: str | Sequence[str] = (),
         vision: Vision | None = None,
     ) -> Answer:
-        """The answer, a piece of text at a time: ``for piece in vlm.stream(...)``.
+        """The answer as it comes: ``for text in vlm.stream(...)``.
 
-        ``prompt`` may say by <image> where each picture is; else they come first. With
-        ``temperature`` 0 the likeliest token is taken; ``seed`` makes the others repeatable.
-        It ends before any of the texts in ``stop``.
+        ``prompt`` may say by <image> where each image is; else they come first. With
+        ``temperature`` 0 the most likely token is taken; ``seed`` makes other answers
+        repeatable. The answer ends before any of the texts in ``stop``.
 
-        Raises ConfigError, or ImageError that lists every picture that cannot be used, before
+        Raises ConfigError, or ImageError that lists every image that cannot be used, before
         anything comes.
         """
         _check_sampling(max_tokens, temperature, top_p)
         blas.advise()
-        pictures, vision, clock = list(each(images)), vision or self.vision, Clock()
-        texts = self.tokenize(prompt, len(pictures))
-        image_tokens = vision.count * len(pictures)
+        given, vision, clock = list(each(images)), vision or self.vision, Clock()
+        texts = self.tokenize(prompt, len(given))
+        image_tokens = vision.count * len(given)
         prompt_tokens = sum(map(len, texts)) + image_tokens
-        if (room := self.context - prompt_tokens) < 1:
+        if (left := self.context - prompt_tokens) < 1:
             raise ConfigError(
                 f"the prompt has {prompt_tokens:,} tokens, {image_tokens:,} of them of images; "
                 f"{self.name} takes at most {self.context - 1:,}; ask with fewer words, or "
                 "show smaller images or fewer tokens of them"
             )
-        embedded = self.tower.embed(pictures, vision, clock)
+        embedded = self.tower.embed(given, vision, clock)
         return Answer(
             self._responses(
-                self.splice(texts, embedded), min(max_tokens, room), temperature, top_p, seed
+                self.splice(texts, embedded), min(max_tokens, left), temperature, top_p, seed
             ),
             clock,
             prompt_tokens=prompt_tokens,
@@ -117,14 +118,14 @@ class VLM:
         )
 
     def tokenize(self, prompt: str, images: int) -> list[list[int]]:
-        """The tokens of the texts around the pictures, each text on its own."""
+        """The token ids of the texts around the images, a list for each text."""
         return [
             self.tokenizer.encode(text, add_special_tokens=False)
             for text in conversation(prompt, images)
         ]
 
     def splice(self, texts: Sequence[Sequence[int]], images: Sequence[mx.array]) -> mx.array:
-        """(tokens, dim) inputs of the language model: the texts, a picture between each two."""
+        """(tokens, dim): what the language model reads, each image between two texts."""
         parts = []
         for i, ids in enumerate(texts):
             if ids:

@@ -1,4 +1,4 @@
-"""What Qwen2 was taught a conversation looks like."""
+"""A question in the form in which Qwen2 was trained on conversations."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
 
 
 def conversation(prompt: str, images: int) -> list[str]:
-    """The texts around ``images`` pictures: before the first, between, after the last.
+    """The texts around so many ``images``: before the first, between each two, after the last.
 
-    ``prompt`` says where the pictures are by <image>, or they come first, each on a line.
-    Raises ConfigError.
+    ``prompt`` says by <image> where they are, or they come first, each on a line. Raises
+    ConfigError.
     """
     if not prompt.replace(IMAGE, "").strip():
         raise ConfigError("the prompt is empty; ask something, such as 'Describe the image.'")
     marks = prompt.count(IMAGE)
     if marks not in (0, images):
-        raise ConfigError(f"the prompt has {marks} places for images, {images} are given")
+        raise ConfigError(f"the prompt has <image> {marks} times, {images} images are given")
     before = "" if marks else f"{IMAGE}\n" * images
     return (_SYSTEM + _USER + before + prompt + _ASSISTANT).split(IMAGE)

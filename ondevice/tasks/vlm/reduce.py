@@ -1,7 +1,7 @@
 """Fewer visual tokens without training: less for the language model to read.
 
 Both ways act on the encoder's tokens, before the projector, and give beside the fewer tokens
-a function that spreads them (projected or not) over the original places: how far that is
+a function that spreads them (projected or not) over the original positions: how far that is
 from the full tokens says what was lost.
 """
 
@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 
 import mlx.core as mx
 
+from ...nn.layers import unit
+
 Restore: TypeAlias = Callable[[mx.array], mx.array]
 Reduce: TypeAlias = Callable[[mx.array, int], tuple[mx.array, Restore]]
 
@@ -20,13 +22,13 @@ TEMPERATURE = 0.05  # of merging: cosine similarities 0.05 apart weigh as 1 to e
 
 
 def dct(tokens: mx.array, count: int) -> tuple[mx.array, Restore]:
-    """The low frequencies of a square of tokens, as a smaller square of ``count``.
+    """The low frequencies of a square of tokens (B, N, C), as a smaller square (B, count, C).
 
     The cosine transform of rows and columns is cut off and transformed back on the coarser
     grid: together two constant matrices. Fourier-VLM, https://arxiv.org/abs/2508.06038
     """
-    places, side = math.isqrt(tokens.shape[1]), math.isqrt(count)
-    down, up = _resample(places, side), _resample(side, places)
+    full, small = math.isqrt(tokens.shape[1]), math.isqrt(count)
+    down, up = _resample(full, small), _resample(small, full)
     return _on_grid(down, tokens), lambda fewer: _on_grid(up, fewer)
 
 
@@ -53,17 +55,17 @@ def _cosines(n: int) -> mx.array:
 
 
 def merge(tokens: mx.array, count: int) -> tuple[mx.array, Restore]:
-    """``count`` means of all tokens, each weighted by likeness to one that is kept.
+    """(B, count, C) means of all tokens (B, N, C), weighted by similarity to one that is kept.
 
     Every token gives a share of itself to every output, so that nothing is thrown away:
     the many-to-many transformation of Token Transforming, https://arxiv.org/abs/2506.05709
-    Kept are the tokens least like the others, in their order; the paper asks the attention,
-    which FastViTHD's last layers do not have.
+    Kept are the tokens least similar to the others, in their order; the paper asks the
+    attention, which FastViTHD's last layers do not have.
     """
-    unit = tokens / mx.maximum(mx.linalg.norm(tokens, axis=-1, keepdims=True), 1e-6)
-    alike = unit @ unit.swapaxes(1, 2)
-    kept = mx.sort(mx.argsort(alike.mean(axis=-1), axis=-1)[:, :count], axis=-1)
-    to_kept = mx.take_along_axis(alike, kept[:, None], axis=2)
+    directions = unit(tokens)
+    cosines = directions @ directions.swapaxes(1, 2)
+    kept = mx.sort(mx.argsort(cosines.mean(axis=-1), axis=-1)[:, :count], axis=-1)
+    to_kept = mx.take_along_axis(cosines, kept[:, None], axis=2)
     shares = mx.softmax(to_kept / TEMPERATURE, axis=-1)  # (B, tokens, count)
     weights = shares / shares.sum(axis=1, keepdims=True)
     return weights.swapaxes(1, 2) @ tokens, lambda fewer: shares @ fewer
@@ -73,7 +75,7 @@ METHODS: dict[str, Reduce] = {"dct": dct, "merge": merge}
 
 
 def relative_error(found: mx.array, wanted: mx.array) -> float:
-    """The norm of the difference over the norm of what was wanted."""
+    """The norm of the difference over the norm of ``wanted``, arrays of one shape."""
     found, wanted = found.astype(mx.float32), wanted.astype(mx.float32)
     error: Any = mx.linalg.norm(found - wanted) / mx.linalg.norm(wanted)
     return float(error.item())

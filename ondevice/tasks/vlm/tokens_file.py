@@ -1,10 +1,9 @@
-"""Tokens of pictures on the disk, for whoever brings a language model."""
+"""Visual tokens of images in a file, for any language model."""
 
 from __future__ import annotations
 
 import json
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -15,15 +14,15 @@ import numpy as np
 
 from ...errors import ConfigError, ImageError
 from ...weights.output import replacing
-from .clock import Clock
+from ...weights.safetensors import header
+from ..clock import Clock
 from .vision import Vision, VisionTower
 
 if TYPE_CHECKING:
     from ...image.preprocess import OnError
 
 KEY = "ondevice.tokens"  # where the JSON is
-HEADER = 4096  # bytes that are left for it: how many pictures there are shows at the end
-_DTYPES = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16"}
+HEADER = 4096  # bytes that are left for it: the number of images is known at the end
 
 
 def write_tokens(
@@ -36,12 +35,15 @@ def write_tokens(
     force: bool = False,
     on_error: OnError | None = None,
 ) -> int:
-    """Write (pictures, tokens, dim) as ``tokens``; how many pictures those are.
+    """Write ``tokens`` (images, tokens, dim) to a .safetensors file; returns how many images.
 
-    ``paths`` are beside them as bytes, each path ended by a zero; how the pictures were seen
-    is in the metadata as JSON. Each picture is written when it is encoded, so that memory
-    does not depend on their number. A picture that cannot be used is left out and given to
-    ``on_error``, or raises ImageError.
+    ``paths`` are beside them as bytes, each path ended by a zero; ``vision`` is in the metadata
+    as JSON. Each image is written when it is encoded, so that memory does not depend on their
+    number. An image that cannot be used is left out and given to ``on_error``, by its position
+    and the ImageError.
+
+    Raises ConfigError for another kind of file; ImageError if no image can be used, or without
+    ``on_error`` for the first that cannot; OutputError.
     """
     out, vision = Path(out), vision or Vision()
     if out.suffix != ".safetensors":
@@ -55,7 +57,7 @@ def write_tokens(
             names += os.fsencode(path) + b"\0"
             count += 1
         if tokens is None:
-            raise ImageError("none of the files is a usable picture; nothing is written")
+            raise ImageError("none of the files is a usable image; nothing is written")
         file.write(names)
         file.seek(0)
         info = {"vision": asdict(vision), "projected": projected}
@@ -70,7 +72,7 @@ def _encoded(
     projected: bool,
     on_error: OnError | None,
 ) -> Iterator[tuple[str, mx.array]]:
-    """Each usable picture with its (tokens, dim)."""
+    """Each usable image with its (tokens, dim)."""
     for position, path in enumerate(paths):
         try:
             yield path, _tokens(tower, path, vision, projected)
@@ -83,25 +85,14 @@ def _encoded(
 def _tokens(tower: VisionTower, path: str, vision: Vision, projected: bool) -> mx.array:
     if projected:
         return tower.embed(path, vision, Clock())[0]
-    tokens = tower.tokens(tower.levels(path, vision), vision)[0]
+    tokens = tower.tokens(tower.pixels(path, vision), vision)[0]
     mx.eval(tokens)
     return tokens
 
 
 def _header(count: int, tokens: mx.array, name_bytes: int, info: dict[str, Any]) -> bytes:
-    """What a safetensors file begins with, filled up with spaces."""
-    end = count * tokens.nbytes
-    table = {
-        "__metadata__": {KEY: json.dumps(info)},
-        "tokens": {
-            "dtype": _DTYPES[tokens.dtype],
-            "shape": [count, *tokens.shape],
-            "data_offsets": [0, end],
-        },
-        "paths": {
-            "dtype": "U8",
-            "shape": [name_bytes],
-            "data_offsets": [end, end + name_bytes],
-        },
+    arrays = {
+        "tokens": (tokens.dtype, [count, *tokens.shape]),
+        "paths": (mx.uint8, [name_bytes]),
     }
-    return struct.pack("<Q", HEADER - 8) + json.dumps(table).encode().ljust(HEADER - 8)
+    return header(arrays, {KEY: json.dumps(info)}, HEADER)[0]

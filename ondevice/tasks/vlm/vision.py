@@ -1,4 +1,4 @@
-"""What the language model gets to see: pictures as projected tokens."""
+"""Images as the language model reads them: projected tokens."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from ...cpu.threads import run
 from ...errors import ConfigError, ImageError
 from ...image.open import as_rgb, name_of
 from ...image.preprocess import each, normalize, resize_and_crop
-from .clock import Clock
+from ..clock import Clock
 from .reduce import METHODS
 
 if TYPE_CHECKING:
     from ...image.open import ImageLike
-    from ...image.preprocess import Levels
+    from ...image.preprocess import Pixels
 
 Method = Literal["dct", "merge"]
 Crop = Literal["pad", "center"]
 Key: TypeAlias = tuple[Any, ...]
 STRIDE = 64  # pixels of a token's side
-BATCH = 4  # pictures in the encoder at a time
+BATCH = 4  # images in the encoder at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vision:
-    """How a picture is seen: the fewer tokens, the sooner an answer begins.
+    """How an image becomes tokens: the fewer, the sooner an answer begins.
 
-    ``size`` px make ``(size / 64)²`` tokens; FastVLM was trained at 1024. The picture is
+    ``size`` px make ``(size / 64)²`` tokens; FastVLM was trained at 1024. The image is
     padded to a square, as in Apple's Python code, or its centre cut out ("center"), as in its
-    app. ``tokens`` reduces their number once more, by ``method``: see ``reduce.py``.
+    app. ``tokens`` reduces their number further, by ``method``: see ``reduce.py``.
 
-    Raises ConfigError for what cannot be.
+    Raises ConfigError that lists all that is impossible.
     """
 
     size: int = 1024
@@ -79,7 +79,7 @@ class Vision:
 
 
 class Projector(nn.Module):
-    """FastVLM's ``mlp2x_gelu``: the encoder's tokens as the language model's."""
+    """FastVLM's ``mlp2x_gelu``: from the encoder's tokens to the language model's."""
 
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
@@ -87,11 +87,12 @@ class Projector(nn.Module):
         self.linear_2 = nn.Linear(dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(..., in_dim) to (..., dim)."""
         return self.linear_2(kernels.gelu(self.linear_1(x)))
 
 
 class Recent:
-    """The tokens of the ``capacity`` pictures used last."""
+    """The tokens of the ``capacity`` images used last."""
 
     def __init__(self, capacity: int = 64) -> None:
         self.capacity = capacity
@@ -101,11 +102,13 @@ class Recent:
         return len(self._found)
 
     def get(self, key: Key) -> mx.array | None:
+        """The tokens under ``key``, if they are remembered."""
         if key in self._found:
             self._found.move_to_end(key)
         return self._found.get(key)
 
     def put(self, key: Key, tokens: mx.array) -> None:
+        """Remember ``tokens``; forget those whose last use is longest ago."""
         self._found[key] = tokens
         self._found.move_to_end(key)
         while len(self._found) > self.capacity:
@@ -113,7 +116,7 @@ class Recent:
 
 
 class VisionTower:
-    """FastViTHD and projector. ``weights`` tells theirs from others in a shared ``cache``."""
+    """FastViTHD and projector. ``weights`` tells them from others in a shared ``cache``."""
 
     def __init__(
         self, encoder: nn.Module, projector: Projector, weights: str, cache: Recent
@@ -134,31 +137,31 @@ class VisionTower:
         model.projector = self.projector
         return model
 
-    def levels(self, images: ImageLike | Iterable[ImageLike], vision: Vision) -> list[Levels]:
-        """Each picture as the encoder takes it. Raises ImageError that lists all bad ones."""
+    def pixels(self, images: ImageLike | Iterable[ImageLike], vision: Vision) -> list[Pixels]:
+        """(size, size, 3) of each image. Raises ImageError that lists all unusable ones."""
         found, problems = [], []
         for image in each(images):
             try:
-                found.append(self._levels(image, vision))
+                found.append(self._pixels(image, vision))
             except ImageError as error:
                 problems.append(str(error))
         if problems:
             raise ImageError("; ".join(problems))
         return found
 
-    def _levels(self, image: ImageLike, vision: Vision) -> Levels:
-        picture = as_rgb(image)
-        short, long = sorted(picture.size)
+    def _pixels(self, image: ImageLike, vision: Vision) -> Pixels:
+        rgb = as_rgb(image)
+        short, long = sorted(rgb.size)
         if short * vision.size < long:
             raise ImageError(
-                f"{name_of(image)} has {picture.size[0]:,} x {picture.size[1]:,} px: too narrow"
+                f"{name_of(image)} has {rgb.size[0]:,} x {rgb.size[1]:,} px: too narrow"
                 f" to be seen in a square of {vision.size:,} px; crop it first"
             )
-        return resize_and_crop(picture, self.preprocess(vision))
+        return resize_and_crop(rgb, self.preprocess(vision))
 
-    def tokens(self, levels: Sequence[Levels], vision: Vision) -> mx.array:
+    def tokens(self, pixels: Sequence[Pixels], vision: Vision) -> mx.array:
         """(B, tokens, channels) of the encoder, reduced if ``vision`` says so."""
-        x = normalize(mx.array(np.stack(levels)), self.preprocess(vision))
+        x = normalize(mx.array(np.stack(pixels)), self.preprocess(vision))
         maps = run(self.encoder.features, x.astype(self.projector.linear_1.weight.dtype))
         tokens = maps.reshape(maps.shape[0], -1, maps.shape[-1])
         if vision.tokens is None:
@@ -169,12 +172,15 @@ class VisionTower:
     def embed(
         self, images: ImageLike | Iterable[ImageLike], vision: Vision, clock: Clock
     ) -> list[mx.array]:
-        """(tokens, dim) of each picture, projected; of those seen lately, as remembered."""
+        """(tokens, dim) of each image, projected; those of recent images are remembered.
+
+        Raises ImageError.
+        """
         with clock("preprocess"):
-            levels = self.levels(images, vision)
-            keys = [self._key(picture, vision) for picture in levels]
+            pixels = self.pixels(images, vision)
+            keys = [self._key(image, vision) for image in pixels]
         found: dict[Key, Any] = {key: self.cache.get(key) for key in keys}
-        unseen = {k: x for k, x in zip(keys, levels, strict=True) if found[k] is None}
+        unseen = {k: x for k, x in zip(keys, pixels, strict=True) if found[k] is None}
         for i in range(0, len(unseen), BATCH):
             batch = list(unseen)[i : i + BATCH]
             with clock("encode"):
@@ -188,5 +194,5 @@ class VisionTower:
             self.cache.put(key, found[key])
         return [found[key] for key in keys]
 
-    def _key(self, levels: Levels, vision: Vision) -> Key:
-        return hashlib.sha256(levels.tobytes()).hexdigest(), vision, self.weights
+    def _key(self, pixels: Pixels, vision: Vision) -> Key:
+        return hashlib.sha256(pixels.tobytes()).hexdigest(), vision, self.weights

@@ -38,10 +38,13 @@ class TorchFile:
     path: Path
     value: Any
     data: mmap.mmap
-    extents: dict[str, tuple[int, int]]  # storage key -> first byte, number of bytes
+    extents: dict[str, tuple[int, int]]  # storage key -> first byte, count of bytes
 
     def make(self, tensors: dict[str, Tensor]) -> dict[str, mx.array]:
-        """The arrays of ``tensors``; those that are one in the file are one array."""
+        """The arrays of ``tensors``; those that are one in the file are one array.
+
+        Raises WeightsError if they take more memory than a file of this size can need.
+        """
         made = {id(t): t for t in tensors.values()}
         total = sum(t.nbytes for t in made.values())
         if total > 2 * len(self.data) + SLACK:
@@ -182,14 +185,13 @@ def _read_legacy(path: Path, data: mmap.mmap) -> TorchFile:
         raise ValueError("its list of storages is missing")
     if sorted(keys) != sorted(storages):
         raise ValueError("its list of storages is not that of its tensors")
-    extents, place = {}, data.tell()
+    extents, position = {}, data.tell()
     for key in keys:  # each is its number of elements and these
-        count = (
-            struct.unpack("<q", data[place : place + 8])[0] if place + 8 <= len(data) else -1
-        )
+        prefix = data[position : position + 8]
+        count = struct.unpack("<q", prefix)[0] if len(prefix) == 8 else -1
         nbytes = storages[key].numel * storages[key].dtype.size
-        if count != storages[key].numel or place + 8 + nbytes > len(data):
+        if count != storages[key].numel or position + 8 + nbytes > len(data):
             raise ValueError(f"storage {printable(key)} is truncated or lies about its size")
-        extents[key] = (place + 8, nbytes)
-        place += 8 + nbytes
+        extents[key] = (position + 8, nbytes)
+        position += 8 + nbytes
     return TorchFile(path, value, data, extents)

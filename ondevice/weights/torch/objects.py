@@ -30,6 +30,7 @@ class DType:
 
     @property
     def size(self) -> int:
+        """Bytes of an element in the file."""
         return np.dtype(self.numpy).itemsize
 
 
@@ -73,11 +74,15 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
+        """Of the array that ``make`` gives."""
         return math.prod(self.shape) * self.dtype.mlx.size
 
 
 def load_storage(pid: Any, storages: dict[str, Storage]) -> Storage | Opaque:
-    """The storage of a persistent id: ("storage", type, key, device, numel[, view])."""
+    """The storage of a persistent id: ("storage", type, key, device, numel[, view]).
+
+    ``storages`` has those met so far. Raises PickleError.
+    """
     kind, dtype, *rest = pid
     if kind in ("storage", "module") and isinstance(dtype, Opaque):
         return dtype
@@ -124,9 +129,9 @@ def _typed_tensor(
     if len(shape) != len(strides) or len(shape) > MAX_NDIM:
         raise PickleError("a tensor has an impossible number of axes")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    room = storage.numel * storage.dtype.size // dtype.size
-    if (last >= room and math.prod(shape)) or offset > room:
-        raise PickleError(f"a tensor of shape {shape} leaves its storage of {room} elements")
+    length = storage.numel * storage.dtype.size // dtype.size
+    if (last >= length and math.prod(shape)) or offset > length:
+        raise PickleError(f"a tensor of shape {shape} leaves its storage of {length} elements")
     return Tensor(storage, dtype, offset, shape, strides)
 
 

@@ -73,7 +73,7 @@ def read_pickle(
             if count > MAX_STEPS:
                 raise PickleError(f"it takes more than {MAX_STEPS} steps to build")
             if opcode.name not in _STEPS:
-                raise PickleError(f"instruction {opcode.name} has no place in a checkpoint")
+                raise PickleError(f"instruction {opcode.name} does not belong in a checkpoint")
             _STEPS[opcode.name](machine, arg)
         value = machine.stack.pop()
         _check_depth(value)
@@ -156,7 +156,10 @@ class _Machine:
 
 
 def add_items(table: dict[Any, Any], items: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """``table`` with ``items``, whose keys are new; those that are odd become an OddKey."""
+    """``table`` with ``items``; a key that is neither text nor small number becomes an OddKey.
+
+    Raises PickleError for a key that is there already.
+    """
     for key, value in items:
         if not (type(key) is str or (type(key) is int and abs(key) < 2**32)):
             key = OddKey()

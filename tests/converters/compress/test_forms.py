@@ -170,7 +170,7 @@ def correlated(inputs, groups=1, seed=1):
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"uint8", "uint4 block", "palette8"}))
 @pytest.mark.parametrize(("shape", "groups"), [((24, 40), 1), ((32, 1, 3, 3), 32)], ids=str)
-def test_second_order_rounding_changes_the_output_less(name, shape, groups):
+def test_gptq_changes_the_output_less(name, shape, groups):
     method, options, _ = METHODS[name]
     given = weight(shape)
     given = Weight(

@@ -76,8 +76,8 @@ def test_the_front_shows_what_other_sizes_cost(odd, samples, tmp_path):
     assert all(0 <= p["agreement"] <= 1 for p in said["points"])
     assert sum(row[0].endswith("*") for row in front.rows()) == 1
     svg = ElementTree.fromstring(front.to_svg())
-    assert len(svg.findall("{*}circle")) == len(sizes)
-    assert len(svg.findall("{*}circle[@class='chosen']")) == 1
+    assert len(svg.findall("{*}g/{*}circle")) == len(sizes)
+    assert len(svg.findall("{*}g/{*}circle[@class='mark']")) == 1
 
 
 def test_a_budget_too_small_says_the_smallest(odd, samples, tmp_path):

@@ -140,7 +140,7 @@ CASES = {
     "rank-five": (single("reshape", (1, 2, 2, 2, 2)), single("reshape", (1, 2, 2, 4))),
     "flexible-shape": (single("relu", (1, 32, -1, 8)), single("relu")),
     "float32-operation": (mixed_precision(), cast_input()),
-    "float32-at-the-border": (cast_input(), single("relu")),
+    "float32-input-or-output": (cast_input(), single("relu")),
     "integer-arithmetic": (
         single("add", (4,), dtype="int32", y=1), single("gather", (4,), dtype="int32", y=1)
     ),

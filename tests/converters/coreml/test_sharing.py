@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from converters import export, export_module, load_package
+from converters.coreml.sharing import small_constants_inline
 from ondevice import create_model
 
 SHAPE = (1, 16, 16, 3)
@@ -67,7 +68,7 @@ def test_a_path_is_written_for_weights_only(packages, recipe):
 
 
 @pytest.mark.parametrize("recipe", ["int8", "palette6"])
-def test_kernels_of_a_few_hundred_bytes_take_no_place_in_the_weight_file(packages, recipe):
+def test_kernels_of_a_few_hundred_bytes_are_not_in_the_weight_file(packages, recipe):
     sizes = [
         value.immediateValue.tensor.ByteSize()
         for op in stored(packages[recipe])
@@ -85,3 +86,27 @@ def test_a_weight_is_listed_wherever_it_lies(packages, recipe):
     scales = {"": 0, "int8": 64 * 2 + 1 + 4, "palette6": 64 * 2 + 4 * 4}[recipe]
     codes = {"": 576 * 2, "int8": 576, "palette6": 576 * 6 // 8}[recipe]
     assert small.bytes == codes + scales
+
+
+def test_what_coremltools_keeps_inline_is_replaced_for_as_long_as_asked():
+    """The contract with coremltools: what it asks, how, and that it asks this module."""
+    from coremltools.converters.mil.backend.mil import load
+
+    small, large = np.zeros(1024, np.float16), np.zeros(1025, np.float16)
+    asks = load.should_use_weight_file
+    assert asks(small)
+    with small_constants_inline():
+        assert not load.should_use_weight_file(small)
+        assert not load.should_use_weight_file(small, 9)
+        assert load.should_use_weight_file(large)
+    assert load.should_use_weight_file is asks
+    with pytest.raises(ZeroDivisionError), small_constants_inline():
+        _ = 1 / 0
+    assert load.should_use_weight_file is asks
+    maker = load.MILProtoExporter
+    assert any("should_use_weight_file" in code.co_names for code in _codes(maker))
+
+
+def _codes(cls):
+    functions = (getattr(f, "__func__", f) for f in vars(cls).values())
+    return [f.__code__ for f in functions if hasattr(f, "__code__")]

@@ -163,19 +163,20 @@ def test_several_sizes_share_their_weights(tmp_path):
 
 
 def test_several_sizes_share_what_was_compressed_by_calibration(tmp_path):
-    model = create_model("shvit_nano.flowers")
+    mx.random.seed(0)  # one block a stage: what is searched is the time this takes
+    model = create_model("shvit_nano", num_classes=5, embed_dim=(32, 64, 96), depth=(1, 1, 1))
     options = {
         "target": "iOS18",
-        "calibration": [n for s in (128, 160) for n in sample_images(s)],
+        "calibration": [n for s in (96, 112) for n in sample_images(s)],
     }
 
     def weights(name, **more):
         path = export(model, tmp_path / f"{name}.mlpackage", **options, **more)
         return (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
 
-    whole = weights("whole", size=128)
-    assert weights("eight", size=[128, 192], recipe="w8a8") < 0.55 * whole
-    assert weights("searched", size=[128, 192], budget=500_000) < 500_000
+    whole = weights("whole", size=96)
+    assert weights("eight", size=[96, 128], recipe="w8a8") < 0.55 * whole
+    assert weights("searched", size=[96, 128], budget=200_000) < 200_000
 
 
 def test_several_sizes_need_ios18(tmp_path):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from converters import verify
-from converters.coreml.device import UNITS, _places, measure
+from converters.coreml.device import UNITS, _preferred, measure
 from ondevice.errors import PackageError
 from ondevice.signature.samples import sample_images
 
@@ -33,7 +33,7 @@ def test_placement_is_counted_by_what_core_ml_prefers():
         model_structure=SimpleNamespace(program=SimpleNamespace(functions=functions)),
         get_compute_device_usage_for_mlprogram_operation=lambda op: usage[op.operator_name],
     )
-    assert list(_places(plan, "main")) == [("cast x", "CPU"), ("conv x", "Neural Engine")]
+    assert list(_preferred(plan, "main")) == [("cast x", "CPU"), ("conv x", "Neural Engine")]
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="says what it needs elsewhere")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
 from converters.verification.html import to_html, write_html
 from converters.verification.inspect import inspect
 from ondevice.errors import OutputError
+from ondevice.plot import Axis, Curve, plot
 
 from .page import Checked
 
@@ -37,11 +39,46 @@ def test_the_page_marks_where_the_error_jumps(failed, package):
     assert "failed" in text
 
 
+EVIL = "<script>alert(1)</script>'\"&"
+
+
 def test_names_from_a_strangers_package_are_only_text(report, package):
-    evil = "<script>alert(1)</script>"
-    found = replace(inspect(package), metadata={evil: evil, "ondevice.versions": "[1"})
-    text = to_html(replace(report, package=evil, notes=(evil,)), found)
-    assert "script" not in Checked(text).tags
+    found = replace(inspect(package), metadata={EVIL: EVIL, "ondevice.versions": "[1"})
+    found = replace(found, operations={EVIL: 1}, target=EVIL)
+    steps = [
+        replace(
+            step,
+            deviations=tuple(replace(d, name=EVIL, op=EVIL) for d in step.deviations),
+            comparisons=tuple(
+                replace(
+                    c,
+                    output=EVIL,
+                    worst_image=EVIL,
+                    per_image=tuple(replace(row, image=EVIL) for row in c.per_image),
+                )
+                for c in step.comparisons
+            ),
+        )
+        for step in report.steps
+    ]
+    unit = {"units": EVIL, "first_load_ms": 1.0, "median_ms": 1.0, "spread_ms": 1.0}
+    unit |= {"placement": {EVIL: 1}, "fallen_off": [EVIL]}
+    evil = replace(report, package=EVIL, model=EVIL, notes=(EVIL,), problems=(EVIL,))
+    evil = replace(evil, steps=tuple(steps), device={"name": EVIL, "units": [unit]})
+    page = Checked(to_html(replace(evil, versions={EVIL: EVIL}), found))
+    assert "script" not in page.tags
+    assert page.text.count("alert(1)") > 20
+
+
+def test_a_plot_is_markup_whatever_its_texts_are():
+    axis = Axis(EVIL, 0, 1, [(0, EVIL)])
+    svg = plot([Curve([(0, 0), (1, 1)], [EVIL, EVIL], 1)], axis, axis, limit=(0.5, EVIL))
+    tree = ElementTree.fromstring(svg)
+    assert {element.tag for element in tree.iter()} == {
+        *("svg", "g", "line", "text", "polyline", "circle", "title"),
+    }
+    assert sum(element.text == EVIL for element in tree.iter()) == 8
+    assert tree.get("aria-label") == f"{EVIL} by {EVIL}"
 
 
 def test_the_page_shows_what_a_mac_measured(report, package):

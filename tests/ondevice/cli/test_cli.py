@@ -17,8 +17,8 @@ ONDEVICE = [sys.executable, "-m", "ondevice"]
 
 @pytest.fixture
 def photo(tmp_path):
-    levels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    Image.fromarray(levels).save(tmp_path / "photo.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
     return str(tmp_path / "photo.png")
 
 

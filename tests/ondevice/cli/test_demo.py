@@ -27,8 +27,8 @@ def test_demo_shows_both_sides_and_the_verdict(capsys, tmp_path):
 
 
 def test_demo_takes_ones_own_photos_and_gives_json(capsys):
-    for name, levels in zip(("a.png", "b.png"), sample_images(120)[2:], strict=True):
-        Image.fromarray(levels).save(name)
+    for name, pixels in zip(("a.png", "b.png"), sample_images(120)[2:], strict=True):
+        Image.fromarray(pixels).save(name)
     assert run(["demo", "a.png", "b.png", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [row["image"] for row in report["predictions"] if row["image"]] == ["a.png", "b.png"]

@@ -29,8 +29,8 @@ def folder(tmp_path):
     folder.mkdir()
     rng = np.random.default_rng(0)
     for n in range(10):
-        levels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        Image.fromarray(levels).save(folder / f"good{n}.png")
+        pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"good{n}.png")
     for name, data in BAD.items():
         (folder / name).write_bytes(data)
     for name in LITTER:
@@ -124,7 +124,7 @@ def test_a_folder_without_images_is_status_2(name, commands, ondevice_, tmp_path
     (tmp_path / "none" / "._a.png").touch()
     status, out, err = ondevice_(*line, tmp_path / "none")
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "none has no pictures" in err
+    assert "none has no images" in err
 
 
 def test_every_command_with_images_says_so():

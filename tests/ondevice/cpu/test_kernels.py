@@ -16,7 +16,7 @@ import pytest
 from converters.graph.record import trace_function
 from converters.graph.trace import trace
 from ondevice import create_model, fuse
-from ondevice.cpu import kernels, threads as cores
+from ondevice.cpu import kernels, threads
 
 EPS = 2.0**-23  # float32's
 X = mx.random.normal((4, 24, 20, 8), key=mx.random.key(1))
@@ -29,7 +29,7 @@ fast_here = pytest.mark.skipif(
 CONVOLUTIONS = [
     *product((3, 5, 7), (1, 2), (0, 2, 3), (8,), (8, 24), (8,)),  # depthwise, multiplied too
     *product((1, 2, 3), (1, 2, 3), (0, 1), (8,), (5,), (1,)),
-    (3, 2, 1, 3, 8, 1),  # a picture's channels
+    (3, 2, 1, 3, 8, 1),  # an image's channels
     (3, 1, 1, 8, 8, 2),  # groups of several channels: MLX's own
 ]
 
@@ -78,7 +78,7 @@ def test_gelu_is_as_exact_as_float32_is():
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 5, 3), (96, 96, 3), (1, 1, 3)], ids=str)
-def test_normalized_pictures_have_the_numbers_of_mlx(shape):
+def test_normalized_images_have_the_numbers_of_mlx(shape):
     x = mx.random.uniform(shape=shape, key=mx.random.key(6))
     mean, std = mx.array([0.4914, 0.4822, 0.4465]), mx.array([0.247, 0.2435, 0.2616])
     assert mx.array_equal(kernels.normalize(x, mean, std), (x - mean) / std)
@@ -95,7 +95,7 @@ def test_the_gelu_of_a_large_map_errs_by_little_more_than_a_rounding():
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("value", [0.0, 1e-30, 30.0, 1e30, -30.0, -1e30])
 def test_gelu_at_the_ends_is_zero_or_the_number_itself(value, large, monkeypatch):
-    monkeypatch.setattr(kernels, "is_large", lambda x, places=0: large)
+    monkeypatch.setattr(kernels, "is_large", lambda x, positions=0: large)
     wanted = value if value > 1 else value / 2 if value >= 0 else 0
     found = kernels.gelu(mx.array([value])).item()
     assert found == pytest.approx(wanted, rel=4e-7, abs=1e-25)
@@ -119,7 +119,7 @@ def test_convolutions_of_large_maps_err_less(
     sizes = (stride, stride), (kernel // 2, kernel // 2), 1, groups
     wanted = float64_convolution(x, weight, stride, kernel // 2, groups)
     large = rms(np.array(kernels.conv2d(x, weight, *sizes)) - wanted)
-    monkeypatch.setattr(kernels, "is_large", lambda x, places=0: False)
+    monkeypatch.setattr(kernels, "is_large", lambda x, positions=0: False)
     small = rms(np.array(kernels.conv2d(x, weight, *sizes)) - wanted)
     assert large * gain < small < 1e-6 * wanted.std()
 
@@ -128,7 +128,7 @@ def test_convolutions_of_large_maps_err_less(
 @pytest.mark.parametrize("shape", [(512, 96), (64, 1024), (9, 4099)], ids=str)
 def test_softmax_is_as_exact_as_float32_is(shape, spread):
     x = mx.random.normal(shape, key=mx.random.key(3)) * spread
-    assert x.size >= kernels.LONG
+    assert x.size >= kernels.MIN_ELEMENTS
     x64 = np.array(x, np.float64)
     wanted = np.exp(x64 - x64.max(-1, keepdims=True))
     wanted /= wanted.sum(-1, keepdims=True)
@@ -140,14 +140,14 @@ def test_softmax_is_as_exact_as_float32_is(shape, spread):
     assert np.abs(y.sum(-1) - 1).max() < 8 * EPS
 
 
-def test_softmax_of_forbidden_places_is_zero_there():
+def test_softmax_of_forbidden_positions_is_zero_there():
     x = mx.where(mx.arange(128) < 64, 0.0, -1e9) + mx.zeros((256, 128))
     y = kernels.softmax(x)
     assert mx.allclose(y[:, :64], mx.array(1 / 64), rtol=1e-6)
     assert y[:, 64:].max().item() < 1e-37
 
 
-HEADS = [(2, 30, 70, 8), (1, 3, 400, 8), (1, 2, 640, 16)]  # several a piece, and pieces of one
+HEADS = [(2, 30, 70, 8), (1, 3, 400, 8), (1, 2, 640, 16)]  # several a chunk, and chunks of one
 
 
 def queries(shape):
@@ -162,7 +162,7 @@ def test_attention_is_as_exact_as_float32_is(shape, count):
     scores = q @ k.swapaxes(2, 3)
     shares = np.exp(scores - scores.max(-1, keepdims=True))
     wanted = shares / shares.sum(-1, keepdims=True) @ v
-    with cores._taking_turns(count):
+    with threads._sharing_chunks(count):
         found = np.array(kernels.attention(*queries(shape)))
     assert found.shape == shape
     assert np.abs(found - wanted).max() < 64 * EPS  # scores up to 50 are rounded
@@ -233,7 +233,7 @@ def primitives(fn, *xs):
 
 
 WEIGHT = mx.random.normal((8, 7, 7, 1), key=mx.random.key(8))
-LONG = mx.random.normal((8, kernels.LONG // 8), key=mx.random.key(9))
+LONG = mx.random.normal((8, kernels.MIN_ELEMENTS // 8), key=mx.random.key(9))
 
 
 @fast_here

@@ -1,4 +1,4 @@
-"""What is begun with one BLAS kernel, or on so many cores, and gone on with on others."""
+"""What is begun with one BLAS kernel, or so many threads, and gone on with others."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import sys
 import numpy as np
 import pytest
 
-from ondevice.cpu import threads as cores
+from ondevice.cpu import threads
 
-from ..tasks.test_encode import COUNTED, paths_of, rows_of, save_pictures
+from ..tasks.test_encode import COUNTED, paths_of, rows_of, save_images
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64"
-    or not cores._blas()
-    or {p["internal_api"] for p in cores._blas().info()} != {"openblas"},
+    or not threads._blas()
+    or {p["internal_api"] for p in threads._blas().info()} != {"openblas"},
     reason="the kernels are chosen by a variable of OpenBLAS on x86-64",
 )
 
@@ -36,8 +36,8 @@ def encode(how, folder, out, variables):
     )
 
 
-def test_numbers_are_the_same_to_the_bit_on_any_number_of_cores(tmp_path):
-    save_pictures(tmp_path / "photos", 7)
+def test_values_are_the_same_to_the_bit_with_any_number_of_threads(tmp_path):
+    save_images(tmp_path / "photos", 7)
     files = []
     for count in "12":
         out = tmp_path / f"{count}.npz"
@@ -48,7 +48,7 @@ def test_numbers_are_the_same_to_the_bit_on_any_number_of_cores(tmp_path):
 
 
 def test_what_was_begun_with_other_kernels_is_gone_on_with(tmp_path):
-    paths = save_pictures(tmp_path / "photos", 7)
+    paths = save_images(tmp_path / "photos", 7)
     made = {}
     for name, variables in {"oldest": OLDEST, "ours": {}}.items():
         out = tmp_path / f"{name}.npz"

@@ -68,11 +68,11 @@ def test_cmyk_becomes_rgb(tmp_path, quarters):
 @pytest.mark.parametrize(("suffix", "endian"), [("png", "<"), ("tiff", "<"), ("tiff", ">")])
 @pytest.mark.parametrize("scale", [256, 257])  # both ways to make 16 bits of 8
 def test_16_bits_keep_the_whole_range(tmp_path, suffix, endian, scale):
-    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
-    wide = (levels * scale).astype(f"{endian}u2")
+    pixels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    wide = (pixels * scale).astype(f"{endian}u2")
     mode = "I;16B" if endian == ">" else "I;16"
     Image.frombytes(mode, (16, 16), wide.tobytes()).save(tmp_path / f"a.{suffix}")
-    assert np.array_equal(np.array(open_image(tmp_path / f"a.{suffix}"))[..., 1], levels)
+    assert np.array_equal(np.array(open_image(tmp_path / f"a.{suffix}"))[..., 1], pixels)
 
 
 def test_one_bit_is_black_and_white(tmp_path):
@@ -101,7 +101,7 @@ def test_alpha_is_dropped_as_timm_does(tmp_path, mode):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_photos_are_turned_upright(tmp_path, quarters, orientation, suffix):
-    # How a camera stores an upright picture under each EXIF orientation.
+    # How a camera stores an upright image under each EXIF orientation.
     stored_by = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -206,7 +206,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 @pytest.mark.parametrize("mode", ["F", "I"])
 def test_pixels_of_unknown_scale_are_refused(mode):
     image = Image.new(mode, (8, 8), 70_000)
-    with pytest.raises(ImageError, match="pixels of unknown scale; say which level is white"):
+    with pytest.raises(ImageError, match="pixels of unknown scale; say which value is white"):
         as_rgb(image)
 
 
@@ -248,9 +248,9 @@ def test_a_format_that_needs_a_plugin_says_which(tmp_path, monkeypatch, brand, s
 
 def save_grey(path, top, dtype=np.uint16):
     """Levels from 0 to ``top`` in equal steps."""
-    levels = np.linspace(0, top, 256).astype(dtype).reshape(16, 16)
-    Image.fromarray(levels).save(path)
-    return levels
+    pixels = np.linspace(0, top, 256).astype(dtype).reshape(16, 16)
+    Image.fromarray(pixels).save(path)
+    return pixels
 
 
 def greys(path, **options):
@@ -266,7 +266,7 @@ def test_dark_16_bits_are_said_to_be_dark_with_what_to_do(
     assert greys(tmp_path / f"a.{suffix}").max() == top >> 8
     (record,) = caplog.records
     said = record.getMessage()
-    assert f"a.{suffix} has levels up to {top} of 65535 and comes out nearly black" in said
+    assert f"a.{suffix} has values up to {top} of 65535 and comes out nearly black" in said
     assert f"--max-level {advised}" in said
 
 
@@ -281,10 +281,10 @@ def test_white_is_where_it_is_said_to_be(tmp_path, caplog, top, dtype):
     assert not caplog.records
 
 
-def test_levels_above_white_are_said_to_be_clipped(tmp_path, caplog):
+def test_values_above_white_are_said_to_be_clipped(tmp_path, caplog):
     save_grey(tmp_path / "a.png", 4095)
     assert (greys(tmp_path / "a.png", max_level=1023) == 255).mean() > 0.7
-    assert "levels up to 4095: all above 1023 are white" in caplog.text
+    assert "values up to 4095: all above 1023 are white" in caplog.text
 
 
 def test_no_warning_for_full_range_black_and_8_bits(tmp_path, caplog):
@@ -294,7 +294,7 @@ def test_no_warning_for_full_range_black_and_8_bits(tmp_path, caplog):
     assert not caplog.records
 
 
-def test_bad_levels_are_refused(tmp_path):
+def test_bad_values_are_refused(tmp_path):
     Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "a.tiff")
     with pytest.raises(ImageError, match="NaN or infinite"):
         open_image(tmp_path / "a.tiff", max_level=1)
@@ -302,15 +302,15 @@ def test_bad_levels_are_refused(tmp_path):
         open_image(tmp_path / "a.tiff", max_level=0)
 
 
-def deep_colour_png(levels):
+def deep_colour_png(pixels):
     """A PNG of 16-bit RGB, which PIL cannot write."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc(kind + data))
 
     crc = zlib.crc32
-    height, width, _ = levels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
@@ -329,17 +329,17 @@ def test_deep_colours_that_come_out_dark_are_named(tmp_path, caplog):
 
 
 def test_a_tiff_may_say_that_zero_is_white(tmp_path):
-    levels = save_grey(tmp_path / "a.tiff", 65535)
+    pixels = save_grey(tmp_path / "a.tiff", 65535)
     data = (tmp_path / "a.tiff").read_bytes()
     tag = struct.pack("<HHI", 262, 3, 1)
     assert data.count(tag + struct.pack("<H", 1)) == 1
     inverted = data.replace(tag + struct.pack("<H", 1), tag + struct.pack("<H", 0))
     (tmp_path / "b.tiff").write_bytes(inverted)
-    assert np.array_equal(greys(tmp_path / "b.tiff"), 255 - (levels >> 8))
+    assert np.array_equal(greys(tmp_path / "b.tiff"), 255 - (pixels >> 8))
 
 
 def test_a_tiff_of_12_bits_has_its_white_where_they_end(tmp_path, caplog):
-    """Two levels in three bytes."""
+    """Two values in three bytes."""
     pairs = np.array([0, 4095] * 8 * 16).reshape(-1, 2)
     a, b = pairs.T
     packed = np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], axis=1).astype(np.uint8)
@@ -384,7 +384,7 @@ def test_commands_warn_once_a_file_and_take_the_option(tmp_path, ondevice_):
     grey.save(tmp_path / "b.png")
     status, dark, err = ondevice_("classify", tmp_path / "a.png", "--json")
     assert (status, err.count("\n")) == (0, 1)
-    assert err.startswith(f"warning: {tmp_path}/a.png has levels up to 4095")
+    assert err.startswith(f"warning: {tmp_path}/a.png has values up to 4095")
     _, light, err = ondevice_("classify", tmp_path / "a.png", "--json", "--max-level", "4095")
     _, wanted, _ = ondevice_("classify", tmp_path / "b.png", "--json")
     light, wanted, dark = (

@@ -28,8 +28,8 @@ FILTERS = {
 SIZES = [(211, 130), (97, 160), (120, 120), (20, 13), (63, 65), (300, 9)]
 
 
-def picture(width, height):
-    """Smooth colours with noise on them: every filter gives other levels."""
+def noisy_image(width, height):
+    """Smooth colours with noise on them: every filter gives other values."""
     rng = np.random.default_rng(width * 1000 + height)
     y, x = np.mgrid[:height, :width]
     smooth = np.stack([x * 255 / width, y * 255 / height, (x + y) % 256], axis=-1)
@@ -66,20 +66,20 @@ def by_hand(image, spec):
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("interpolation", FILTERS)
 @pytest.mark.parametrize(("size", "crop_pct"), [(64, 0.875), (64, 1.0), (65, 0.9)])
-def test_levels_are_those_of_the_rules_written_by_hand(
+def test_pixels_are_those_of_the_rules_written_by_hand(
     interpolation, crop_mode, size, crop_pct
 ):
     spec = Preprocess(
         size=size, crop_pct=crop_pct, crop_mode=crop_mode, interpolation=interpolation
     )
     for width_height in SIZES:
-        image = picture(*width_height)
+        image = noisy_image(*width_height)
         assert np.array_equal(resize_and_crop(image, spec), by_hand(image, spec)), width_height
 
 
 @pytest.mark.parametrize("width_height", SIZES)
 def test_pad_centres_the_image_on_a_square_of_the_fill(width_height):
-    image = picture(*width_height)
+    image = noisy_image(*width_height)
     w, h = image.size
     square = Image.new("RGB", (max(w, h),) * 2, (9, 8, 7))
     square.paste(image, ((max(w, h) - w) // 2, (max(w, h) - h) // 2))
@@ -89,7 +89,7 @@ def test_pad_centres_the_image_on_a_square_of_the_fill(width_height):
 
 
 def test_source_size_reduces_the_centre_square_first():
-    image = picture(211, 130)  # its square starts at (211 - 130) // 2 = 40
+    image = noisy_image(211, 130)  # its square starts at (211 - 130) // 2 = 40
     thumbnail = image.crop((40, 0, 170, 130)).resize((32, 32), Image.Resampling.BICUBIC)
     spec = Preprocess(size=96, crop_pct=1.0, source_size=32)
     expected = np.array(thumbnail.resize((96, 96), Image.Resampling.BICUBIC))
@@ -97,41 +97,41 @@ def test_source_size_reduces_the_centre_square_first():
 
 
 def test_an_image_of_the_source_size_is_only_enlarged():
-    image = picture(32, 32)
+    image = noisy_image(32, 32)
     spec = Preprocess(size=96, crop_pct=1.0, source_size=32)
     expected = np.array(image.resize((96, 96), Image.Resampling.BICUBIC))
     assert np.array_equal(resize_and_crop(image, spec), expected)
 
 
-def test_normalizing_is_float32_arithmetic_on_levels():
-    levels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+def test_normalizing_is_float32_arithmetic_on_pixel_values():
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     spec = Preprocess(size=16)
     mean, std = np.float32(spec.mean), np.float32(spec.std)
-    expected = (levels.astype(np.float32) / np.float32(255) - mean) / std
+    expected = (pixels.astype(np.float32) / np.float32(255) - mean) / std
     # One unit in the last place: a compiler may multiply by a reciprocal.
-    assert np.allclose(normalize(mx.array(levels), spec), expected, rtol=3e-7, atol=1e-7)
+    assert np.allclose(normalize(mx.array(pixels), spec), expected, rtol=3e-7, atol=1e-7)
 
 
-def test_every_way_to_give_a_picture_gives_the_same(tmp_path):
-    image, spec = picture(90, 70), Preprocess(size=32)
+def test_every_way_to_give_an_image_gives_the_same(tmp_path):
+    image, spec = noisy_image(90, 70), Preprocess(size=32)
     image.save(tmp_path / "a.png")
     expected = preprocess(image, spec)
     assert expected.shape == (1, 32, 32, 3)
     assert expected.dtype == mx.float32
-    levels = np.array(image)
+    pixels = np.array(image)
     with (tmp_path / "a.png").open("rb") as file:
         for same in (
             tmp_path / "a.png",
             str(tmp_path / "a.png"),
             file,
-            levels,
-            mx.array(levels),
+            pixels,
+            mx.array(pixels),
         ):
             assert mx.array_equal(preprocess(same, spec), expected)
 
 
 def test_grey_and_transparent_arrays_are_read_as_their_colours():
-    grey, spec = np.array(picture(40, 40))[..., 0], Preprocess(size=32)
+    grey, spec = np.array(noisy_image(40, 40))[..., 0], Preprocess(size=32)
     expected = resize_and_crop(np.stack([grey] * 3, axis=-1), spec)
     assert np.array_equal(resize_and_crop(grey, spec), expected)
     assert np.array_equal(resize_and_crop(grey[..., None], spec), expected)
@@ -140,33 +140,36 @@ def test_grey_and_transparent_arrays_are_read_as_their_colours():
 
 
 def test_lists_generators_and_stacked_arrays_are_batches():
-    images, spec = [picture(50, 40), picture(40, 50), picture(45, 45)], Preprocess(size=32)
+    images, spec = (
+        [noisy_image(50, 40), noisy_image(40, 50), noisy_image(45, 45)],
+        Preprocess(size=32),
+    )
     expected = mx.concatenate([preprocess(image, spec) for image in images])
     assert mx.array_equal(preprocess(images, spec), expected)
     assert mx.array_equal(preprocess((image for image in images), spec), expected)
-    stacked = np.stack([np.array(picture(40, 40))] * 2)
+    stacked = np.stack([np.array(noisy_image(40, 40))] * 2)
     assert preprocess(stacked, spec).shape == (2, 32, 32, 3)
 
 
 def test_another_size_keeps_the_share_that_is_cropped():
-    image, spec = picture(100, 80), Preprocess(size=32, crop_pct=0.9)
+    image, spec = noisy_image(100, 80), Preprocess(size=32, crop_pct=0.9)
     larger = Preprocess(size=64, crop_pct=0.9)
     assert mx.array_equal(preprocess(image, spec, size=64), preprocess(image, larger))
 
 
 def test_batches_come_in_order_and_the_last_is_short():
-    images, spec = [picture(40 + n, 40) for n in range(5)], Preprocess(size=32)
+    images, spec = [noisy_image(40 + n, 40) for n in range(5)], Preprocess(size=32)
     found = list(batches(iter(images), spec, batch_size=2))
     assert [len(x) for x in found] == [2, 2, 1]
     assert mx.array_equal(mx.concatenate(found), preprocess(images, spec))
 
 
-def test_batches_of_an_endless_generator_keep_one_picture_at_a_time():
+def test_batches_of_an_endless_generator_keep_one_image_at_a_time():
     alive = weakref.WeakValueDictionary()
 
     def endless():
         for n in itertools.count():
-            image = picture(40, 40 + n)
+            image = noisy_image(40, 40 + n)
             alive[n] = image
             yield image
 
@@ -175,16 +178,16 @@ def test_batches_of_an_endless_generator_keep_one_picture_at_a_time():
     assert len(alive) <= 2  # the last one, and the one the generator still holds
 
 
-def test_every_bad_picture_of_a_list_is_named(tmp_path):
+def test_every_bad_image_of_a_list_is_named(tmp_path):
     (tmp_path / "empty.jpg").touch()
-    given = [tmp_path / "empty.jpg", picture(40, 40), tmp_path / "missing.jpg"]
+    given = [tmp_path / "empty.jpg", noisy_image(40, 40), tmp_path / "missing.jpg"]
     for read in (preprocess, lambda *args: list(batches(*args, batch_size=1))):
         with pytest.raises(ImageError, match=r"empty\.jpg is empty; .*missing\.jpg cannot"):
             read(given, Preprocess(size=32))
 
 
-def test_bad_pictures_can_be_left_out():
-    good, problems = picture(40, 40), {}
+def test_bad_images_can_be_left_out():
+    good, problems = noisy_image(40, 40), {}
     given = [good, "missing.jpg", good, np.zeros(3), good]
     found = list(
         batches(given, Preprocess(size=32), batch_size=2, on_error=problems.__setitem__)
@@ -205,7 +208,7 @@ def test_bad_pictures_can_be_left_out():
         ([], "no images were given"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_what_would_be(given, said):
+def test_what_is_no_image_is_refused_with_what_would_be(given, said):
     with pytest.raises(ImageError, match=said):
         preprocess(given, Preprocess(size=32))
 
@@ -217,9 +220,9 @@ def test_a_thread_of_pixels_is_refused_before_memory_is_taken(crop_mode):
         resize_and_crop(thread, Preprocess(size=224, crop_mode=crop_mode))
 
 
-def test_border_keeps_a_line_of_a_very_narrow_picture():
-    levels = resize_and_crop(Image.new("RGB", (2000, 1), "red"), Preprocess(crop_mode="border"))
-    assert (levels == (255, 0, 0)).all(axis=-1).sum() == 224  # the rest is the mean colour
+def test_border_keeps_a_line_of_a_very_narrow_image():
+    pixels = resize_and_crop(Image.new("RGB", (2000, 1), "red"), Preprocess(crop_mode="border"))
+    assert (pixels == (255, 0, 0)).all(axis=-1).sum() == 224  # the rest is the mean colour
 
 
 DATA = os.environ.get("ONDEVICE_DATA", "")
@@ -274,6 +277,6 @@ def test_the_normalized_batch_is_timms():
 
 
 @pytest.mark.parametrize("values", [{"mean": (123, 116, 103)}, {"std": (58, 57, 57)}])
-def test_means_of_levels_from_0_to_255_are_refused(values):
+def test_means_of_values_from_0_to_255_are_refused(values):
     with pytest.raises(ConfigError, match="from 0 to 1: divide by 255"):
         Preprocess(size=96, **values)

@@ -22,16 +22,16 @@ def model():
 
 
 @pytest.fixture
-def pictures():
+def images():
     rng = np.random.default_rng(0)
     return [
         Image.fromarray(rng.integers(0, 256, (40 + n, 50, 3), dtype=np.uint8)) for n in range(5)
     ]
 
 
-def test_scores_are_the_softmax_of_the_logits_in_falling_order(model, pictures):
-    found = classify(model, pictures, top_k=10)
-    logits = np.array(model(preprocess(pictures, model.info.preprocess)), np.float64)
+def test_scores_are_the_softmax_of_the_logits_in_falling_order(model, images):
+    found = classify(model, images, top_k=10)
+    logits = np.array(model(preprocess(images, model.info.preprocess)), np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     for predictions, scores in zip(found, expected, strict=True):
         assert [p.index for p in predictions] == list(np.argsort(-scores))
@@ -42,53 +42,53 @@ def test_scores_are_the_softmax_of_the_logits_in_falling_order(model, pictures):
         ]
 
 
-def test_batches_do_not_change_what_is_found(model, pictures):
-    whole = classify(model, pictures, top_k=3)
-    parts = classify(model, (p for p in pictures), top_k=3, batch_size=2)
+def test_batches_do_not_change_what_is_found(model, images):
+    whole = classify(model, images, top_k=3)
+    parts = classify(model, (p for p in images), top_k=3, batch_size=2)
     for a, b in zip(whole, parts, strict=True):
         assert [p.label for p in a] == [p.label for p in b]
         assert [p.score for p in a] == pytest.approx([p.score for p in b], abs=1e-6)
 
 
-def test_one_picture_gives_a_list_of_one(model, pictures):
-    (predictions,) = classify(model, pictures[0], top_k=1)
+def test_one_image_gives_a_list_of_one(model, images):
+    (predictions,) = classify(model, images[0], top_k=1)
     assert isinstance(predictions[0], Prediction)
 
 
-def test_no_more_classes_than_there_are(model, pictures):
-    assert len(classify(model, pictures[0], top_k=99)[0]) == 10
+def test_no_more_classes_than_there_are(model, images):
+    assert len(classify(model, images[0], top_k=99)[0]) == 10
 
 
-def test_no_pictures_give_an_empty_list(model):
+def test_no_images_give_an_empty_list(model):
     assert classify(model, []) == []
 
 
-def test_another_size_is_used(model, pictures):
-    usual, large = (classify(model, pictures[0], size=size)[0][0] for size in (None, 128))
+def test_another_size_is_used(model, images):
+    usual, large = (classify(model, images[0], size=size)[0][0] for size in (None, 128))
     assert usual.score != large.score
 
 
-def test_every_bad_picture_is_named(model, pictures, tmp_path):
+def test_every_bad_image_is_named(model, images, tmp_path):
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(ImageError, match=r"empty\.jpg is empty; .*missing\.jpg"):
-        classify(model, [tmp_path / "empty.jpg", pictures[0], tmp_path / "missing.jpg"])
+        classify(model, [tmp_path / "empty.jpg", images[0], tmp_path / "missing.jpg"])
 
 
-def test_classes_without_names_have_numbers(pictures):
+def test_classes_without_names_have_numbers(images):
     model = ondevice.create_model("shvit_nano", num_classes=3)
-    best = classify(model, pictures[0])[0]
+    best = classify(model, images[0])[0]
     assert {p.label for p in best} == {"class 0", "class 1", "class 2"}
 
 
-def test_a_backbone_without_classes_is_refused(pictures):
+def test_a_backbone_without_classes_is_refused(images):
     model = ondevice.create_model("shvit_nano", num_classes=0)
     with pytest.raises(ConfigError, match="no classes"):
-        classify(model, pictures[0])
+        classify(model, images[0])
 
 
-def test_half_precision_gives_finite_scores(pictures):
+def test_half_precision_gives_finite_scores(images):
     model = ondevice.create_model("shvit_nano.cifar10", dtype=mx.float16)
-    scores = [p.score for p in classify(model, pictures[0], top_k=10)[0]]
+    scores = [p.score for p in classify(model, images[0], top_k=10)[0]]
     assert sum(scores) == pytest.approx(1, abs=1e-6)
 
 

@@ -39,9 +39,9 @@ def clip(folder):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     room = tmp_path_factory.mktemp("photos")
-    levels = np.random.default_rng(0).integers(0, 256, (3, 80, 70, 3), dtype=np.uint8)
-    for i, picture in enumerate(levels):
-        Image.fromarray(picture).save(room / f"{i}.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 80, 70, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(room / f"{i}.png")
     return [str(room / f"{i}.png") for i in range(3)]
 
 
@@ -49,7 +49,7 @@ def norms(x: mx.array) -> list[float]:
     return mx.linalg.norm(x, axis=-1).tolist()
 
 
-def test_pictures_and_texts_are_unit_vectors_of_one_space(clip, photos):
+def test_images_and_texts_are_unit_vectors_of_one_space(clip, photos):
     images, texts = clip.encode_image(photos), clip.encode_text(["a cat", "a dog"])
     assert (images.shape, texts.shape) == ((3, 16), (2, 16))
     assert norms(images) + norms(texts) == pytest.approx([1] * 5, abs=1e-6)
@@ -111,7 +111,7 @@ def test_vectors_of_other_weights_and_damaged_ones_are_not_taken(tmp_path):
 T = ("a photo of a {}.",)
 
 
-def test_a_broken_picture_is_left_out_and_named(clip, photos, tmp_path):
+def test_a_broken_image_is_left_out_and_named(clip, photos, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"none")
     problems = {}
@@ -390,7 +390,7 @@ def test_a_clip_has_no_classes_of_its_own(ondevice_, folder, photos):
     assert_one_line(result, "has no classes but those you name: ondevice zeroshot")
 
 
-def test_a_text_finds_its_pictures_in_an_index(ondevice_, folder, clip, photos, tmp_path):
+def test_a_text_finds_its_images_in_an_index(ondevice_, folder, clip, photos, tmp_path):
     encode(clip.image, photos, tmp_path / "i.safetensors")
     args = ("--index", tmp_path / "i.safetensors", "--model", folder, "--json")
     status, out, err = ondevice_("search", "--text", "a cat", *args)
@@ -400,4 +400,4 @@ def test_a_text_finds_its_pictures_in_an_index(ondevice_, folder, clip, photos, 
     found = json.loads(out)["results"]
     assert [match["path"] for match in found] == [photos[i] for i in order]
     assert [m["score"] for m in found] == pytest.approx(cosines[order].tolist(), abs=1e-6)
-    assert_one_line(ondevice_("search", *args[:2]), "Give a picture or --text")
+    assert_one_line(ondevice_("search", *args[:2]), "Give an image or --text")

@@ -37,12 +37,12 @@ sys.exit(run(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks") / "pictures"
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks") / "images"
     folder.mkdir()
-    levels = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8)
-    for n, picture in enumerate(levels):
-        Image.fromarray(picture).save(folder / f"{n:02}.png")
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8)
+    for n, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{n:02}.png")
     (folder / "07.png").write_bytes(b"x")
     return folder
 
@@ -87,8 +87,8 @@ def rows_of(path):
     return np.concatenate([np.array(rows) for rows in open_index(path).chunks()])
 
 
-def test_a_killed_rank_is_noticed_and_the_job_goes_on(pictures, tmp_path):
-    args = [pictures, "--batch-size", "2", "--out"]
+def test_a_killed_rank_is_noticed_and_the_job_goes_on(images, tmp_path):
+    args = [images, "--batch-size", "2", "--out"]
     assert alone(tmp_path, [*args, "whole.npz"]) == 3
     status, said = ranks([tmp_path] * 2, [*args, "e.npz"], DYING)
     assert status == [2, -signal.SIGKILL]
@@ -99,28 +99,28 @@ def test_a_killed_rank_is_noticed_and_the_job_goes_on(pictures, tmp_path):
     status, said = ranks([tmp_path] * 2, [*args, "e.npz"])
     assert status == [3, 0]
     assert said[0][0] == "e.npz: 19 x 160, shvit_nano.cifar10\n"
-    assert f"skipped: {pictures}/07.png is not an image" in said[0][1]
+    assert f"skipped: {images}/07.png is not an image" in said[0][1]
     assert said[1][0] == ""
     assert (tmp_path / "e.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
     assert not (tmp_path / "e.npz.partial").exists()
 
 
-def test_ranks_that_share_no_disk_send_their_rows_to_the_first(pictures, tmp_path):
+def test_ranks_that_share_no_disk_send_their_rows_to_the_first(images, tmp_path):
     folders = [tmp_path / str(n) for n in range(4)]
     for folder in folders:
         folder.mkdir()
-        (folder / "pictures").symlink_to(pictures)
-    args = ["pictures/", "--batch-size", "2", "--out"]
+        (folder / "images").symlink_to(images)
+    args = ["images/", "--batch-size", "2", "--out"]
     assert alone(folders[0], [*args, "whole.npz"]) == 3
     status, _ = ranks(folders, [*args, "e.npz"])
     assert status == [3, 0, 0, 0]
     assert (folders[0] / "e.npz").read_bytes() == (folders[0] / "whole.npz").read_bytes()
-    assert [sorted(os.listdir(f)) for f in folders[1:]] == [["pictures"]] * 3
+    assert [sorted(os.listdir(f)) for f in folders[1:]] == [["images"]] * 3
 
 
-def test_ranks_that_differ_all_say_so(pictures, tmp_path):
+def test_ranks_that_differ_all_say_so(images, tmp_path):
     status, said = ranks(
-        [tmp_path] * 2, [pictures, "--out", "e.npz"], options=([], ["--batch-size", "2"])
+        [tmp_path] * 2, [images, "--out", "e.npz"], options=([], ["--batch-size", "2"])
     )
     assert status == [2, 2]
     for rank, (_, err) in enumerate(said):
@@ -145,8 +145,8 @@ def test_records_arrive_in_blocks_padded_to_the_longest():
     assert list(received) == [b"zz", b"aa", b"bb", b"cc", b"dd"]
 
 
-def test_one_process_needs_no_group(pictures, tmp_path):
+def test_one_process_needs_no_group(images, tmp_path):
     model = ondevice.create_model("shvit_nano.cifar10")
-    paths = [pictures / f"{n:02}.png" for n in range(5)]
+    paths = [images / f"{n:02}.png" for n in range(5)]
     encode(model, paths, tmp_path / "e.npz")
     assert rows_of(tmp_path / "e.npz").shape == (5, 160)

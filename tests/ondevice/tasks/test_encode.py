@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 import ondevice
-from ondevice.cli.encode import _Progress
+from ondevice.cli._output import Progress, progress
 from ondevice.errors import ConfigError, ImageError, OutputError
 from ondevice.image.files import expand
-from ondevice.tasks.embeddings.encode import encode, unit
+from ondevice.nn.layers import unit
+from ondevice.tasks.embeddings.encode import encode
 from ondevice.tasks.embeddings.index import open_index
 from ondevice.tasks.embeddings.journal import (
     Journal,
@@ -24,7 +25,8 @@ from ondevice.tasks.embeddings.journal import (
     record_type,
     whole_records,
 )
-from ondevice.tasks.embeddings.unfinished import Room
+from ondevice.tasks.embeddings.unfinished import Unfinished
+from ondevice.weights.hash import weights_hash
 
 SUFFIXES = (".safetensors", ".npz", ".parquet")
 
@@ -34,19 +36,19 @@ def model():
     return ondevice.create_model("shvit_nano.cifar10")
 
 
-def save_pictures(folder, count):
+def save_images(folder, count):
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(count):
-        levels = rng.integers(0, 256, (32, 40 + n, 3), dtype=np.uint8)
-        Image.fromarray(levels).save(folder / f"{n:02}.png")
+        pixels = rng.integers(0, 256, (32, 40 + n, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{n:02}.png")
     return [str(folder / f"{n:02}.png") for n in range(count)]
 
 
 @pytest.fixture
 def photos(tmp_path):
-    """Seven pictures: at two a batch, the last batch is not full."""
-    return save_pictures(tmp_path / "photos", 7)
+    """Seven images: at two a batch, the last batch is not full."""
+    return save_images(tmp_path / "photos", 7)
 
 
 def rows_of(path):
@@ -83,7 +85,7 @@ def test_a_file_says_what_made_it(model, photos, tmp_path):
     info = json.loads(metadata["ondevice.embeddings"])
     assert info["model"] == "shvit_nano.cifar10"
     assert ondevice.Preprocess.from_dict(info["preprocess"]) == model.info.preprocess
-    assert len(info["weights"]) == 64
+    assert info["weights"] == weights_hash(model)  # that a package of the model says as well
     assert arrays["embeddings"].shape == (7, 160)
 
 
@@ -98,7 +100,7 @@ def test_numpy_alone_reads_an_npz(model, photos, tmp_path):
 def test_what_cannot_be_read_is_named_and_changes_no_other_row(model, photos, tmp_path):
     whole = rows_of(encode(model, photos, tmp_path / "all.npz", batch_size=4).out)
     with open(photos[2], "wb") as file:
-        file.write(b"no picture")
+        file.write(b"no image")
     os.truncate(photos[5], 100)
     said = {}
     done = encode(
@@ -145,12 +147,12 @@ def test_mistakes_are_one_line_and_leave_nothing_behind(ondevice_, photos, tmp_p
     before = sorted(os.listdir(tmp_path))
     out = tmp_path / "e.npz"
     for args, said in (
-        ([tmp_path / "none", photos[0], "--out", out], "none has no pictures (.apng"),
+        ([tmp_path / "none", photos[0], "--out", out], "none has no images (.apng"),
         ([tmp_path / "*.gif", "--out", out], "*.gif matches no file"),
         ([tmp_path / "list.txt", "--out", out], "list.txt lists no files"),
         ([tmp_path / "no.txt", "--out", out], "no.txt cannot be read: No such file"),
         ([tmp_path / "bad.jpg", "--out", out], "bad.jpg is not an image"),
-        ([tmp_path / "bad.jpg"] * 2 + ["--out", out], "none of 2 files is a usable picture"),
+        ([tmp_path / "bad.jpg"] * 2 + ["--out", out], "none of 2 files is a usable image"),
         ([photos[0], "--out", tmp_path / "e.csv"], ".safetensors, .npz, .parquet"),
         ([photos[0], "--out", tmp_path / "there.npz"], "there.npz exists; use --force"),
         ([photos[0], "--out", tmp_path / "bad.jpg" / "e.npz"], "cannot write"),
@@ -345,7 +347,7 @@ def test_rows_of_an_earlier_job_do_not_count(model, photos, tmp_path):
 
 def test_two_processes_do_not_write_one_journal(model, photos, tmp_path):
     with (
-        Room(tmp_path / "e.npz", 0),
+        Unfinished(tmp_path / "e.npz", 0),
         pytest.raises(OutputError, match="in use by another process"),
     ):
         encode(model, photos, tmp_path / "e.npz")
@@ -429,9 +431,20 @@ def test_any_name_is_kept(model, photos, tmp_path, suffix):
 
 def test_progress_tells_rate_and_time_left(capsys, monkeypatch):
     clock = iter((100.0, 110.0))
-    monkeypatch.setattr("ondevice.cli.encode.time.monotonic", lambda: next(clock))
-    progress = _Progress()
-    progress(5_000, 10_000)  # where an earlier run stopped
-    progress(6_000, 10_000)
+    monkeypatch.setattr("ondevice.cli._output.time.monotonic", lambda: next(clock))
+    show = Progress("encoding")
+    show(5_000, 10_000)  # where an earlier run stopped
+    show(6_000, 10_000)
     last = capsys.readouterr().err.split("\r")[-1]
     assert last.split() == "encoding 6,000 of 10,000 100 images/s 0:00:40 left".split()
+
+
+def test_progress_of_what_ends_early_leaves_the_line(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for _ in progress("abc", "reading", 3, unit="letters"):
+        break
+    assert capsys.readouterr().err == "\n"
+    assert list(progress("abc", "reading", 3, unit="letters")) == ["a", "b", "c"]
+    said = capsys.readouterr().err
+    assert said.split("\r")[-1].startswith("reading 3 of 3  ")
+    assert said.rstrip(" \n").endswith(" letters/s  0:00:00 left")

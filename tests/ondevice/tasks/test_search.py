@@ -69,7 +69,7 @@ def test_no_more_matches_than_rows(rows, tmp_path):
 
 def test_a_query_of_another_length_is_refused(rows, tmp_path):
     index = open_index(save_rows(tmp_path / "i.npz", rows))
-    with pytest.raises(ConfigError, match="has rows of 8 numbers, the query has 9"):
+    with pytest.raises(ConfigError, match="has rows of 8 values, the query has 9"):
         search(index, np.zeros(9))
 
 
@@ -141,17 +141,17 @@ def test_a_path_that_is_no_index_is_one_line(tmp_path, name, said):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Five pictures and their index."""
-    folder = tmp_path_factory.mktemp("pictures")
-    levels = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
-    for n, picture in enumerate(levels):
-        Image.fromarray(picture).save(folder / f"{n}.png")
+    """Five images and their index."""
+    folder = tmp_path_factory.mktemp("images")
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 48, 48, 3), dtype=np.uint8)
+    for n, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{n}.png")
     model = ondevice.create_model("shvit_nano.cifar10")
     encode(model, [folder / f"{n}.png" for n in range(5)], folder / "i.safetensors")
     return folder
 
 
-def test_a_picture_finds_itself_first(ondevice_, folder):
+def test_an_image_finds_itself_first(ondevice_, folder):
     status, out, err = ondevice_(
         "search",
         folder / "3.png",

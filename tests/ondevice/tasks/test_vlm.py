@@ -102,7 +102,7 @@ def test_special_tokens_of_the_prompt_are_single_tokens(vlm):
     assert (ids.count(257), ids.count(258)) == (3, 2)
 
 
-def test_pictures_stand_where_the_prompt_says(vlm):
+def test_images_stand_where_the_prompt_says(vlm):
     images = [mx.full((4, tiny.DIM), float(i)) for i in (1, 2)]
     texts = vlm.tokenize("a<image>b<image>c", 2)
     inputs = vlm.splice(texts, images)
@@ -120,7 +120,7 @@ def test_pictures_stand_where_the_prompt_says(vlm):
         ("", 1, "the prompt is empty"),
         (" \n", 1, "the prompt is empty"),
         ("<image>", 1, "the prompt is empty"),
-        ("<image> or <image>?", 1, "the prompt has 2 places for images, 1 are given"),
+        ("<image> or <image>?", 1, "the prompt has <image> 2 times, 1 images are given"),
         ("x" * 500, 1, "the prompt has 562 tokens, 4 of them of images; .* at most 511"),
     ],
 )
@@ -129,23 +129,23 @@ def test_prompts_that_cannot_be_are_refused_before_anything_is_encoded(
 ):
     monkeypatch.setattr(vlm, "tower", None)
     with pytest.raises(ConfigError, match=said):
-        vlm.stream(prompt, [tiny.picture()] * images)
+        vlm.stream(prompt, [tiny.image()] * images)
 
 
 # --- answers
 
 
 def test_pieces_add_up_to_the_text(vlm):
-    answer = vlm.stream("What?", tiny.picture(), max_tokens=9)
+    answer = vlm.stream("What?", tiny.image(), max_tokens=9)
     pieces = list(answer)
     assert "".join(pieces) == answer.text == str(answer) != ""
-    assert answer.text == vlm.generate("What?", tiny.picture(), max_tokens=9).text
+    assert answer.text == vlm.generate("What?", tiny.image(), max_tokens=9).text
     assert (answer.timings.tokens, answer.finish_reason) == (9, "length")
 
 
-def test_the_picture_and_the_question_decide_the_answer(vlm):
+def test_the_image_and_the_question_decide_the_answer(vlm):
     def scores(prompt, seed):
-        inputs = vlm.splice(vlm.tokenize(prompt, 1), [vlm.encode_image(tiny.picture(seed))])
+        inputs = vlm.splice(vlm.tokenize(prompt, 1), [vlm.encode_image(tiny.image(seed))])
         return vlm.language(mx.array([]), input_embeddings=inputs[None])[0, -1]
 
     assert mx.array_equal(scores("What?", 0), scores("What?", 0))
@@ -163,18 +163,18 @@ def test_an_answer_ends_where_the_model_ends_it(vlm, monkeypatch):
 
 def test_an_answer_ends_before_the_text_to_stop_at(vlm):
     options = {"max_tokens": 60, "temperature": 1.0, "seed": 3}
-    whole = vlm.generate("What?", tiny.picture(), **options).text
+    whole = vlm.generate("What?", tiny.image(), **options).text
     stop = next(pair for i in range(20, 50) if (pair := whole[i : i + 2]).isascii())
-    answer = vlm.generate("What?", tiny.picture(), stop=[stop, "never said"], **options)
+    answer = vlm.generate("What?", tiny.image(), stop=[stop, "never said"], **options)
     assert answer.text == whole[: whole.index(stop)]
     assert answer.finish_reason == "stop"
-    assert vlm.generate("What?", tiny.picture(), stop="never", **options).text == whole
+    assert vlm.generate("What?", tiny.image(), stop="never", **options).text == whole
 
 
 def test_a_seed_makes_chance_repeatable(vlm):
     def say(seed, **options):
         options = {"temperature": 1.0, "max_tokens": 12} | options
-        return vlm.generate("What?", tiny.picture(), seed=seed, **options).text
+        return vlm.generate("What?", tiny.image(), seed=seed, **options).text
 
     assert say(1) == say(1)
     assert len({say(seed) for seed in range(4)}) > 1
@@ -183,7 +183,7 @@ def test_a_seed_makes_chance_repeatable(vlm):
 
 def test_an_answer_ends_with_the_context(vlm):
     texts = vlm.tokenize("x" * 400, 1)
-    answer = vlm.generate("x" * 400, tiny.picture(), max_tokens=10_000)
+    answer = vlm.generate("x" * 400, tiny.image(), max_tokens=10_000)
     assert answer.timings.tokens == vlm.context - sum(map(len, texts)) - 4
     assert answer.finish_reason == "length"
 
@@ -200,12 +200,12 @@ def test_an_answer_ends_with_the_context(vlm):
 )
 def test_impossible_sampling_is_refused(vlm, options, said):
     with pytest.raises(ConfigError, match=said):
-        vlm.stream("What?", tiny.picture(), **options)
+        vlm.stream("What?", tiny.image(), **options)
 
 
 def test_the_first_token_takes_the_time_of_its_four_parts(vlm):
     start = time.perf_counter()
-    t = vlm.generate("What?", tiny.picture(77), max_tokens=5).timings
+    t = vlm.generate("What?", tiny.image(77), max_tokens=5).timings
     passed = time.perf_counter() - start
     parts = (t.preprocess, t.encode, t.project, t.prefill)
     assert all(part > 0 for part in parts)

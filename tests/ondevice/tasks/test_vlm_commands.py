@@ -27,7 +27,7 @@ FLOAT32 = 65568  # of Core ML's ArrayFeatureType
 
 @pytest.fixture
 def photo(tmp_path):
-    Image.fromarray(tiny.picture()).save(tmp_path / "photo.png")
+    Image.fromarray(tiny.image()).save(tmp_path / "photo.png")
     return str(tmp_path / "photo.png")
 
 
@@ -77,14 +77,14 @@ def test_describe_names_what_it_cannot_use_and_goes_on(ondevice_, photo, tmp_pat
     ]
 
 
-def test_describe_needs_all_pictures_that_go_together(ondevice_, photo):
+def test_describe_needs_all_images_that_go_together(ondevice_, photo):
     args = ("--size", "128", "--together")
     status, out, err = ondevice_("describe", photo, "nowhere.png", *args)
     assert (status, out) == (2, "")
     assert err.splitlines()[-1].startswith("error: nowhere.png cannot be opened")
 
 
-def test_describe_takes_pictures_together(ondevice_, photo):
+def test_describe_takes_images_together(ondevice_, photo):
     args = ("--size", "128", "--max-tokens", "3", "--json", "--together")
     status, out, _ = ondevice_("describe", photo, photo, *args)
     (result,) = json.loads(out)["results"]
@@ -194,7 +194,7 @@ def test_encode_writes_all_tokens(ondevice_, photo, vlm, tmp_path):
     assert (status, f"{out} exists" in err) == (2, True)
 
 
-def test_encode_takes_pictures_at_another_size(ondevice_, photo, vlm, tmp_path):
+def test_encode_takes_images_at_another_size(ondevice_, photo, vlm, tmp_path):
     out = tmp_path / "tokens.safetensors"
     args = (photo, "--tokens", "--size", "192", "--out", str(out))
     assert ondevice_("encode", *args)[:2] == (0, f"{out}: 1 x 9 tokens x {tiny.DIM}\n")
@@ -207,15 +207,18 @@ def test_encode_takes_pictures_at_another_size(ondevice_, photo, vlm, tmp_path):
     [
         (["--size", "192"], "--size goes with --tokens"),
         (["--tokens", "--size", "0"], "impossible vision: size=0"),
+        (["--tokens", "--batch-size", "16"], "--batch-size does not go with --tokens"),
+        (["--tokens", "--workers", "2"], "--workers does not go with --tokens"),
+        (["--tokens", "--no-normalize"], "--no-normalize does not go with --tokens"),
     ],
 )
-def test_encode_refuses_sizes_that_cannot_be(ondevice_, photo, tmp_path, args, said):
+def test_encode_refuses_options_that_do_not_apply(ondevice_, photo, tmp_path, args, said):
     status, _, err = ondevice_("encode", photo, "--out", str(tmp_path / "t.safetensors"), *args)
     assert (status, err.count("\n"), said in err) == (2, 1, True)
 
 
 def test_tokens_are_written_as_they_come(vlm_folder, photo, tmp_path):
-    """A thousand pictures take no more memory than one: on the disk before the next is read."""
+    """A thousand images take no more memory than one: on the disk before the next is read."""
     tower, vision = load_vision(vlm_folder, dtype=mx.bfloat16), Vision(size=64)
     sizes = []
 

@@ -12,8 +12,8 @@ from mlx.utils import tree_flatten
 
 import ondevice
 from ondevice.errors import ConfigError, OnDeviceError, WeightsError
+from ondevice.tasks.clock import Clock
 from ondevice.tasks.vlm import Vision, load_vision
-from ondevice.tasks.vlm.clock import Clock
 from ondevice.tasks.vlm.reduce import relative_error
 from ondevice.weights.hub import mention_license
 
@@ -36,8 +36,8 @@ def load(folder, **options):
 
 
 def seen(vlm):
-    """Tokens of a picture, and logits of a prompt with it."""
-    tokens = vlm.encode_image(tiny.picture())
+    """Tokens of an image, and logits of a prompt with it."""
+    tokens = vlm.encode_image(tiny.image())
     inputs = vlm.splice(vlm.tokenize("What is this?", 1), [tokens])
     return tokens, vlm.language(mx.array([]), input_embeddings=inputs[None])
 
@@ -120,7 +120,7 @@ def test_the_language_model_computes_as_it_is_stored_or_on_a_cpu_in_float32(arra
 
 def test_the_encoder_computes_in_the_type_asked_for(arrays, wanted, tmp_path):
     vlm = load(tiny.write(tmp_path, arrays), dtype=mx.bfloat16)
-    tokens = vlm.encode_image(tiny.picture())
+    tokens = vlm.encode_image(tiny.image())
     assert tokens.dtype == mx.bfloat16
     assert 1e-6 < relative_error(tokens, wanted[0]) < 0.05
 
@@ -145,7 +145,7 @@ def mixed(key):
 
 def tokens(folder, arrays):
     tower = load_vision(tiny.write(folder, arrays))
-    return tower.embed(tiny.picture(), Vision(size=128), Clock())[0]
+    return tower.embed(tiny.image(), Vision(size=128), Clock())[0]
 
 
 @pytest.mark.parametrize("scales", [mx.float32, mx.bfloat16])
@@ -284,7 +284,7 @@ def test_a_tokenizer_of_two_files_is_read_as_well(arrays, wanted, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps(options))
     vlm = load(folder)
     assert mx.array_equal(seen(vlm)[1], wanted[1])
-    assert vlm.generate("What?", tiny.picture(), max_tokens=5).timings.tokens == 5
+    assert vlm.generate("What?", tiny.image(), max_tokens=5).timings.tokens == 5
 
 
 def test_a_broken_tokenizer_is_refused(arrays, tmp_path):
@@ -320,7 +320,7 @@ def test_without_mlx_lm_the_extra_is_named(monkeypatch, tmp_path):
 
 
 def test_the_encoder_needs_no_mlx_lm(arrays, tmp_path, monkeypatch):
-    wanted = load(tiny.write(tmp_path / "a", arrays)).encode_image(tiny.picture())
+    wanted = load(tiny.write(tmp_path / "a", arrays)).encode_image(tiny.image())
     monkeypatch.setitem(sys.modules, "mlx_lm", None)
     assert mx.array_equal(tokens(tmp_path / "a", arrays), wanted)
     assert relative_error(tokens(tmp_path / "b", tiny.quantized(arrays, mixed)), wanted) < 0.05
@@ -339,8 +339,8 @@ def test_the_encoder_of_the_largest_is_taken_out_of_its_many_files(
     tower = load(tmp_path / "files").tower
     sizes = {key: getattr(tower.encoder.config, key) for key in ("embed_dim", "depth")}
     encoder = ondevice.create_model("fastvithd.fastvlm_7b", pretrained=True, **sizes)
-    (levels,) = tower.levels(tiny.picture(), Vision(size=128))
-    tokens = encoder(mx.array(levels[None]).astype(mx.float32) / 255)
+    (pixels,) = tower.pixels(tiny.image(), Vision(size=128))
+    tokens = encoder(mx.array(pixels[None]).astype(mx.float32) / 255)
     assert relative_error(tower.projector(tokens)[0], wanted[0]) < 1e-6
     assert encoder.info.license == "apple-amlr"
 

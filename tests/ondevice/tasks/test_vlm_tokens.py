@@ -1,4 +1,4 @@
-"""How pictures become tokens, and fewer tokens."""
+"""How images become tokens, and fewer tokens."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def wave(side: int, *frequencies: int) -> mx.array:
     return mx.array(np.stack([np.outer(r, r).ravel() for r in rows], -1)[None], mx.float32)
 
 
-# --- pictures
+# --- images
 
 
-def test_the_encoder_is_given_the_levels_that_the_original_gives_it(vlm):
+def test_the_encoder_is_given_the_pixels_that_the_original_gives_it(vlm):
     with np.load(FILE) as golden:
         image, wanted = golden["image_u8"], golden["pixels_sha256"]
-    (levels,) = vlm.tower.levels(image, vlm.vision)
-    assert np.array_equal(sha256(levels.transpose(2, 0, 1)), wanted)
+    (pixels,) = vlm.tower.pixels(image, vlm.vision)
+    assert np.array_equal(sha256(pixels.transpose(2, 0, 1)), wanted)
 
 
-def test_a_wide_picture_lies_on_black_or_loses_its_sides(vlm):
+def test_a_wide_image_lies_on_black_or_loses_its_sides(vlm):
     image = np.full((100, 200, 3), 200, np.uint8)
     image[:, :50] = image[:, 150:] = 100
-    (padded,) = vlm.tower.levels(image, Vision(size=64))
-    (cropped,) = vlm.tower.levels(image, Vision(size=64, crop="center"))
+    (padded,) = vlm.tower.pixels(image, Vision(size=64))
+    (cropped,) = vlm.tower.pixels(image, Vision(size=64, crop="center"))
     assert (padded[0] == 0).all()
     assert (padded[32, 32] == 200).all()
     assert (padded[32, 0] == 100).all()
@@ -56,7 +56,7 @@ def test_a_wide_picture_lies_on_black_or_loses_its_sides(vlm):
     assert (cropped[:, 10:54] == 200).all()
 
 
-def test_a_picture_that_would_be_thinner_than_a_pixel_is_refused(vlm, tmp_path):
+def test_an_image_that_would_be_thinner_than_a_pixel_is_refused(vlm, tmp_path):
     path = tmp_path / "line.png"
     Image.new("RGB", (1, 10_000)).save(path)
     with pytest.raises(ImageError, match=r"line\.png has 1 x 10,000 px: too narrow") as error:
@@ -64,12 +64,12 @@ def test_a_picture_that_would_be_thinner_than_a_pixel_is_refused(vlm, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_all_bad_pictures_are_named(vlm, tmp_path):
+def test_all_bad_images_are_named(vlm, tmp_path):
     with pytest.raises(ImageError, match=r"a\.png .*; .*b\.png "):
-        vlm.encode_images([tmp_path / "a.png", tiny.picture(), tmp_path / "b.png"])
+        vlm.encode_images([tmp_path / "a.png", tiny.image(), tmp_path / "b.png"])
 
 
-def test_no_pictures_have_no_tokens(vlm):
+def test_no_images_have_no_tokens(vlm):
     for encode in (vlm.encode_images, vlm.encoder_tokens):
         with pytest.raises(ImageError, match="no images were given"):
             encode([])
@@ -78,15 +78,15 @@ def test_no_pictures_have_no_tokens(vlm):
 @pytest.mark.parametrize("size", [64, 128, 320])
 def test_tokens_are_places_of_64_pixels_row_by_row(vlm, size):
     vision = Vision(size=size)
-    tokens = vlm.encoder_tokens(tiny.picture(), vision=vision)
+    tokens = vlm.encoder_tokens(tiny.image(), vision=vision)
     assert tokens.shape == (1, (size // 64) ** 2, 256)
-    (levels,) = vlm.tower.levels(tiny.picture(), vision)
-    grid = vlm.tower.encoder.features(mx.array(levels[None]).astype(mx.float32) / 255)
+    (pixels,) = vlm.tower.pixels(tiny.image(), vision)
+    grid = vlm.tower.encoder.features(mx.array(pixels[None]).astype(mx.float32) / 255)
     assert mx.allclose(tokens.reshape(grid.shape), grid, atol=1e-5)
 
 
-def test_a_batch_gives_what_each_picture_gives(vlm):
-    images = [tiny.picture(i, 60 + i, 90) for i in range(6)]
+def test_a_batch_gives_what_each_image_gives(vlm):
+    images = [tiny.image(i, 60 + i, 90) for i in range(6)]
     together = vlm.encode_images(images)
     vlm.tower.cache = Recent()
     alone = mx.stack([vlm.encode_image(image) for image in images])
@@ -96,23 +96,23 @@ def test_a_batch_gives_what_each_picture_gives(vlm):
 
 
 def test_projected_tokens_are_the_projector_of_those_of_the_encoder(vlm):
-    tokens = vlm.encoder_tokens(tiny.picture())
-    assert mx.allclose(vlm.tower.projector(tokens)[0], vlm.encode_image(tiny.picture()))
+    tokens = vlm.encoder_tokens(tiny.image())
+    assert mx.allclose(vlm.tower.projector(tokens)[0], vlm.encode_image(tiny.image()))
 
 
-# --- pictures seen before
+# --- images seen before
 
 
-def test_a_picture_seen_before_is_not_encoded_again(vlm):
-    image = tiny.picture(50)
+def test_an_image_seen_before_is_not_encoded_again(vlm):
+    image = tiny.image(50)
     first = vlm.generate("What?", image, max_tokens=2)
     again = vlm.generate("Why?", image, max_tokens=2)
     assert first.timings.encode > 0
     assert (again.timings.encode, again.timings.project) == (0, 0)
 
 
-def test_options_and_weights_tell_pictures_apart(vlm, tmp_path):
-    image, shared = tiny.picture(51), Recent()
+def test_options_and_weights_tell_images_apart(vlm, tmp_path):
+    image, shared = tiny.image(51), Recent()
     arrays = tiny.official()
     one = ondevice.load_vlm(tiny.write(tmp_path / "one", arrays), cache=shared)
     key = "model.mm_projector.2.bias"
@@ -129,7 +129,7 @@ def test_options_and_weights_tell_pictures_apart(vlm, tmp_path):
     assert not mx.allclose(tokens[1], tokens[0])
 
 
-def test_only_the_last_pictures_are_remembered():
+def test_only_the_last_images_are_remembered():
     cache = Recent(capacity=2)
     for key in "aba c".replace(" ", ""):
         cache.put((key,), mx.array(0))
@@ -178,7 +178,7 @@ def test_merged_tokens_are_means_of_all():
 
 @pytest.mark.parametrize("method", ["dct", "merge"])
 def test_fewer_tokens_lose_more(vlm, method):
-    image = tiny.picture(3)
+    image = tiny.image(3)
     errors = [
         reconstruction_error(vlm.tower, image, Vision(size=256, tokens=n, method=method))
         for n in (16, 9, 4, 1)
@@ -192,8 +192,8 @@ def test_fewer_tokens_lose_more(vlm, method):
 @pytest.mark.parametrize("method", ["dct", "merge"])
 def test_a_quarter_of_the_tokens_is_what_the_language_model_reads(vlm, method):
     vision = Vision(size=256, tokens=4, method=method)
-    answer = vlm.generate("What?", tiny.picture(), vision=vision, max_tokens=3)
-    full = vlm.generate("What?", tiny.picture(), max_tokens=3)
+    answer = vlm.generate("What?", tiny.image(), vision=vision, max_tokens=3)
+    full = vlm.generate("What?", tiny.image(), max_tokens=3)
     assert (answer.timings.image_tokens, full.timings.image_tokens) == (4, 16)
     assert full.timings.prompt_tokens - answer.timings.prompt_tokens == 12
     assert answer.timings.tokens == 3

@@ -29,9 +29,9 @@ SYSTEM = call(name("os", "system"), TOUCH)
 GOOD = table({"w": tensor()})
 
 
-def laughs(levels: int) -> bytes:
+def laughs(pixels: int) -> bytes:
     """A list of two lists of two lists …, each kept once."""
-    twice = (bytes([i, ord("h"), i, ord("e"), ord("q"), i + 1]) for i in range(levels))
+    twice = (bytes([i, ord("h"), i, ord("e"), ord("q"), i + 1]) for i in range(pixels))
     return b"]q\0" + b"".join(b"0](h" + step for step in twice)
 
 

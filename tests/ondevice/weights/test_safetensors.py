@@ -11,7 +11,13 @@ from mlx.utils import tree_flatten
 
 from ondevice import create_model
 from ondevice.errors import WeightsError
-from ondevice.weights.safetensors import MAX_HEADER, read_safetensors, write_safetensors
+from ondevice.weights.safetensors import (
+    MAX_HEADER,
+    header,
+    map_safetensors,
+    read_safetensors,
+    write_safetensors,
+)
 from tests.support.hostile import check, judge
 
 FOUR = np.arange(4, dtype="<f4").tobytes()
@@ -94,10 +100,10 @@ CASES: dict[str, tuple[str, Callable[[], bytes]]] = {
         lambda: file({"w": entry(shape=[0, 2**40], end=0)}, b""),
     ),
     "shape_that_does_not_fill": ("does not fill", lambda: file({"w": entry(shape=[3])})),
-    "place_negative": ("impossible place", lambda: file({"w": entry(begin=-16, end=0)})),
-    "place_backwards": ("impossible place", lambda: file({"w": entry(begin=16, end=0)})),
+    "place_negative": ("impossible data_offsets", lambda: file({"w": entry(begin=-16, end=0)})),
+    "place_backwards": ("impossible data_offsets", lambda: file({"w": entry(begin=16, end=0)})),
     "place_of_three": (
-        "impossible place",
+        "impossible data_offsets",
         lambda: file({"w": {**entry(), "data_offsets": [0, 8, 16]}}),
     ),
     "place_beyond_the_end": ("truncated", lambda: file({"w": entry(begin=16, end=32)})),
@@ -180,17 +186,40 @@ def test_what_is_written_is_read(tmp_path):
         assert mx.array_equal(arrays[name], array)
 
 
+def test_arrays_are_mapped_as_they_are_read(tmp_path):
+    path = tmp_path / "x.safetensors"
+    ours = {k: a for k, a in ARRAYS.items() if k != "bfloat16"}
+    write_safetensors(path, ours, {"a": "1"})
+    mapped, metadata = map_safetensors(path)
+    assert (metadata, mapped.keys()) == ({"a": "1"}, ours.keys())
+    for name, array in ours.items():
+        assert mapped[name].dtype == np.array(array).dtype
+        assert np.array_equal(mapped[name], np.array(array))
+    write_safetensors(path, ARRAYS, {})
+    with pytest.raises(WeightsError, match="NumPy has no bfloat16"):
+        map_safetensors(path)
+
+
+def test_a_header_has_the_size_asked_for_and_says_where_arrays_begin(tmp_path):
+    arrays = {"a": (mx.float32, [2]), "b": (mx.uint8, [3])}
+    start, begins = header(arrays, {}, 512)
+    assert (len(start), begins) == (512, [512, 520])
+    (tmp_path / "x.safetensors").write_bytes(start + bytes(8) + b"abc")
+    found, _ = read_safetensors(tmp_path / "x.safetensors")
+    assert bytes(found["b"].tolist()) == b"abc"
+
+
 def test_files_are_aligned_and_do_not_depend_on_the_order(tmp_path):
     one, two = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
     write_safetensors(one, ARRAYS, {"a": "1", "b": "2"})
     write_safetensors(two, dict(reversed(ARRAYS.items())), {"b": "2", "a": "1"})
     assert one.read_bytes() == two.read_bytes()
     length = struct.unpack("<Q", one.read_bytes()[:8])[0]
-    header = json.loads(one.read_bytes()[8 : 8 + length])
+    entries = json.loads(one.read_bytes()[8 : 8 + length])
     assert length % 8 == 0
     assert all(
         v["data_offsets"][0] % ARRAYS[k].itemsize == 0
-        for k, v in header.items()
+        for k, v in entries.items()
         if k != "__metadata__"
     )
 

@@ -145,10 +145,10 @@ def test_the_commands_take_it(command, folder, ondevice_, tmp_path):
 def test_timms_crop_modes_are_ours(mode, corner, tuned, tmp_path):
     config = changed({"crop_mode": mode, "mean": [0.5, 0.25, 0.75], "crop_pct": 1.0})
     spec = create_model(str(write(tmp_path / "x", config, tuned))).info.preprocess
-    picture = Image.new("RGB", (300, 100), (9, 9, 9))
-    levels = resize_and_crop(picture, spec)
-    assert levels.shape == (192, 192, 3)
-    assert tuple(levels[0, 0].tolist()) == corner
+    image = Image.new("RGB", (300, 100), (9, 9, 9))
+    pixels = resize_and_crop(image, spec)
+    assert pixels.shape == (192, 192, 3)
+    assert tuple(pixels[0, 0].tolist()) == corner
 
 
 def test_what_the_file_leaves_out_is_as_timm_has_it(tuned, tmp_path):
@@ -215,7 +215,7 @@ def test_a_network_built_for_512_px_takes_512(tmp_path):
     ("config", "said"),
     [
         (changed({"input_size": [3, 224, 160]}), r"input_size is \[3, 224, 160\], expected"),
-        (changed({"input_size": [1, 224, 224]}), "expected .*square pictures in RGB"),
+        (changed({"input_size": [1, 224, 224]}), "expected .*square images in RGB"),
         (changed({"interpolation": "random"}), "interpolation is 'random'"),
         (changed({"crop_mode": "corner"}), "crop_mode is 'corner'"),
         (changed({"crop_pct": 1.5}), "crop_pct=1.5"),
@@ -413,11 +413,11 @@ def test_a_network_of_one_size_takes_no_other(tmp_path):
 
 
 def test_pixels_are_those_of_the_contract(folder):
-    """The contract reaches the numbers: a grey picture is (grey - mean) / std."""
+    """The contract reaches the numbers: a grey image is (grey - mean) / std."""
     from ondevice.image.preprocess import preprocess
 
-    picture = Image.new("RGB", (64, 64), (51, 102, 204))
-    x = np.array(preprocess(picture, create_model(str(folder)).info.preprocess))
+    image = Image.new("RGB", (64, 64), (51, 102, 204))
+    x = np.array(preprocess(image, create_model(str(folder)).info.preprocess))
     assert x.shape == (1, 192, 192, 3)
     wanted = (np.array([0.2, 0.4, 0.8]) - 0.5) / np.array([0.4, 0.5, 0.6])
     assert np.allclose(x[0, 5, 5], wanted, atol=1e-6)

@@ -7,9 +7,9 @@ encoder gives is in ../parity/fastvlm-256.npz; here is the rest.
 | array | what |
 |---|---|
 | `meta` | JSON: `shapes` of the language model's arrays, `llm` (its sizes) |
-| `image_u8`, `pixels_sha256` | a picture, and a hash of what the encoder is given of it |
+| `image_u8`, `pixels_sha256` | an image, and a hash of what the encoder is given of it |
 | `projected`, `llm_logits` | 512 values at `positions`, and `….std`, the spread of all |
-| `input_ids`, `greedy` | the prompt, -200 for the picture; the eight likeliest tokens |
+| `input_ids`, `greedy` | the prompt, -200 for the image; the eight likeliest tokens |
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def positions(size: int) -> np.ndarray:
     return np.random.default_rng(0).integers(size, size=512)
 
 
-def sha256(levels: np.ndarray) -> np.ndarray:
-    digest = hashlib.sha256(np.ascontiguousarray(levels).tobytes()).digest()
+def sha256(pixels: np.ndarray) -> np.ndarray:
+    digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).digest()
     return np.frombuffer(digest, np.uint8)
 
 

@@ -64,7 +64,7 @@ def official() -> dict[str, mx.array]:
     """Every array, in Apple's names and torch's layouts."""
     shapes = {k: [_narrow(n) for n in s] for k, s in _encoder_shapes().items()} | _rest()
     arrays = weightgen.state_dict(7, shapes, {})
-    for key in arrays:  # so that it is the picture that decides, not constants
+    for key in arrays:  # so that it is the image that decides, not constants
         if key.startswith(TOWER) and key.endswith(("bias", "running_mean")):
             arrays[key] *= 0.01
     return {k: mx.array(v) for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
@@ -225,7 +225,7 @@ def write(
     return folder
 
 
-def picture(seed: int = 0, height: int = 90, width: int = 120) -> np.ndarray:
+def image(seed: int = 0, height: int = 90, width: int = 120) -> np.ndarray:
     """Patches of random colours."""
     patches = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     return np.kron(patches, np.ones((height // 3, width // 4, 1), np.uint8))

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ondevice.cpu import blas as backend
+from ondevice.cpu import blas
 
 RECORD_LOADS = """
 import ctypes, sys
@@ -23,14 +23,14 @@ assert "mlx.core" in sys.modules
 def warnings(caplog, monkeypatch):
     """What ``advise`` says on a Linux machine with the given state."""
     monkeypatch.setattr(sys, "platform", "linux")
-    backend.advise.cache_clear()
+    blas.advise.cache_clear()
     yield lambda: caplog.messages
-    backend.advise.cache_clear()
+    blas.advise.cache_clear()
 
 
-def state(monkeypatch, *, blas, mlx_came_first):
-    monkeypatch.setattr(backend, "BLAS", blas)
-    monkeypatch.setattr(backend, "MLX_CAME_FIRST", mlx_came_first)
+def state(monkeypatch, *, library, mlx_came_first):
+    monkeypatch.setattr(blas, "BLAS", library)
+    monkeypatch.setattr(blas, "MLX_CAME_FIRST", mlx_came_first)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="macOS has Accelerate")
@@ -39,32 +39,32 @@ def test_blas_is_looked_for_before_mlx_is_imported():
 
 
 def test_a_missing_blas_is_said_once_with_the_remedy(warnings, monkeypatch):
-    state(monkeypatch, blas="", mlx_came_first=False)
-    backend.advise()
-    backend.advise()
+    state(monkeypatch, library="", mlx_came_first=False)
+    blas.advise()
+    blas.advise()
     assert len(warnings()) == 1
     assert "apt install libopenblas0-pthread" in warnings()[0]
 
 
 def test_a_blas_that_came_too_late_is_said(warnings, monkeypatch):
-    state(monkeypatch, blas="libopenblas.so.0", mlx_came_first=True)
-    backend.advise()
+    state(monkeypatch, library="libopenblas.so.0", mlx_came_first=True)
+    blas.advise()
     assert "import ondevice first" in warnings()[0]
 
 
 @pytest.mark.parametrize(
-    ("blas", "mlx_came_first"), [("libopenblas.so.0", False), ("preloaded", True)]
+    ("library", "mlx_came_first"), [("libopenblas.so.0", False), ("preloaded", True)]
 )
-def test_nothing_is_said_when_all_is_well(warnings, monkeypatch, blas, mlx_came_first):
-    state(monkeypatch, blas=blas, mlx_came_first=mlx_came_first)
-    backend.advise()
+def test_nothing_is_said_when_all_is_well(warnings, monkeypatch, library, mlx_came_first):
+    state(monkeypatch, library=library, mlx_came_first=mlx_came_first)
+    blas.advise()
     assert warnings() == []
 
 
 def test_nothing_is_said_on_a_mac(warnings, monkeypatch):
-    state(monkeypatch, blas="", mlx_came_first=False)
+    state(monkeypatch, library="", mlx_came_first=False)
     monkeypatch.setattr(sys, "platform", "darwin")
-    backend.advise()
+    blas.advise()
     assert warnings() == []
 
 
@@ -74,7 +74,7 @@ def test_importing_says_nothing():
 
 
 def test_the_logger_is_called_ondevice(warnings, monkeypatch, caplog):
-    state(monkeypatch, blas="", mlx_came_first=False)
-    backend.advise()
+    state(monkeypatch, library="", mlx_came_first=False)
+    blas.advise()
     assert caplog.records[0].name == "ondevice"
     assert caplog.records[0].levelno == logging.WARNING

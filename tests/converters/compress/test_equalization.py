@@ -1,4 +1,4 @@
-"""Balanced channels: the same function, whose values take rounding better."""
+"""Equalized channels: the same function, whose values take rounding better."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 
 from converters.compress.activations import RANGES, affine, symmetric
 from converters.compress.apply import Compression
-from converters.compress.balance import BALANCES, LAYERS, Channels, balance
 from converters.compress.calibrate import calibrate, measure
+from converters.compress.equalization import EQUALIZATIONS, LAYERS, Channels, equalize
 from converters.compress.plan import Request, compress, in_mlx
 from converters.compress.recipe import CompressionRecipe, Rule, parse_recipe
 from converters.coreml.program import to_program
@@ -104,10 +104,10 @@ def case(unlike):
     return graph, function, statistics, inputs, run(graph, function, inputs)
 
 
-@pytest.mark.parametrize("method", BALANCES)
-def test_a_balanced_graph_computes_what_it_did(case, method):
+@pytest.mark.parametrize("method", EQUALIZATIONS)
+def test_an_equalized_graph_computes_what_it_did(case, method):
     graph, function, statistics, inputs, wanted = case
-    changed, _ = balance(graph, statistics, method)
+    changed, _ = equalize(graph, statistics, method)
     got = run(changed, function, inputs)
     assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
     (norm,) = (n for n in changed.nodes if n.op == "LayerNorm")
@@ -116,10 +116,10 @@ def test_a_balanced_graph_computes_what_it_did(case, method):
     assert same.isdisjoint(f"{n}.weight" for n in ("stem", "narrow", "wide", "proj", "head"))
 
 
-@pytest.mark.parametrize("method", BALANCES)
-def test_balanced_statistics_are_those_of_the_balanced_graph(case, method):
+@pytest.mark.parametrize("method", EQUALIZATIONS)
+def test_equalized_statistics_are_those_of_the_equalized_graph(case, method):
     graph, function, statistics, inputs, _ = case
-    changed, balanced = balance(graph, statistics, method)
+    changed, equalized = equalize(graph, statistics, method)
     calibration = calibrate(function, inputs)
     constants = in_mlx(calibration.graph, Compression(changed))
     constants = {**calibration.graph.constants, **constants}
@@ -132,20 +132,20 @@ def test_balanced_statistics_are_those_of_the_balanced_graph(case, method):
         "proj.weight",
     ):
         for field in ("moments", "means", "peaks"):
-            got, wanted = getattr(balanced[path], field), getattr(again[path], field)
+            got, wanted = getattr(equalized[path], field), getattr(again[path], field)
             np.testing.assert_allclose(got, wanted, atol=2e-6 * np.abs(wanted).max())
 
 
-def noise_db(case, balanced):
+def noise_db(case, method):
     graph, function, _, inputs, wanted = case
-    recipe = CompressionRecipe(W8, "mse", balance=balanced)
+    recipe = CompressionRecipe(W8, "mse", equalization=method)
     request = Request(recipe, inputs)
     rounded = compress(graph, function, request, precision="float32", **CHOSEN).graph
     lost = run(rounded, function, inputs) - wanted
     return 10 * np.log10(np.square(wanted).sum() / np.square(lost).sum())
 
 
-def test_balance_wins_where_channels_are_unlike(case):
+def test_equalization_wins_where_channels_are_unlike(case):
     plain = noise_db(case, "")
     assert noise_db(case, "smooth") > plain + 3
     assert noise_db(case, "repq") > plain + 3
@@ -164,19 +164,19 @@ def trained():
     return graph, function, inputs, channels, run(graph, function, channels)
 
 
-@pytest.mark.parametrize("method", BALANCES)
+@pytest.mark.parametrize("method", EQUALIZATIONS)
 def test_a_trained_net_computes_what_it_did(trained, method):
     graph, function, inputs, channels, wanted = trained
-    changed, _ = balance(graph, measure(calibrate(function, inputs)), method)
+    changed, _ = equalize(graph, measure(calibrate(function, inputs)), method)
     got = run(changed, function, channels)
     assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
 
 
-def test_a_trained_net_loses_less_when_balanced(trained):
+def test_a_trained_net_loses_less_when_equalized(trained):
     graph, function, inputs, channels, wanted = trained
 
-    def lost(balanced):
-        recipe = CompressionRecipe(W8, "mse", balance=balanced)
+    def lost(method):
+        recipe = CompressionRecipe(W8, "mse", equalization=method)
         request = Request(recipe, inputs[::2])
         rounded = compress(graph, function, request, precision="float16", **CHOSEN)
         return np.square(run(rounded.graph, function, channels[1::2]) - wanted[1::2]).sum()
@@ -199,6 +199,26 @@ def test_what_something_else_reads_keeps_its_channels(unlike):
         assert not made[path].any()
 
 
+def test_a_norm_without_scale_and_shift_is_no_reader_of_weights():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.norm = nn.Conv2d(3, 8, 1), nn.LayerNorm(8, affine=False)
+
+        def __call__(self, x):
+            return self.norm(self.stem(x))
+
+    model = Plain().eval()
+    mx.eval(model.parameters())
+    graph, function = physical(module_function(model, mx.zeros(SHAPE)))
+    (norm,) = (n for n in graph.nodes if n.op == "LayerNorm")
+    assert len(norm.inputs) == 1
+    inputs = [np.random.default_rng(i).random(SHAPE, np.float32) for i in range(16)]
+    changed, _ = equalize(graph, measure(calibrate(function, inputs)), "smooth")
+    got, wanted = run(changed, function, inputs), run(graph, function, inputs)
+    assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
+
+
 def test_a_weight_that_two_layers_share_is_left_alone():
     class Twice(nn.Module):
         def __init__(self):
@@ -219,11 +239,14 @@ def test_a_weight_that_two_layers_share_is_left_alone():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"activations": "mse", "balance": "evenly"}, "no balance 'evenly'; there are smooth"),
-        ({"balance": "smooth"}, "balance is for eight-bit activations"),
+        (
+            {"activations": "mse", "equalization": "evenly"},
+            "no equalization 'evenly'; there are smooth",
+        ),
+        ({"equalization": "smooth"}, "equalization is for eight-bit activations"),
     ],
 )
-def test_a_balance_that_cannot_be_is_one_line(values, said):
+def test_an_equalization_that_cannot_be_is_one_line(values, said):
     with pytest.raises(ConfigError, match=said):
         parse_recipe({"rules": [], **values}, "mine")
 

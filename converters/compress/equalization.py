@@ -1,4 +1,4 @@
-"""Make the channels of a value alike before all of them are rounded with one scale.
+"""Equalize the channels of a value before all of them are rounded with one scale.
 
 A value divided by a factor a channel, and the weights behind it multiplied by the same,
 compute the same. Factors pass through what commutes with them (rectifiers, sums, pools,
@@ -20,7 +20,7 @@ from ..graph.ops import op, scale_of
 from .rounding import Statistics
 
 # The power of a channel's range in its factor; the rest is the power of its weights.
-BALANCES = {
+EQUALIZATIONS = {
     "smooth": 0.5,  # Xiao et al., "SmoothQuant", 2023
     "repq": 1.0,  # Li et al., "RepQ-ViT: scale reparameterization", 2023: all ranges alike
 }
@@ -29,17 +29,17 @@ LAYERS = frozenset({"Conv", "Linear"})
 _LIMITS = np.log(0.5), np.log(32)
 
 
-def balance(
+def equalize(
     graph: Graph, statistics: Mapping[str, Statistics], method: str
 ) -> tuple[Graph, dict[str, Statistics]]:
-    """The channels-first ``graph`` and its layers' ``statistics``, both balanced.
+    """The channels-first ``graph`` and its layers' ``statistics``, both equalized.
 
     The graph computes what it did. ``statistics`` are by a layer's weight; what no layer with
     statistics reads keeps its channels.
     """
     channels = Channels(graph)
-    factors = _factors(channels, statistics, BALANCES[method])
-    constants, balanced = dict(graph.constants), dict(statistics)
+    factors = _factors(channels, statistics, EQUALIZATIONS[method])
+    constants, equalized = dict(graph.constants), dict(statistics)
     nodes = []
     for node in graph.nodes:
         if channels.absorbs(node):
@@ -51,7 +51,7 @@ def balance(
                 value = constants[weight]
                 constants[weight] = value * columns(node, value, before) / _rows(after, value)
                 if weight in statistics:
-                    balanced[weight] = statistics[weight].divided(before)
+                    equalized[weight] = statistics[weight].divided(before)
             elif not vectors and (after != 1).any():
                 node, added = _with_affine(node, len(after))
                 constants |= added
@@ -59,7 +59,7 @@ def balance(
             for name in vectors:
                 constants[name] = constants[name] / after.astype(np.float32)
         nodes.append(node)
-    return graph.with_nodes(nodes, constants=constants), balanced
+    return graph.with_nodes(nodes, constants=constants), equalized
 
 
 def _with_affine(node: Node, channels: int) -> tuple[Node, dict[str, Array]]:
@@ -71,7 +71,7 @@ def _with_affine(node: Node, channels: int) -> tuple[Node, dict[str, Array]]:
 
 
 def columns(node: Node, value: Array, channels: Array) -> Array:
-    """A number for each input channel as one for each of a weight's inputs."""
+    """A factor for each input channel as one for each of a weight's inputs."""
     groups = groups_of(node)
     each = np.repeat(channels.reshape(groups, -1), value.shape[0] // groups, axis=0)
     return each.reshape(*each.shape, *[1] * (value.ndim - 2)).astype(np.float32)
@@ -86,8 +86,8 @@ def _factors(channels: Channels, statistics: Mapping[str, Statistics], power: fl
     wanted = np.zeros(len(channels.parent))
     readers = np.zeros(len(channels.parent))
     for node in filter(channels.absorbs, channels.graph.nodes):
-        path = node.inputs[1]
-        if node.op in LAYERS and path in statistics:
+        path = node.inputs[1] if node.op in LAYERS else ""
+        if path in statistics:
             classes = channels.of(node.inputs[0], channels.axis(node))
             weight = channels.graph.constants[path]
             share = _shares(node, weight)
@@ -111,6 +111,7 @@ def _log(values: Array) -> Array:
 
 
 def groups_of(node: Node) -> int:
+    """The groups of a convolution; 1 for any other layer."""
     return node["groups"] if node.op == "Conv" else 1
 
 

@@ -1,4 +1,4 @@
-"""A batch shared among cores gives what one core gives."""
+"""A batch shared among threads gives what one thread gives."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import pytest
 
 import ondevice
 from ondevice import create_model, fuse, quantize
-from ondevice.cpu import chunks as pieces, kernels, threads as cores
+from ondevice.cpu import chunks, kernels, threads
 
 
 @pytest.fixture
 def shared(monkeypatch):
     """As on a machine whose BLAS has this many threads."""
 
-    def threads(count: int) -> None:
-        monkeypatch.setattr(cores, "_threads", lambda: count)
+    def share(count: int) -> None:
+        monkeypatch.setattr(threads, "_threads", lambda: count)
 
-    return threads
+    return share
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 16])
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_the_rows_are_those_of_one_core(shared, threads, batch):
-    shared(threads)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_rows_are_those_of_one_thread(shared, count, batch):
+    shared(count)
     model = fuse(create_model("shvit_nano", num_classes=10))
     x = mx.random.normal((batch, 64, 64, 3), key=mx.random.key(batch))
     y = ondevice.run(model, x)
@@ -35,7 +35,7 @@ def test_the_rows_are_those_of_one_core(shared, threads, batch):
     assert mx.allclose(y, model(x), rtol=0, atol=3e-6)
 
 
-def test_each_core_gets_its_share_on_a_stream_of_its_own(shared):
+def test_each_thread_gets_its_share_on_a_stream_of_its_own(shared):
     shared(3)
     seen = []
 
@@ -54,7 +54,7 @@ def test_each_core_gets_its_share_on_a_stream_of_its_own(shared):
 
 
 def test_the_blas_has_its_threads_back_afterwards(shared):
-    count = cores._threads
+    count = threads._threads
     before = count()
 
     def fails(x):
@@ -63,8 +63,8 @@ def test_the_blas_has_its_threads_back_afterwards(shared):
     shared(2)
     with pytest.raises(ValueError, match="no"):
         ondevice.run(fails, mx.ones((4, 4)))
-    assert cores._blas() is None or all(
-        p["num_threads"] == before for p in cores._blas().info()
+    assert threads._blas() is None or all(
+        p["num_threads"] == before for p in threads._blas().info()
     )
 
 
@@ -78,49 +78,49 @@ def in_threads(task, count):
 def test_any_thread_may_use_what_another_prepared(shared, prepare):
     shared(2)
     model = prepare(create_model("shvit_nano.cifar10"))
-    pictures = np.random.default_rng(0).random((4, 96, 96, 3), dtype=np.float32)
+    images = np.random.default_rng(0).random((4, 96, 96, 3), dtype=np.float32)
 
     def rows():
-        return np.asarray(ondevice.run(model, mx.array(pictures)))
+        return np.asarray(ondevice.run(model, mx.array(images)))
 
     found = in_threads(rows, 3)
     assert all(np.array_equal(y, rows()) for y in found)
 
 
 def test_threads_that_share_at_once_give_the_blas_its_threads_back():
-    if not (blas := cores._blas()):
+    if not (blas := threads._blas()):
         pytest.skip("no threadpoolctl here")
 
-    def threads():
+    def counts():
         return {pool["num_threads"] for pool in blas.info()}
 
-    before, first, second = threads(), Event(), Event()
+    before, first, second = counts(), Event(), Event()
 
     def enters_first():
-        with cores._blas_alone():
+        with threads._blas_alone():
             first.set()
             assert second.wait(10)
-            assert threads() == {1}
+            assert counts() == {1}
 
     def leaves_last():
         assert first.wait(10)
-        with cores._blas_alone():
+        with threads._blas_alone():
             second.set()
             outer.result()
-            assert threads() == {1}  # though the one that set it has left
-            assert cores._threads() == max(before)
+            assert counts() == {1}  # though the one that set it has left
+            assert threads._threads() == max(before)
 
     with ThreadPoolExecutor(2) as pool:
         outer = pool.submit(enters_first)
         pool.submit(leaves_last).result()
-    assert threads() == before
-    with cores._blas_alone():
-        assert threads() == {1}
+    assert counts() == before
+    with threads._blas_alone():
+        assert counts() == {1}
 
 
 @pytest.mark.parametrize("form", [kernels.gelu, kernels.softmax])
-def test_the_pieces_of_one_picture_go_round_the_cores(shared, monkeypatch, form):
-    monkeypatch.setattr(pieces, "SIZE", 1 << 12)
+def test_the_chunks_of_one_image_go_round_the_threads(shared, monkeypatch, form):
+    monkeypatch.setattr(chunks, "SIZE", 1 << 12)
     x = mx.random.normal((1, 60, 64, 12), key=mx.random.key(0))
     alone, streams = form(x), []
     stream = mx.stream
@@ -138,40 +138,40 @@ def test_the_pieces_of_one_picture_go_round_the_cores(shared, monkeypatch, form)
 
 
 @pytest.mark.parametrize("name", ["fastvit_t8", "mobileclip_s0", "fastvithd"])
-def test_one_picture_on_all_cores_gives_what_it_gives_on_one(shared, monkeypatch, name):
-    monkeypatch.setattr(pieces, "SIZE", 1 << 10)
-    monkeypatch.setattr(kernels, "PLACES", 50)
+def test_one_image_on_all_threads_gives_what_it_gives_on_one(shared, monkeypatch, name):
+    monkeypatch.setattr(chunks, "SIZE", 1 << 10)
+    monkeypatch.setattr(kernels, "POSITIONS", 50)
     model = fuse(create_model(name))
     x = mx.random.normal((1, 128, 128, 3), key=mx.random.key(0))
     shared(3)
-    taken, in_turn = [], pieces.in_turn
+    counts, each_chunk = [], chunks.each_chunk
     monkeypatch.setattr(
-        pieces,
-        "in_turn",
-        lambda form, parts: taken.append(pieces.cores()) or in_turn(form, parts),
+        chunks,
+        "each_chunk",
+        lambda form, parts: counts.append(chunks.thread_count()) or each_chunk(form, parts),
     )
     found = ondevice.run(model.features, x)
     wanted = model.features(x)
     assert mx.allclose(found, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
-    assert not kernels.is_fast(x) or taken.count(3) > 20
+    assert not kernels.is_fast(x) or counts.count(3) > 20
 
 
-def test_a_core_works_on_so_many_pixels_at_once(shared, monkeypatch):
-    monkeypatch.setattr(cores, "PIXELS", 32)
+def test_a_thread_works_on_so_many_pixels_at_once(shared, monkeypatch):
+    monkeypatch.setattr(threads, "PIXELS", 32)
     x, seen = mx.random.normal((9, 4, 4, 3)), []
     shared(2)
     assert mx.array_equal(ondevice.run(lambda x: seen.append(len(x)) or x, x), x)
     assert seen == ([1, 2, 1, 2, 1, 2] if kernels.is_fast(x) else [9])
 
 
-def test_a_place_is_of_the_whole_map_in_its_pieces(shared, monkeypatch):
-    """How exact a form is goes by the size of the map, not of the piece."""
-    monkeypatch.setattr(pieces, "SIZE", 1 << 8)
+def test_a_position_is_of_the_whole_map_in_its_chunks(shared, monkeypatch):
+    """How exact a form is goes by the size of the map, not of the chunk."""
+    monkeypatch.setattr(chunks, "SIZE", 1 << 8)
     x, seen = mx.zeros((1, 40, 30, 8)), []
 
-    def form(piece):
-        seen.append((kernels.is_large(piece, 1200), kernels.is_large(piece, 1201)))
-        return piece + 1
+    def form(chunk):
+        seen.append((kernels.is_large(chunk, 1200), kernels.is_large(chunk, 1201)))
+        return chunk + 1
 
     shared(2)
     y = ondevice.run(lambda x: kernels.by_place(form, x), x)
@@ -180,7 +180,7 @@ def test_a_place_is_of_the_whole_map_in_its_pieces(shared, monkeypatch):
     assert not kernels.is_fast(x) or len(seen) > 1
 
 
-def test_what_one_picture_gives_may_be_several_arrays(shared):
+def test_what_one_image_gives_may_be_several_arrays(shared):
     shared(2)
     model = create_model("shvit_nano", num_classes=10)
     maps = ondevice.run(lambda x: model.features(x, stages=(0, 1)), mx.ones((1, 64, 64, 3)))
@@ -195,71 +195,71 @@ def test_half_precision_stays_whole(shared):
     assert seen == [4]
 
 
-LEVELS = np.random.default_rng(0).integers(0, 256, (4, 5, 64, 64, 3), dtype=np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 5, 64, 64, 3), dtype=np.uint8)
 
 
 def rows(model):
-    return lambda levels: model(levels.astype(mx.float32) / 255)
+    return lambda pixels: model(pixels.astype(mx.float32) / 255)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_each_batch_has_its_own_rows_in_order(shared, threads):
-    shared(threads)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_each_batch_has_its_own_rows_in_order(shared, count):
+    shared(count)
     model = fuse(create_model("shvit_nano", num_classes=10))
-    found = list(cores.run_each(rows(model), enumerate(LEVELS)))
+    found = list(threads.run_each(rows(model), enumerate(PIXELS)))
     assert [tag for tag, _ in found] == [0, 1, 2, 3]
-    for y, levels in zip((y for _, y in found), LEVELS, strict=True):
-        assert np.allclose(y, rows(model)(mx.array(levels)), rtol=0, atol=3e-6)
+    for y, pixels in zip((y for _, y in found), PIXELS, strict=True):
+        assert np.allclose(y, rows(model)(mx.array(pixels)), rtol=0, atol=3e-6)
 
 
-def test_numbers_do_not_depend_on_the_cores(shared, monkeypatch):
-    """Not by a bit: a batch is cut by its pixels, here two pictures at a time.
+def test_values_do_not_depend_on_the_threads(shared, monkeypatch):
+    """Not by a bit: a batch is cut by its pixels, here two images at a time.
 
-    Whatever the kernels of the BLAS library, of which each core has one thread.
+    Whatever the kernels of the BLAS library, which has one thread for each of ours.
     """
-    monkeypatch.setattr(cores, "PIXELS", 2 * 64 * 64)
+    monkeypatch.setattr(threads, "PIXELS", 2 * 64 * 64)
     model = fuse(create_model("shvit_nano", num_classes=10))
     sizes = []
 
-    def watched(levels):
-        sizes.append(len(levels))
-        return rows(model)(levels)
+    def watched(pixels):
+        sizes.append(len(pixels))
+        return rows(model)(pixels)
 
     made = []
-    for threads in (1, 2, 5):
-        shared(threads)
-        made.append(np.stack([y for _, y in cores.run_each(watched, enumerate(LEVELS))]))
+    for count in (1, 2, 5):
+        shared(count)
+        made.append(np.stack([y for _, y in threads.run_each(watched, enumerate(PIXELS))]))
     assert np.array_equal(made[0], made[1])
     assert np.array_equal(made[0], made[2])
     cut = [2, 2, 1] if kernels.is_plain_cpu() else [5]
-    assert sorted(sizes) == sorted(3 * len(LEVELS) * cut)
+    assert sorted(sizes) == sorted(3 * len(PIXELS) * cut)
 
 
 def test_a_gpu_gets_whole_batches_one_ahead(monkeypatch):
     monkeypatch.setattr(kernels, "is_plain_cpu", lambda: False)
-    monkeypatch.setattr(cores, "PIXELS", 1)
+    monkeypatch.setattr(threads, "PIXELS", 1)
     started = []
 
-    def model(levels):
-        started.append(len(levels))
-        return levels.astype(mx.float32).mean(axis=(1, 2, 3))
+    def model(pixels):
+        started.append(len(pixels))
+        return pixels.astype(mx.float32).mean(axis=(1, 2, 3))
 
-    found = cores.run_each(model, enumerate(LEVELS))
+    found = threads.run_each(model, enumerate(PIXELS))
     assert next(found)[0] == 0
     assert started == [5, 5]  # not cut, however large they are
     rest = list(found)
     assert [tag for tag, _ in rest] == [1, 2, 3]
-    assert np.allclose(rest[-1][1], LEVELS[3].mean(axis=(1, 2, 3)))
+    assert np.allclose(rest[-1][1], PIXELS[3].mean(axis=(1, 2, 3)))
 
 
 def test_the_blas_has_its_threads_back_if_it_fails_or_is_left(shared):
     shared(2)
-    before = cores._blas() and cores._blas().info()
+    before = threads._blas() and threads._blas().info()
 
-    def fails(levels):
+    def fails(pixels):
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        list(cores.run_each(fails, enumerate(LEVELS)))
-    next(cores.run_each(lambda levels: levels, enumerate(LEVELS)))  # nobody asks for more
-    assert before == (cores._blas() and cores._blas().info())
+        list(threads.run_each(fails, enumerate(PIXELS)))
+    next(threads.run_each(lambda pixels: pixels, enumerate(PIXELS)))  # nobody asks for more
+    assert before == (threads._blas() and threads._blas().info())
