@@ -1,23 +1,20 @@
-"""From MLX to Core ML, and back to be checked.
+"""From MLX to packages, and back to be checked.
 
 Importing this does not import coremltools, which takes its time: the functions do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ondevice.tasks.import_weights import import_weights as import_weights
 
+from .backend import load_package as load_package
 from .export import export as export, export_module as export_module
 from .graph.trace import trace as trace
+from .program import Program as Program
 from .verification.verify import Report as Report, verify as verify
 
-if TYPE_CHECKING:
-    from .coreml.loaded import Package as Package, load_package as load_package
-
 __all__ = [
-    "Package",
+    "Program",
     "Report",
     "export",
     "export_module",
@@ -26,11 +23,3 @@ __all__ = [
     "trace",
     "verify",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in {"Package", "load_package"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .coreml import loaded
-
-    return getattr(loaded, name)

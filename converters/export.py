@@ -1,43 +1,40 @@
-"""The straight line from a model to a package."""
+"""The straight line from a model to a package, of whatever format."""
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ondevice.errors import ConfigError
-from ondevice.models.clip_text import TextTower
-from ondevice.nn.layers import ImageModel
+from ondevice.signature import Output, Signature
 from ondevice.weights.hash import weights_hash
 from ondevice.weights.output import replacing
 
+from .backend import Backend, Part, Settings, backend_of
 from .compress.apply import Compression
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
+from .function import Function, model_function, module_function, numbered
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
-from .interface import Interface, array_interface, image_interface, text_interface
-
-if TYPE_CHECKING:  # to import coremltools takes half a second: only what needs it does
-    from .coreml.settings import Settings
+from .program import LABELS_KEY, PREPROCESS_KEY
 
 
 class Options(TypedDict, total=False):
-    """What ``export`` and ``export_module`` both take: see ``Settings`` and ``Request``."""
+    """What both exports take: ``Settings`` and ``Request`` say more."""
 
     target: str
     precision: str
@@ -61,44 +58,41 @@ def export(
     outputs: str | Sequence[str] | None = None,
     **options: Unpack[Options],
 ) -> Path:
-    """Write a model of ``ondevice.create_model`` to a Core ML package at ``path``.
+    """Write a model of ``ondevice.load`` to a package; the suffix of ``path`` is its format.
 
-    An RGB image (1, 3, size, size) goes in, with the checkpoint's normalization inside;
-    ``outputs`` come out: any of ``logits`` (the default, with labels), ``embedding``,
-    ``features`` (one map a stage, channels-first) and ``tokens``. ``size``, in pixels,
-    replaces the native input size. Several sizes become one package with a function each
-    (``size_256``) that share their weights, from iOS18 on. With ``input="array"`` the image
-    goes in as ``images``, a float32 array (1, 3, H, W) that the caller has normalized with
-    the contract's mean and std, and all that comes out is float32.
+    ``outputs``, by the names in ``model.signature`` (by default those it usually gives), come
+    out: of an image model any of ``logits``, ``embedding``, ``features`` (one map a stage,
+    channels-first) and ``tokens``. An RGB image (1, 3, size, size) goes in, with the
+    checkpoint's normalization inside, and classes that have names get probabilities. ``size``,
+    in pixels, replaces the native input size. Several sizes become one package with a function
+    each (``size_256``) that share their weights. With ``input="array"`` the image goes in as
+    ``images``, a float32 array (1, 3, H, W) that the caller has normalized with the contract's
+    mean and std, and all that comes out is float32. Of a CLIP's text encoder, token ids
+    (1, context) go in as ``text``, and the unit vector ``embedding`` comes out.
 
-    Of a CLIP's text encoder, token numbers (1, context) go in as ``text``, and the unit vector
-    ``embedding`` comes out.
-
-    ``target``, ``precision``, ``attention`` and ``gelu`` are explained in ``Settings``. The
-    ranges that half precision has to hold are measured on a test pattern and on up to eight
-    ``calibration`` samples, given as ``verify`` takes them. ``recipe`` (a preset's name, a
-    file, a CompressionRecipe) compresses it, better so with a few dozen of those samples.
-    ``budget`` (the package's bytes) or ``min_agreement`` (a share of the samples' classes)
-    instead search a format for each layer. ``account`` is called with the result: a row a
-    weight, and with ``front`` the sizes that were to be had and what they cost.
+    ``target``, ``precision``, ``attention`` and ``gelu`` are explained in the back end's
+    ``Settings``. The ranges that half precision has to hold are measured on a test pattern and
+    on up to eight ``calibration`` samples, given as ``verify`` takes them. ``recipe`` (a
+    preset's name, a file, a CompressionRecipe) compresses it, better so with a few dozen of
+    those samples. ``budget`` (the package's bytes) or ``min_agreement`` (a share of the
+    samples' classes) instead search a format for each layer. ``account`` is called with the
+    result: a row a weight, and with ``front`` the sizes that were to be had and what they cost.
 
     Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
     ``force`` is not given; nothing half-made is left.
     """
-    given = {"input": input, "size": size, "outputs": outputs}
-    if isinstance(model, ImageModel):
-        form, wanted = input or "image", _listed(outputs or "logits")
-        interfaces = [
-            image_interface(model, input=form, outputs=wanted, size=size)
-            for size in _sizes(size)
-        ]
-        return _write(interfaces, describe_model(model, interfaces[0]), path, options)
-    kind = type(model).__name__
-    if not isinstance(model, TextTower):
+    signature = getattr(model, "signature", None)
+    if not isinstance(signature, Signature):
+        kind = type(model).__name__
         raise ConfigError(f"{kind} is no model of ours: export_module({kind}, inputs, path)")
-    if refused := [name for name, value in given.items() if value is not None]:
-        raise ConfigError(f"{', '.join(refused)}: of images; {kind} takes texts")
-    return _write([text_interface(model)], describe_text(model), path, options)
+    sizes = [size] if size is None or isinstance(size, int) else list(dict.fromkeys(size))
+    job = _Job(path, options, functions=len(sizes))
+    if input is not None and not signature.images:
+        raise ConfigError(f"input is of images; {signature.model} takes {signature.listed()}")
+    chosen = signature.select(outputs)
+    resized = [chosen if size is None else chosen.resized(size) for size in sizes]
+    functions = [model_function(model, each, input=input or "image") for each in resized]
+    return job.write(functions, describe_model(model, functions[0]))
 
 
 def export_module(
@@ -110,228 +104,186 @@ def export_module(
     output_names: str | Sequence[str] = (),
     **options: Unpack[Options],
 ) -> Path:
-    """Write any ``mlx.nn`` module in eval mode to a Core ML package at ``path``.
+    """Write any ``mlx.nn`` module in eval mode to a package at ``path``.
 
     ``inputs`` are examples of what it is called with: arrays go in and come out in the shapes
     and with the axes that MLX has (images are NHWC). Inputs are called ``input``, or
     ``input_0``, ``input_1``, …; outputs likewise. The other options and errors are those of
     ``export``.
     """
-    interface = array_interface(
+    job = _Job(path, options)
+    function = module_function(
         module, inputs, input_names=_listed(input_names), output_names=_listed(output_names)
     )
     metadata = {"description": f"{type(module).__name__}, exported from MLX"}
-    return _write([interface], metadata, path, options)
-
-
-def _write(
-    interfaces: Sequence[Interface],
-    metadata: Mapping[str, str],
-    path: str | Path,
-    options: Options,
-) -> Path:
-    """The package's path. One interface becomes a package, several its functions."""
-    from .coreml.gc_frozen import old_objects_at_rest
-    from .coreml.settings import Settings
-
-    given: dict[str, Any] = dict(options)
-    force = given.pop("force", False)
-    chosen = {f.name: given.pop(f.name) for f in fields(Settings) if f.name in given}
-    settings = Settings(**chosen)
-    path = _check(path, settings, functions=len(interfaces))
-    request = Request(**given)
-    metadata = {**metadata, **versions(settings)}
-    with old_objects_at_rest(), replacing(path, force=force, marker="Manifest.json") as partial:
-        write(interfaces, settings, request, partial, metadata)
-    return path
-
-
-def _sizes(size: int | Sequence[int] | None) -> list[int | None]:
-    """The wanted input sizes, None for the native one."""
-    return [size] if size is None or isinstance(size, int) else list(dict.fromkeys(size))
+    return job.write([function], metadata)
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _check(path: str | Path, settings: Settings, functions: int) -> Path:
-    """The path of the package to write. Raises ConfigError that lists what is impossible."""
-    path = Path(path)
-    problems = settings.problems()
-    if path.suffix != ".mlpackage":
-        problems.append(f"{path} does not end in .mlpackage")
-    if functions > 1 and settings.target < "iOS18":
-        problems.append("several sizes in one package need target iOS18; export one by one")
-    if problems:
-        raise ConfigError("; ".join(problems))
-    return path
+class _Job:
+    """Where to write what, in which format: checked before any work."""
+
+    def __init__(self, path: str | Path, options: Options, functions: int = 1) -> None:
+        """Raises ConfigError that lists everything impossible."""
+        given: dict[str, Any] = dict(options)
+        self.path = Path(path)
+        self.backend = backend_of(path)
+        self.force = given.pop("force", False)
+        known = {f.name for f in fields(self.backend.settings)}
+        chosen = {name: given.pop(name) for name in known & given.keys()}
+        asked = {f.name for f in fields(Request) if f.init}
+        if unknown := sorted(given.keys() - asked):
+            raise ConfigError(
+                f"no option {', '.join(unknown)} of {self.backend.name}; there are "
+                f"{', '.join(sorted(known | asked | {'force'}))}"
+            )
+        self.settings = self.backend.settings(**chosen)
+        if problems := self.settings.problems(functions):
+            raise ConfigError("; ".join(problems))
+        self.request = Request(**given)
+
+    def write(self, functions: Sequence[Function], metadata: Mapping[str, str]) -> Path:
+        """The package's path. One function becomes a package, several share one."""
+        marker, said = self.backend.marker, {**metadata, **self.versions}
+        with replacing(self.path, force=self.force, marker=marker) as partial:
+            if len(functions) == 1:
+                parts = {"main": self.part(functions[0])}
+            else:  # of several functions none can be a classifier: the labels stand beside
+                parts = {_sized(f): self.part(without_labels(f)) for f in functions}
+                if labels := functions[0].labels:
+                    said[LABELS_KEY] = json.dumps(labels)
+            self.backend.save(parts, partial, said)
+        return self.path
+
+    def part(self, function: Function) -> Part:
+        return build(function, self.backend, self.settings, self.request)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """With what and how a package is made."""
+        used = ("ondevice", "mlx", *self.backend.distributions, "numpy")
+        versions = {name: version(name) for name in used}
+        return {
+            "version": version("ondevice"),
+            **{f"ondevice.{name}": value for name, value in asdict(self.settings).items()},
+            "ondevice.versions": json.dumps(versions | {"python": platform.python_version()}),
+        }
 
 
-def to_graph(interface: Interface) -> Graph:
-    """What ``interface`` computes, raised and folded, in MLX's layout."""
-    return run_passes(trace(interface.model, *interface.inputs, fn=interface.fn))
+def _sized(function: Function) -> str:
+    """The name of one function of several: they differ by their images' size."""
+    return f"size_{function.signature.images[0].shape[1]}"
 
 
-def build(interface: Interface, settings: Settings, request: Request | None = None) -> Any:
-    """The package in memory, as coremltools' ``MLModel``."""
-    from .coreml.package import size_of
-    from .coreml.registry import check_supported
+def without_labels(function: Function) -> Function:
+    """The same, no classifier: its probabilities are an array like any other."""
+    plain = tuple(replace(output, labels=()) for output in function.signature.outputs)
+    return replace(function, signature=replace(function.signature, outputs=plain))
 
-    graph = to_graph(interface)
-    check_supported(graph)
-    interface = named(interface, graph)
-    graph = run_passes(rename_inputs(graph, interface.input_names), settings.before)
+
+def to_graph(function: Function) -> Graph:
+    """What ``function`` computes, raised and folded, in MLX's layout."""
+    return run_passes(trace(function.model, *function.inputs, fn=function.fn))
+
+
+def build(
+    function: Function,
+    backend: Backend,
+    settings: Settings,
+    request: Request | None = None,
+) -> Part:
+    """One function of a package, in memory."""
+    graph = to_graph(function)
+    backend.check(graph)
+    function = named(function, graph, backend)
+    graph = run_passes(rename_inputs(graph, function.input_names), settings.before)
     safety = Safety()
     if settings.precision == "float16":
         samples = islice(request.calibration if request else (), MAX_SAMPLES)
-        graph, safety = make_safe(graph, interface, arrays_of(interface, samples))
+        graph, safety = make_safe(graph, function, arrays_of(function, samples))
         graph = round_kernels(graph, keep=safety.float32)
     divisors = input_divisors(graph, safety.rescaled)
-    pack = partial(_pack, interface=interface, settings=settings, float32=safety.float32)
+
+    def pack(compressed: Compression) -> Any:
+        typed = set_precision(
+            compressed.graph, settings.precision, keep=safety.float32, border=function.io_dtype
+        ).check()
+        return backend.build(typed, function, settings, compressed.forms)
+
     compressed = compress(
-        run_passes(lay_out(graph, interface), settings.after),
-        interface,
+        run_passes(lay_out(graph, function), settings.after),
+        function,
         request,
-        target=settings.target,
+        storage=settings.storage,
         precision=settings.precision,
-        size_of=lambda compression: size_of(pack(compression)),
+        size_of=lambda compression: backend.size_of(pack(compression)),
         float32=safety.float32,
         divisors=divisors,
     )
-    package = pack(compressed)
-    package.user_defined_metadata.update(compressed.metadata)
+    said = dict(compressed.metadata)
     if settings.precision == "float16":
-        package.user_defined_metadata["ondevice.float16"] = safety.to_json()
-    return package
+        said["ondevice.float16"] = safety.to_json()
+    return Part(function, pack(compressed), said)
 
 
-def _pack(
-    compressed: Compression,
-    interface: Interface,
-    settings: Settings,
-    float32: Collection[str],
-) -> Any:
-    """The package of a physical graph; the nodes that ``float32`` names stay in that type."""
-    from .coreml.package import to_package
-    from .coreml.program import to_program
-
-    graph = set_precision(
-        compressed.graph, settings.precision, keep=float32, border=interface.border
-    ).check()
-    program = to_program(
-        graph, target=settings.target, names=interface.output_names, forms=compressed.forms
-    )
-    return to_package(program, interface, target=settings.target)
-
-
-def lay_out(graph: Graph, interface: Interface) -> Graph:
-    """The physical graph, its inputs and outputs as the interface has them."""
-    orders = interface.orders
-    inside = dict(zip(interface.output_names, graph.outputs, strict=True))
+def lay_out(graph: Graph, function: Function) -> Graph:
+    """The physical graph, its inputs and outputs as the function has them."""
+    orders = function.orders
+    inside = dict(zip(function.output_names, graph.outputs, strict=True))
     return channels_first(
         graph,
-        {computed(name): orders[name] for name in interface.input_names if name in orders},
+        {computed(name): orders[name] for name in function.input_names if name in orders},
         {inside[name]: orders[name] for name in inside if name in orders},
     ).check()
 
 
-def named(interface: Interface, graph: Graph) -> Interface:
-    """The interface with a name for each output the graph turned out to have.
+def named(function: Function, graph: Graph, backend: Backend | None = None) -> Function:
+    """The function with a name for each output the graph turned out to have, all as the back
+    end's format can have them.
 
     Raises ConfigError for names too many, too few, empty or equal.
     """
-    from .coreml.names import check_names
-
-    count = len(graph.outputs)
-    given = interface.output_names
-    if len(given) != count:
-        if given not in {("output",), ()}:
-            raise ConfigError(f"{len(given)} output names for {count} outputs")
-        given = tuple(f"output_{i}" for i in range(count))
-    inputs, outputs = check_names(interface.input_names, given)
-    return replace(interface, input_names=tuple(inputs), output_names=tuple(outputs))
+    signature, count = function.signature, len(graph.outputs)
+    outputs = signature.outputs or tuple(map(Output, numbered("output", count)))
+    if len(outputs) != count:
+        raise ConfigError(f"{len(outputs)} output names for {count} outputs")
+    if backend is not None:
+        names = backend.names(function.input_names, [output.name for output in outputs])
+        pairs = zip(signature.inputs, names[0], strict=True)
+        inputs = tuple(replace(given, name=name) for given, name in pairs)
+        outputs = tuple(replace(o, name=n) for o, n in zip(outputs, names[1], strict=True))
+        signature = replace(signature, inputs=inputs)
+    return replace(function, signature=replace(signature, outputs=outputs))
 
 
 def rename_inputs(graph: Graph, names: Sequence[str]) -> Graph:
-    if len(names) != len(graph.inputs):
-        raise ConfigError(f"{len(names)} input names for {len(graph.inputs)} inputs")
     made = [computed(name) for name in names]
     inputs = tuple(replace(v, name=n) for v, n in zip(graph.inputs, made, strict=True))
     renames = {v.name: n for v, n in zip(graph.inputs, made, strict=True) if v.name != n}
     return replace(graph.rename(renames), inputs=inputs).check()
 
 
-def write(
-    interfaces: Sequence[Interface],
-    settings: Settings,
-    request: Request,
-    path: Path,
-    metadata: dict[str, str],
-) -> None:
-    """Save one interface as a package, several as the functions of one package."""
-    from .coreml.package import describe, join, save
-
-    if len(interfaces) == 1:
-        package = build(interfaces[0], settings, request)
-        describe(package, interfaces[0], metadata)
-        save(package, path)
-        return
-    parts = {}
-    for interface in interfaces:
-        name = f"size_{interface.inputs[0].shape[1]}"
-        parts[name] = path.parent / f"{name}.mlpackage"
-        package = build(replace(interface, labels=()), settings, request)
-        describe(package, interface, metadata)
-        save(package, parts[name])
-    labels = interfaces[0].labels  # several functions cannot be a classifier
-    join(parts, path, metadata | ({"ondevice.labels": json.dumps(labels)} if labels else {}))
-
-
-def describe_model(model: ImageModel, interface: Interface) -> dict[str, str]:
-    """What a package says of the model in it."""
-    info, size = model.info, interface.inputs[0].shape[1]
-    metadata = _origin(model, f"{_task(model)}, {size} px RGB picture in")
-    metadata["ondevice.preprocess"] = json.dumps(asdict(replace(info.preprocess, size=size)))
-    if interface.picture:
-        metadata |= interface.picture.contract
-    if info.labels and not interface.border:
-        metadata["com.apple.coreml.model.preview.type"] = "imageClassifier"
-    return metadata
-
-
-def describe_text(model: TextTower) -> dict[str, str]:
-    """What a package says of the text encoder in it."""
-    return _origin(model, f"text encoder, {model.config.context} token numbers in")
-
-
-def _origin(model: nn.Module, what: str) -> dict[str, str]:
-    """Where a model comes from, as far as it is known."""
-    info = model.info
+def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
+    """What a package says of the model in it, as far as it is known."""
+    info, signature = model.info, function.signature
+    kinds = ", ".join(o.name for o in signature.outputs)
+    takes = ", ".join(
+        f"{i.shape[1]} px RGB image" if i.contract else str(i) for i in signature.inputs
+    )
     metadata = {
         "author": info.source or "ondevice",
         "license": info.license,
-        "description": f"{info.name}: {what}",
+        "description": f"{info.name}: {takes} in, {kinds} out",
         "ondevice.model": info.name,
         "ondevice.config": json.dumps(info.config.to_dict()),
         "ondevice.weights_sha256": weights_hash(model),
         "ondevice.provenance": info.provenance,
+        **function.metadata,
     }
+    for given in signature.images:
+        if given.contract:
+            metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())
     return {key: value for key, value in metadata.items() if value}
-
-
-def _task(model: ImageModel) -> str:
-    classes = model.info.config.num_classes
-    return f"classifier of {classes} classes" if "head" in model else "image encoder"
-
-
-def versions(settings: Settings) -> dict[str, str]:
-    """With what and how a package was made."""
-    return {
-        "version": version("ondevice"),
-        **{f"ondevice.{name}": value for name, value in asdict(settings).items()},
-        "ondevice.versions": json.dumps(
-            {name: version(name) for name in ("ondevice", "mlx", "coremltools", "numpy")}
-            | {"python": platform.python_version()}
-        ),
-    }

@@ -20,8 +20,10 @@ from .registry import list_models as list_models, model_spec as model_spec
 if TYPE_CHECKING:
     from .cpu.threads import run as run
     from .image.open import open_image as open_image
-    from .tasks.classify import Prediction as Prediction, classify as classify
+    from .signature.decode import Prediction as Prediction
+    from .tasks.classify import classify as classify
     from .tasks.clip import load_clip as load_clip
+    from .tasks.load import load as load
     from .tasks.vlm import load_vlm as load_vlm
     from .weights.folder import (
         create_model as create_model,
@@ -32,9 +34,10 @@ if TYPE_CHECKING:
 
 # Imported when first asked for: what needs numpy, a fifth of a second of `ondevice list`.
 _MODULES = {
-    "Prediction": "tasks.classify",
+    "Prediction": "signature.decode",
     "classify": "tasks.classify",
     "create_model": "weights.folder",
+    "load": "tasks.load",
     "load_clip": "tasks.clip",
     "load_model": "weights.folder",
     "load_vlm": "tasks.vlm",

@@ -15,6 +15,7 @@ from .forms import Form, bits_per_weight, snr_db
 from .methods import compress
 from .recipe import CompressionRecipe
 from .rounding import Statistics, Weight
+from .storage import Storage
 
 _RULES = 16  # as many are written into a package
 LEAST = 256  # elements: below, a table or a scale costs more than it saves
@@ -118,7 +119,7 @@ def compress_graph(
     graph: Graph,
     recipe: CompressionRecipe,
     *,
-    target: str,
+    storage: Storage,
     dtype: Any = np.float16,
     float32: Collection[str] = (),
     statistics: Mapping[str, Statistics] | None = None,
@@ -130,7 +131,7 @@ def compress_graph(
     up the mean of what rounding changes. ``known`` keeps forms between calls.
     """
     found = list(weights(graph, dtype, float32, statistics))
-    recipe.check([w.path for w in found], target)
+    recipe.check([w.path for w in found], storage)
     constants, forms, rows = dict(graph.constants), {}, []
     for weight in found:
         form, row = _one(weight, recipe, {} if known is None else known)

@@ -11,13 +11,12 @@ import mlx.core as mx
 import numpy as np
 
 from ondevice.errors import ConfigError, ImageError
-from ondevice.nn.layers import ImageModel
 
+from ..function import Function
 from ..graph.evaluate import evaluate
 from ..graph.graph import Array, Graph, Node
 from ..graph.passes import run_passes
 from ..graph.trace import trace
-from ..interface import Interface
 from .rounding import Statistics
 
 LEAST = 8  # images; fewer say more of themselves than of a layer
@@ -40,13 +39,13 @@ class Calibration:
         return [np.array(evaluate(graph, *b)[graph.outputs[-1]]) for b in self.batches]
 
 
-def calibrate(interface: Interface, samples: Iterable[Any]) -> Calibration:
+def calibrate(function: Function, samples: Iterable[Any]) -> Calibration:
     """Read the samples and trace the model for a batch of them.
 
     A sample is what ``verify`` takes: a picture, or an array as the module has it. Raises
     ImageError for pictures that cannot be read, ConfigError for too few or empty ones.
     """
-    arrays = list(arrays_of(interface, samples))
+    arrays = list(arrays_of(function, samples))
     if len(arrays) < LEAST:
         raise ConfigError(f"{len(arrays)} calibration samples; give {LEAST} or more")
     if all(x.min() == x.max() for sample in arrays for x in sample):
@@ -56,47 +55,26 @@ def calibrate(interface: Interface, samples: Iterable[Any]) -> Calibration:
     groups = (arrays[i : i + size] for i in range(0, len(arrays), size))
     batches = tuple(tuple(np.concatenate(x) for x in zip(*g, strict=True)) for g in groups)
     inputs = tuple(mx.array(x) for x in batches[0])
-    wide = replace(interface, inputs=inputs)
+    wide = replace(function, inputs=inputs)
     return Calibration(run_passes(trace(wide.model, *inputs, fn=wide.fn)), batches)
 
 
-def arrays_of(interface: Interface, samples: Iterable[Any]) -> Iterator[tuple[Array, ...]]:
-    """The inputs of ``interface`` that each sample stands for, with a first axis of one."""
+def arrays_of(function: Function, samples: Iterable[Any]) -> Iterator[tuple[Array, ...]]:
+    """The inputs of ``function`` that each sample stands for, with a first axis of one.
+
+    Raises ImageError that lists every image that cannot be used, ConfigError for an array that
+    does not fit.
+    """
     problems: list[str] = []
-    shapes = [tuple(x.shape) for x in interface.inputs]
-    types = [_numpy_type(x) for x in interface.inputs]
     for number, sample in enumerate(samples):
-        if interface.picture:
-            try:
-                yield (interface.picture.given(_levels(interface, sample)[None]),)
-            except ImageError as error:
-                problems.append(str(error))
-            continue
-        given = sample if isinstance(sample, tuple | list) else (sample,)
-        arrays = tuple(np.asarray(x) for x in given)
-        if [x.shape for x in arrays] != shapes:
-            raise ConfigError(
-                f"calibration sample {number} has shapes {[list(x.shape) for x in arrays]}; "
-                f"the model takes {[list(s) for s in shapes]}"
-            )
-        yield tuple(x.astype(kind) for x, kind in zip(arrays, types, strict=True))
+        try:
+            yield function.given(sample)
+        except ImageError as error:
+            problems.append(str(error))
+        except ConfigError as error:
+            raise ConfigError(f"calibration sample {number}: {error}") from error
     if problems:
         raise ImageError("; ".join(problems))
-
-
-def _numpy_type(example: mx.array) -> type:
-    """Token numbers stay whole; all else is measured in float32."""
-    return np.int32 if mx.issubdtype(example.dtype, mx.integer) else np.float32
-
-
-def _levels(interface: Interface, sample: Any) -> Array:
-    from ondevice.image.preprocess import resize_and_crop
-
-    size = interface.inputs[0].shape[1]
-    if isinstance(sample, np.ndarray) and sample.shape == (size, size, 3):
-        return sample
-    assert isinstance(interface.model, ImageModel)
-    return resize_and_crop(sample, replace(interface.model.info.preprocess, size=size))
 
 
 def layers(graph: Graph) -> Iterator[tuple[str, Node]]:

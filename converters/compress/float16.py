@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import mlx.core as mx
 import numpy as np
 
+from ..function import Function, ImageForm
 from ..graph.evaluate import can_evaluate, peaks
 from ..graph.graph import Array, Graph, Node
 from ..graph.ops import op, scale_of
 from ..graph.passes import run_passes
 from ..graph.trace import trace
-from ..interface import Interface
 from .exact import exact_values
 
 LARGEST = 65504.0
@@ -63,37 +63,46 @@ class Safety:
 
 
 def make_safe(
-    graph: Graph, interface: Interface, calibration: Iterable[tuple[Array, ...]] = ()
+    graph: Graph, function: Function, calibration: Iterable[tuple[Array, ...]] = ()
 ) -> tuple[Graph, Safety]:
     """Rescale what would leave half precision's range, exactly.
 
-    Ranges come from ``calibration`` (inputs of ``interface``, as arrays) and from a test
+    Ranges come from ``calibration`` (inputs of ``function``, as arrays) and from a test
     pattern where an image goes in, or else the example inputs. The graph is in
     MLX's layout, after all passes. ``set_precision`` is to keep what ``Safety.float32`` names.
     Raises UnsupportedOpError for an operation whose range cannot be measured.
     """
     graph.refuse(node for node in graph.nodes if not can_evaluate(node))
-    ranges = _quick_peaks(graph, interface) | _large_inputs(graph, interface)
+    ranges = _quick_peaks(graph, function) | _large_inputs(graph, function)
     for inputs in calibration:
         for name, peak in peaks(graph, *inputs).items():
             ranges[name] = max(ranges.get(name, 0.0), peak)
     return rescale(graph, ranges)
 
 
-def _quick_peaks(graph: Graph, interface: Interface) -> dict[str, float]:
+def _quick_peaks(graph: Graph, function: Function) -> dict[str, float]:
     """Peaks on the examples; a large image is measured small if the graph is the same."""
-    B, H, W, C = interface.inputs[0].shape if interface.picture else (0, 0, 0, 0)
-    if max(H, W) > LARGE:
-        small = replace(interface, inputs=(mx.zeros((B, SMALL, SMALL, C)),))
+    small = replace(function, inputs=_small(function))
+    if [x.shape for x in small.inputs] != [x.shape for x in function.inputs]:
         traced = run_passes(trace(small.model, *small.inputs, fn=small.fn))
         if _alike(traced, graph):
             return peaks(traced, *_examples(small))
-    return peaks(graph, *_examples(interface))
+    return peaks(graph, *_examples(function))
 
 
-def _large_inputs(graph: Graph, interface: Interface) -> dict[str, float]:
+def _small(function: Function) -> tuple[mx.array, ...]:
+    """The example inputs, with small images in place of large ones."""
+
+    def small(form: ImageForm | None, x: mx.array) -> mx.array:
+        is_large = form is not None and max(x.shape[1:3]) > LARGE
+        return mx.zeros((x.shape[0], SMALL, SMALL, x.shape[3])) if is_large else x
+
+    return tuple(map(small, function.forms, function.inputs))
+
+
+def _large_inputs(graph: Graph, function: Function) -> dict[str, float]:
     """Peaks of those example inputs that half precision cannot hold; no image's is one."""
-    given = zip(graph.inputs, map(np.array, interface.inputs), strict=True)
+    given = zip(graph.inputs, map(np.array, function.inputs), strict=True)
     found = {v.name: float(np.abs(x).max(initial=0)) for v, x in given if x.dtype.kind == "f"}
     return {name: peak for name, peak in found.items() if peak > LARGEST / 2}
 
@@ -105,17 +114,20 @@ def _alike(a: Graph, b: Graph) -> bool:
     ]
 
 
-def _examples(interface: Interface) -> list[Array]:
+def _examples(function: Function) -> list[Array]:
     """Edges at several scales and noise, instead of images."""
-    arrays = [np.array(x) for x in interface.inputs]
-    if interface.picture:
-        B, H, W, C = arrays[0].shape
-        y, x, c = np.meshgrid(np.arange(H), np.arange(W), np.arange(C), indexing="ij")
-        blocks = sum(((x >> s) ^ (y >> s) ^ c) & 1 for s in range(1, 8))
-        noise = np.random.default_rng(0).integers(0, 64, (H, W, C))
-        levels = np.broadcast_to(blocks * 27 + noise, (B, H, W, C))
-        arrays[0] = interface.picture.given(levels)
-    return arrays
+    arrays = [np.array(x) for x in function.inputs]
+    pairs = zip(function.forms, arrays, strict=True)
+    return [form.given(_pattern(x.shape)) if form else x for form, x in pairs]
+
+
+def _pattern(shape: Sequence[int]) -> Array:
+    """(B, H, W, C) pixel values."""
+    B, H, W, C = shape
+    y, x, c = np.meshgrid(np.arange(H), np.arange(W), np.arange(C), indexing="ij")
+    blocks = sum(((x >> s) ^ (y >> s) ^ c) & 1 for s in range(1, 8))
+    noise = np.random.default_rng(0).integers(0, 64, (H, W, C))
+    return np.broadcast_to(blocks * 27 + noise, (B, H, W, C))
 
 
 def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:

@@ -1,4 +1,4 @@
-"""Compression methods: each turns one weight into a form that Core ML can hold.
+"""Compression methods: each turns one weight into a form that a package can hold.
 
 A method never gives up on a weight: where a width does not divide into the blocks or groups
 that were asked for, it takes the nearest number that does.
@@ -18,6 +18,7 @@ from ondevice.errors import ConfigError
 from ..graph.graph import Array
 from .forms import Affine, Form, Palette, Sparse
 from .rounding import Weight, output_error, palette, pruned, scaled
+from .storage import Level
 
 Method = Callable[..., Form | None]
 
@@ -28,7 +29,7 @@ class Registered:
 
     run: Method
     options: Mapping[str, tuple[Any, ...]]
-    needs: Callable[[Mapping[str, Any]], str]  # the least target
+    needs: Callable[[Mapping[str, Any]], Level]  # what a package has to hold
 
 
 METHODS: dict[str, Registered] = {}
@@ -39,7 +40,7 @@ _ANY = "any"
 def method(
     name: str,
     *,
-    needs: Callable[[Mapping[str, Any]], str] = lambda _: "",
+    needs: Callable[[Mapping[str, Any]], Level] = lambda _: Level.TENSORS,
     **options: tuple[Any, ...],
 ) -> Callable[[Method], Method]:
     """Register ``function(weight, **options)`` under the name that recipes use."""
@@ -92,6 +93,10 @@ def compress(weight: Weight, name: str, options: Mapping[str, Any]) -> Form | No
     return naive if better else ours
 
 
+def _blocks(wanted: object) -> Level:
+    return Level.BLOCKS if wanted else Level.TENSORS
+
+
 @method("none")
 def none(weight: Weight) -> Form | None:
     """The weight stays float."""
@@ -100,7 +105,7 @@ def none(weight: Weight) -> Form | None:
 
 @method(
     "quantize",
-    needs=lambda o: "iOS18" if o.get("bits") == 4 or o.get("block") else "iOS16",
+    needs=lambda o: _blocks(o.get("bits") == 4 or o.get("block")),
     bits=(8, 4),
     block=(0, _ANY),
     mode=("symmetric", "affine"),
@@ -126,9 +131,7 @@ def quantize(
 
 @method(
     "palettize",
-    needs=lambda o: (
-        "iOS18" if o.get("bits") == 3 or o.get("group") or o.get("table_bits") == 8 else "iOS16"
-    ),
+    needs=lambda o: _blocks(o.get("bits") == 3 or o.get("group") or o.get("table_bits") == 8),
     bits=(4, 1, 2, 3, 6, 8),
     group=(0, _ANY),
     table_bits=(16, 8),
@@ -151,7 +154,7 @@ def palettize(
 
 @method(
     "prune",
-    needs=lambda o: "iOS18" if o.get("then") else "iOS16",
+    needs=lambda o: _blocks(o.get("then")),
     sparsity=(0.5, _ANY),
     then=("", "quantize", "palettize"),
     bits=(8, 4, 6, 3, 2, 1),

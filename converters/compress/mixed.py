@@ -23,13 +23,14 @@ from .forms import Form
 from .recipe import CompressionRecipe, Rule
 from .rounding import Statistics, Weight
 from .sensitivity import cost, output_gradients
+from .storage import Level, Storage
 
 Format = tuple[str, tuple[tuple[str, Any], ...]]  # a method and its options
 
 
-def formats(target: str) -> list[Format]:
-    """What a layer may become, by what the target can hold."""
-    bits = (2, 3, 4, 6, 8) if target >= "iOS18" else (2, 4, 6, 8)
+def formats(storage: Storage) -> list[Format]:
+    """What a layer may become, by what can be held."""
+    bits = (2, 3, 4, 6, 8) if storage.holds(Level.BLOCKS) else (2, 4, 6, 8)
     palettes: list[Format] = [("palettize", (("bits", b),)) for b in bits]
     return [*palettes, ("quantize", (("bits", 8),))]
 
@@ -72,7 +73,7 @@ def candidates(
     calibration: Calibration,
     statistics: Mapping[str, Statistics],
     *,
-    target: str,
+    storage: Storage,
     dtype: Any,
     known: dict[Any, Form | None],
 ) -> list[list[Choice]]:
@@ -82,7 +83,7 @@ def candidates(
     for weight in weights(graph, dtype, statistics=statistics):
         if weight.statistics is not None and weight.value.size >= LEAST:
             gradient = gradients[weight.path]
-            options = [_choice(weight, f, gradient, known) for f in formats(target)]
+            options = [_choice(weight, f, gradient, known) for f in formats(storage)]
             found.append(_hull(options))
     return found
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..plot import STYLE, Axis, Curve, plot
+from ondevice.plot import STYLE, Axis, Curve, plot
+
 from .mixed import Point
 
 _POINTS = 12

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ondevice.errors import ConfigError
-from ondevice.tasks.classify import decisions
+from ondevice.signature.decode import decisions
 
+from ..function import Function
 from ..graph.graph import Array, Graph
-from ..interface import Interface
 from .activations import input_ranges, quantize_inputs
 from .apply import Compression, compress_graph
 from .calibrate import Calibration, Divisors, calibrate, layers, measure
@@ -24,6 +24,7 @@ from .mixed import Point, agreeing, candidates, front, within
 from .pareto import make_front
 from .recipe import CompressionRecipe, load_recipe
 from .rounding import Statistics
+from .storage import Storage
 
 _METADATA = 4096  # bytes of a package that are written after its size is estimated
 
@@ -32,12 +33,12 @@ _METADATA = 4096  # bytes of a package that are written after its size is estima
 class Observed:
     """What a model does on sample images, found out when it is asked for."""
 
-    interface: Interface
+    function: Function
     samples: Sequence[Any] = field(repr=False)
 
     @cached_property
     def calibration(self) -> Calibration:
-        return calibrate(self.interface, self.samples)
+        return calibrate(self.function, self.samples)
 
     @cached_property
     def statistics(self) -> Mapping[str, Statistics]:
@@ -77,13 +78,13 @@ class Request:
     def searched(self) -> bool:
         return bool(self.budget or self.min_agreement)
 
-    def observe(self, interface: Interface) -> Observed:
+    def observe(self, function: Function) -> Observed:
         """The model on the samples, at the size that is asked for first.
 
         The functions of a package are compressed by the same figures, and so share weights.
         """
         if not self.observed:
-            self.observed.append(Observed(interface, tuple(self.calibration)))
+            self.observed.append(Observed(function, tuple(self.calibration)))
         return self.observed[0]
 
     def check(self) -> Request:
@@ -99,10 +100,10 @@ class Request:
 
 def compress(
     graph: Graph,
-    interface: Interface,
+    function: Function,
     request: Request | None,
     *,
-    target: str,
+    storage: Storage,
     precision: str,
     size_of: Callable[[Compression], int],
     float32: Collection[str] = (),
@@ -116,14 +117,14 @@ def compress(
     """
     if request is None or not request.check().wanted:
         return Compression(graph)
-    seen = request.observe(interface)
+    seen = request.observe(function)
     kept = frozenset(float32)
-    job = _Job(graph, target, precision, kept, seen, size_of, divisors or {})
+    job = _Job(graph, storage, precision, kept, seen, size_of, divisors or {})
     if request.searched:
         job.need_samples("a search")
         result = job.searched(request)
     else:
-        recipe = load_recipe(request.recipe, target)
+        recipe = load_recipe(request.recipe, storage)
         if recipe.activations:
             job.need_samples(f"recipe {recipe.name}")
         result = job.compressed(recipe)
@@ -134,7 +135,7 @@ def compress(
 @dataclass(frozen=True)
 class _Job:
     graph: Graph
-    target: str
+    storage: Storage
     precision: str
     float32: frozenset[str]
     seen: Observed = field(repr=False)
@@ -144,7 +145,7 @@ class _Job:
 
     def need_samples(self, who: str) -> None:
         if not self.seen.samples:
-            raise ConfigError(f"{who} needs calibration images: --calibrate FOLDER")
+            raise ConfigError(f"{who} needs calibration samples: --calibrate FOLDER")
 
     @cached_property
     def statistics(self) -> Mapping[str, Statistics]:
@@ -164,7 +165,7 @@ class _Job:
         result = compress_graph(
             graph,
             recipe,
-            target=self.target,
+            storage=self.storage,
             dtype=np.dtype(self.precision),
             float32=self.float32,
             statistics=statistics,
@@ -180,7 +181,7 @@ class _Job:
             self.graph,
             self.seen.calibration,
             self.statistics,
-            target=self.target,
+            storage=self.storage,
             dtype=np.dtype(self.precision),
             known=self.known,
         )

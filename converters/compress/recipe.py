@@ -13,6 +13,7 @@ from ondevice.errors import ConfigError
 
 from .equalization import EQUALIZATIONS
 from .methods import METHODS, check_options
+from .storage import Level, Storage
 
 ACTIVATIONS = ("minmax", "percentile", "mse", "kl", "auto")
 
@@ -41,9 +42,8 @@ class Rule:
 class CompressionRecipe:
     """The first rule whose pattern matches a path decides; what no rule matches stays float.
 
-    ``activations`` names how the ranges of eight-bit activations are found (iOS17 and later);
-    empty, activations stay float. ``equalization`` names how their channels are
-    equalized first.
+    ``activations`` names how the ranges of eight-bit activations are found; empty, activations
+    stay float. ``equalization`` names how their channels are equalized first.
     """
 
     rules: tuple[Rule, ...]
@@ -69,8 +69,8 @@ class CompressionRecipe:
         found = (rule for rule in self.rules if fnmatchcase(path, rule.pattern))
         return next(found, Rule(path, "none"))
 
-    def check(self, paths: Iterable[str], target: str) -> CompressionRecipe:
-        """Itself; raises ConfigError for a pattern without a match or a target too low."""
+    def check(self, paths: Iterable[str], storage: Storage) -> CompressionRecipe:
+        """Itself; raises ConfigError for patterns without a match, or what cannot be held."""
         known = list(paths)
         unmatched = [r.pattern for r in self.rules if not _matches(r.pattern, known)]
         if unmatched:
@@ -78,11 +78,12 @@ class CompressionRecipe:
                 f"recipe {self.name}: no weight matches {', '.join(unmatched)}; "
                 f"there are {', '.join(known[:3])}, … ({len(known)})"
             )
-        needed = max((METHODS[r.method].needs(r.options) for r in self.rules), default="")
-        needed = max(needed, "iOS17" if self.activations else "")
-        if needed > target:
+        needed = [METHODS[r.method].needs(r.options) for r in self.rules]
+        level = max([*needed, Level.ACTIVATIONS if self.activations else Level.TENSORS])
+        if not storage.holds(level):
             raise ConfigError(
-                f"recipe {self.name} needs {needed}, not {target}; {_advice(self)}"
+                f"recipe {self.name} needs {storage.names.get(level, level.name.lower())}, "
+                f"not {storage.name}; {_advice(self, storage)}"
             )
         return self
 
@@ -96,17 +97,17 @@ def _matches(pattern: str, paths: list[str]) -> bool:
     return pattern == "*" or any(fnmatchcase(path, pattern) for path in paths)
 
 
-def _advice(recipe: CompressionRecipe) -> str:
+def _advice(recipe: CompressionRecipe, storage: Storage) -> str:
     lower = PRESETS[recipe.name].lower if recipe.name in PRESETS else "palette4"
-    return f"at a lower target use {lower}, or raise --target"
+    return f"use {lower}, or {storage.hint}" if storage.hint else f"use {lower}"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """``build(target)`` makes the recipe; ``lower`` is the next best below its target."""
+    """``build(storage)`` makes the recipe; ``lower`` is the best for what holds less."""
 
     line: str
-    build: Callable[[str], CompressionRecipe]
+    build: Callable[[Storage], CompressionRecipe]
     lower: str = ""
 
 
@@ -121,10 +122,10 @@ def _eight(method: str, **options: Any) -> Any:
 
 
 def _palette(bits: int) -> Any:
-    """Groups of 16 channels have a table of their own where the target knows tables a group."""
+    """Groups of 16 channels have a table of their own where that can be held."""
 
-    def build(target: str) -> CompressionRecipe:
-        group = 16 if target >= "iOS18" and bits == 4 else 0
+    def build(storage: Storage) -> CompressionRecipe:
+        group = 16 if storage.holds(Level.BLOCKS) and bits == 4 else 0
         return CompressionRecipe((Rule("*", "palettize", bits=bits, group=group),))
 
     return build
@@ -135,7 +136,7 @@ PRESETS: dict[str, Preset] = {
     "int8": Preset("8-bit weights, a scale a channel", _one("quantize", bits=8)),
     "palette8": Preset("256 values a tensor", _palette(8)),
     "palette6": Preset("64 values a tensor", _palette(6)),
-    "palette4": Preset("16 values a tensor, or a group at iOS18", _palette(4)),
+    "palette4": Preset("16 values a tensor, or a group where that can be held", _palette(4)),
     "int4-block": Preset(
         "4-bit weights, a scale a block of 32: for the GPU of a Mac",
         _one("quantize", bits=4, block=32),
@@ -168,12 +169,12 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def load_recipe(source: str | Path | CompressionRecipe, target: str) -> CompressionRecipe:
+def load_recipe(source: str | Path | CompressionRecipe, storage: Storage) -> CompressionRecipe:
     """A preset by name, a YAML or JSON file, or a recipe as it is. Raises ConfigError."""
     if isinstance(source, CompressionRecipe):
         return source
     if str(source) in PRESETS:
-        return replace(PRESETS[str(source)].build(target), name=str(source))
+        return replace(PRESETS[str(source)].build(storage), name=str(source))
     path = Path(source)
     if path.suffix not in {".json", ".yaml", ".yml"}:
         raise ConfigError(

@@ -60,7 +60,7 @@ class DeviceMetrics:
 def require_macos() -> None:
     """Raises PackageError elsewhere."""
     if sys.platform != "darwin":
-        raise PackageError("backend='coreml' needs macOS; use backend='reference' here")
+        raise PackageError("run_on='device' is Core ML on macOS; here it is 'reference'")
 
 
 def measure(package: Package, inputs: Mapping[str, Any]) -> DeviceMetrics:
@@ -78,7 +78,7 @@ def _measured(package: Package, unit: str, inputs: Mapping[str, Any]) -> UnitMet
     fresh = on_unit(package, unit)
 
     def run() -> object:
-        return fresh.predict(inputs, backend="coreml")
+        return fresh.predict(inputs, run_on="device")
 
     first = _milliseconds(run)
     for _ in range(WARM_UP):

@@ -8,10 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from coremltools.converters.mil.mil import Program
+from coremltools.converters.mil.mil.types import nptype_from_builtin
 
 from ondevice.weights.output import folder_bytes
 
-from ..interface import Interface
+from ..backend import Part
+from ..function import PROBABILITIES, Function
 from .reader import quiet
 from .sharing import share_constants, shorten_names, small_constants_inline
 from .target import opset
@@ -20,7 +22,7 @@ from .target import opset
 _PASSES = ["common::dead_code_elimination"]
 
 
-def to_package(program: Program, interface: Interface, *, target: str) -> Any:
+def to_package(program: Program, function: Function, *, target: str) -> Any:
     """Serialize ``program``: an ``MLModel`` whose weights lie in a temporary folder.
 
     Every byte is saved that costs no number: see ``sharing``.
@@ -30,18 +32,11 @@ def to_package(program: Program, interface: Interface, *, target: str) -> Any:
         import coremltools as ct
 
         options: dict[str, Any] = {}
-        if interface.picture and not interface.border:
-            height, width = interface.inputs[0].shape[1:3]
-            options["inputs"] = [
-                ct.ImageType(
-                    name=interface.picture.name,
-                    shape=(1, 3, height, width),
-                    color_layout=ct.colorlayout.RGB,
-                )
-            ]
-        if interface.labels:
+        if any(form and not form.io_dtype for form in function.forms):
+            options["inputs"] = _input_types(program, function)
+        if function.labels:
             options["classifier_config"] = ct.ClassifierConfig(
-                list(interface.labels), predicted_probabilities_output="probabilities"
+                list(function.labels), predicted_probabilities_output=PROBABILITIES
             )
         with small_constants_inline():
             return ct.convert(
@@ -54,13 +49,38 @@ def to_package(program: Program, interface: Interface, *, target: str) -> Any:
             )
 
 
-def describe(package: Any, interface: Interface, metadata: Mapping[str, str]) -> None:
+def _input_types(program: Program, function: Function) -> list[Any]:
+    """An image type for each image, the program's own tensors for the others."""
+    import coremltools as ct
+
+    placeholders = program.functions["main"].inputs
+    types = []
+    for given, form, example in zip(
+        function.signature.inputs, function.forms, function.inputs, strict=True
+    ):
+        if form and not form.io_dtype:
+            height, width = example.shape[1:3]
+            shape, colors = (1, 3, height, width), ct.colorlayout.RGB
+            types.append(ct.ImageType(name=given.name, shape=shape, color_layout=colors))
+        else:
+            tensor = placeholders[given.name]
+            dtype = nptype_from_builtin(tensor.dtype)
+            types.append(ct.TensorType(name=given.name, shape=tensor.shape, dtype=dtype))
+    return types
+
+
+def describe(package: Any, function: Function, metadata: Mapping[str, str]) -> None:
     """Write who made it and from what into the package, a line for each input and output."""
-    _tell(package, metadata)
-    if picture := interface.picture:
-        package.input_description[picture.name] = picture.described
-    for name, line in interface.described.items():
-        package.output_description[name] = line
+    said = dict(metadata)
+    if function.labels and not function.io_dtype:
+        said["com.apple.coreml.model.preview.type"] = "imageClassifier"
+    _tell(package, said)
+    for name, form in zip(function.input_names, function.forms, strict=True):
+        if form:
+            package.input_description[name] = form.text
+    for output in function.signature.outputs:
+        if output.text and output.name != PROBABILITIES:
+            package.output_description[output.name] = output.text
 
 
 # What Core ML has a field for; all else is user-defined metadata.
@@ -78,6 +98,20 @@ def _tell(package: Any, metadata: Mapping[str, str]) -> None:
             setattr(package, _FIELDS[key], value)
         else:
             package.user_defined_metadata[key] = value
+
+
+def save_parts(parts: Mapping[str, Part], path: Path, metadata: Mapping[str, str]) -> None:
+    """Save one function as a package, several as one package's functions."""
+    if len(parts) == 1:
+        (part,) = parts.values()
+        describe(part.built, part.function, {**metadata, **part.metadata})
+        save(part.built, path)
+        return
+    saved = {name: path.parent / f"{name}.mlpackage" for name in parts}
+    for name, part in parts.items():
+        describe(part.built, part.function, {**metadata, **part.metadata})
+        save(part.built, saved[name])
+    join(saved, path, metadata)
 
 
 def save(package: Any, path: Path) -> None:

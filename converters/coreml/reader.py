@@ -97,8 +97,6 @@ def open_package(path: str | Path) -> SavedPackage:
 def _model_file(path: Path) -> Path:
     if not path.exists():
         raise PackageError(f"{path}: no such package")
-    if path.suffix == ".mlmodelc":
-        raise PackageError(f"{path}: is a compiled model; open the .mlpackage it came from")
     if not path.is_dir():
         raise PackageError(f"{path}: is not an .mlpackage, which is a folder")
     manifest = _manifest(path)

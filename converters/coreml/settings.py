@@ -1,57 +1,47 @@
-"""What kind of package to write: every choice that is not the model's."""
+"""What kind of Core ML package to write."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ondevice.errors import ConfigError
-
-from ..graph.passes.switches import ATTENTION, GELU, Switch
+from ..backend import Settings
+from ..compress.storage import Level, Storage
 from .targets import TARGETS
 
-PRECISIONS = ("float16", "float32")
+# The first target that holds each level of compressed forms, and a form of attention.
+LEVELS = {Level.TENSORS: "iOS16", Level.ACTIVATIONS: "iOS17", Level.BLOCKS: "iOS18"}
+ATTENTION = {"fused": "iOS18"}
+SEVERAL = "iOS18"  # functions in one package
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """``target`` is the oldest system that runs it; ``attention`` and ``gelu`` are forms
-    whose speed depends on the chip, and are named in ``passes/switches.py``."""
+class CoreMLSettings(Settings):
+    """``target`` is the oldest system that runs the package."""
 
     target: str = "iOS17"
-    precision: str = "float16"
-    attention: str = "matmul"
-    gelu: str = "exact"
 
-    def problems(self) -> list[str]:
-        """What is impossible about it, in words."""
-        table = {
-            "target": TARGETS,
-            "precision": PRECISIONS,
-            "attention": tuple(ATTENTION),
-            "gelu": tuple(GELU),
-        }
-        found = [
-            f"no {name} {getattr(self, name)!r}; there are {', '.join(known)}"
-            for name, known in table.items()
-            if getattr(self, name) not in known
-        ]
-        least = "" if found else ATTENTION[self.attention].least
-        if least and TARGETS.index(self.target) < TARGETS.index(least):
+    @property
+    def choices(self) -> Mapping[str, tuple[str, ...]]:
+        return {"target": TARGETS, **super().choices}
+
+    def problems(self, functions: int = 1) -> list[str]:
+        found = super().problems()
+        if self.target not in TARGETS:
+            return found
+        least = ATTENTION.get(self.attention, TARGETS[0])
+        if not self._reaches(least):
             found.append(f"{self.attention} attention needs target {least}")
+        if functions > 1 and not self._reaches(SEVERAL):
+            found.append(
+                f"several sizes in one package need target {SEVERAL}; export one by one"
+            )
         return found
 
-    def check(self) -> Settings:
-        """Itself. Raises ConfigError that lists everything impossible."""
-        if problems := self.problems():
-            raise ConfigError("; ".join(problems))
-        return self
+    def _reaches(self, least: str) -> bool:
+        return TARGETS.index(self.target) >= TARGETS.index(least)
 
     @property
-    def before(self) -> tuple[Switch, ...]:
-        """Passes to run before the layout."""
-        return GELU[self.gelu].before + ATTENTION[self.attention].before
-
-    @property
-    def after(self) -> tuple[Switch, ...]:
-        """Passes to run after it."""
-        return ATTENTION[self.attention].after
+    def storage(self) -> Storage:
+        level = max(level for level, least in LEVELS.items() if self._reaches(least))
+        return Storage(level, self.target, LEVELS, "raise --target")

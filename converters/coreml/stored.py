@@ -7,7 +7,6 @@ reads no weights.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 
 from ondevice.errors import PackageError
 
+from ..program import Weight
 from .reader import Blob, SavedPackage, blobs_of, quiet
 
 # Operations that compute nothing: they move values from one place to another.
@@ -66,20 +66,6 @@ class StoredOp:
 
 
 @dataclass(frozen=True)
-class Weight:
-    """A stored constant: what it is, in which format, and how many bytes that takes."""
-
-    name: str
-    shape: tuple[int, ...]
-    format: str
-    bytes: int
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-@dataclass(frozen=True)
 class StoredFunction:
     """A function's operations in order, the type of every value, and the small constants."""
 
@@ -104,8 +90,12 @@ class StoredFunction:
                 readers.setdefault(name, []).append(op)
         return readers
 
-    def counts(self) -> dict[str, int]:
-        return dict(Counter(op.type for op in self.operations).most_common())
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what is computed as numbers."""
+        computed = (op for op in self.operations if op.type != "classify")
+        names = (name for op in computed for name in op.outputs if name in self.types)
+        return {name: self.types[name].shape for name in names}
 
     def value(self, op: StoredOp, parameter: str, default: Any = None) -> Any:
         """A small constant parameter's value."""

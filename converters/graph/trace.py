@@ -57,6 +57,11 @@ def _check_attributes(tree: Any, path: str = "") -> None:
             _check_attributes(value, f"{path}.{name}" if path else str(name))
 
 
+def flat_outputs(result: Any) -> dict[str, mx.array]:
+    """What a module gives, by name. Raises ConfigError."""
+    return {str(i): array for i, array in enumerate(_arrays(result))}
+
+
 def _arrays(result: Any) -> list[mx.array]:
     """What a module gives, as a list. Raises ConfigError."""
     arrays = list(result) if isinstance(result, list | tuple) else [result]

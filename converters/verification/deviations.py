@@ -1,4 +1,4 @@
-"""Where a package parts from another, or from its model: values by MIL name, in order."""
+"""Where a package deviates from another, or from its model: value by value, in order."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ..graph.graph import Array
 from .metrics import EXACT, compare
 
 if TYPE_CHECKING:
-    from ..coreml.loaded import Package
-    from ..coreml.stored import StoredOp
+    from ..program import Operation, Program
 
 # What rounding alone may leave of a value, in dB: an error above it needs no other cause.
 ROUNDING = {"float32": 120.0, "float16": 70.0}
@@ -35,7 +34,7 @@ class Deviation:
 
 
 def deviations(
-    package: Package, reference: Package | Mapping[str, Array], inputs: Mapping[str, Any]
+    package: Program, reference: Program | Mapping[str, Array], inputs: Mapping[str, Any]
 ) -> tuple[Deviation, ...]:
     """Every value that both have, in ``package``'s order.
 
@@ -57,20 +56,19 @@ def deviations(
     return tuple(found)
 
 
-def _before(op: StoredOp | None, known: Mapping[str, float]) -> float:
+def _before(op: Operation | None, known: Mapping[str, float]) -> float:
     read = op.reads() if op else ()
     return min((known[n] for n in read if n in known), default=EXACT)
 
 
 def _pairs(
-    package: Package, reference: Package, inputs: Mapping[str, Any]
+    package: Program, reference: Program, inputs: Mapping[str, Any]
 ) -> Iterator[tuple[str, Array, Array | None]]:
     """Each value with the reference's of that name, None if it has none.
 
     Both are run side by side, so that only values waiting for their partner are kept.
     """
-    shared = _shapes(package) & _shapes(reference)
-    names = {name for name, _ in shared}
+    names = dict(package.stored().shapes.items() & reference.stored().shapes.items())
     theirs = reference.walk(inputs)
     waiting: dict[str, Array] = {}
     for name, value in package.walk(inputs):
@@ -85,7 +83,7 @@ def _pairs(
 
 
 def _sorted_pairs(
-    package: Package, reference: Mapping[str, Array], inputs: Mapping[str, Any]
+    package: Program, reference: Mapping[str, Array], inputs: Mapping[str, Any]
 ) -> Iterator[tuple[str, Array, Array | None]]:
     """As ``_pairs``, both sides in order of size: channels-first or last is then the same."""
     for name, value in package.walk(inputs):
@@ -94,13 +92,6 @@ def _sorted_pairs(
             yield name, value, None
         else:
             yield name, np.sort(value, axis=None), np.sort(wanted, axis=None)
-
-
-def _shapes(package: Package) -> set[tuple[str, tuple[int, ...]]]:
-    """What is computed as numbers, with its shape."""
-    stored = package.stored()
-    names = (name for op in stored.operations for name in op.outputs if op.type != "classify")
-    return {(name, stored.types[name].shape) for name in names if name in stored.types}
 
 
 def _rescaled(value: Array, wanted: Array) -> Array:
@@ -113,7 +104,7 @@ def _rescaled(value: Array, wanted: Array) -> Array:
     return value * 2.0**whole if whole and abs(power - whole) < 0.01 else value
 
 
-def first_jump(trail: Sequence[Deviation], precision: str) -> Deviation | None:
+def first_jump(found: Sequence[Deviation], precision: str) -> Deviation | None:
     """The first operation that adds a tenfold error, or else the one that adds most.
 
     Error within what rounding explains does not count, or the first rounding of exact
@@ -124,5 +115,5 @@ def first_jump(trail: Sequence[Deviation], precision: str) -> Deviation | None:
     def drop(d: Deviation) -> float:
         return min(d.before_db, ceiling) - d.after_db
 
-    jumps = (d for d in trail if drop(d) >= JUMP)
-    return next(jumps, max(trail, key=drop, default=None))
+    jumps = (d for d in found if drop(d) >= JUMP)
+    return next(jumps, max(found, key=drop, default=None))

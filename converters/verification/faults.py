@@ -10,32 +10,36 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ondevice.nn.layers import ImageModel
-from ondevice.tasks.classify import class_names, probabilities
+from ondevice.signature import Signature
+from ondevice.signature.decode import probabilities
 
+from ..function import PROBABILITIES
 from .stored_weights import weight_problems
 
 if TYPE_CHECKING:
-    from ..coreml.loaded import Package
+    from ..program import Program
 
 SCORES = 0.02  # how far a package's scores by label may be from those of its own logits
 
 
-def problems(model: nn.Module, package: Package) -> Iterator[str]:
-    """What no figure shows: labels, the contract, weights that are not the model's."""
-    if isinstance(model, ImageModel):
-        yield from _contract_problems(model, package)
-    if isinstance(model, ImageModel) and "logits" in package.outputs:
-        yield from label_problems(class_names(model.info), package.labels)
-    if is_compressed(package):
+def problems(model: nn.Module, signature: Signature, package: Program) -> Iterator[str]:
+    """What no metric shows: labels, the contract, weights that are not the model's.
+
+    ``signature`` is the model's own, of the outputs that the package has.
+    """
+    for given in signature.images:
+        yield from _contract_problems(given.contract, package)
+    if PROBABILITIES in package.arrays or _spoken(package) or signature.labels:
+        yield from label_problems(signature.labels, package.labels)
+    if package.is_compressed:
         yield from weight_problems(model, package)
 
 
-def _contract_problems(model: ImageModel, package: Package) -> Iterator[str]:
+def _contract_problems(contract: Any, package: Program) -> Iterator[str]:
     """Both sides follow the package's contract: that it is the model's has to be looked at."""
     if package.preprocess is None:
         return
-    said, wanted = package.preprocess.to_dict(), model.info.preprocess.to_dict()
+    said, wanted = package.preprocess.to_dict(), contract.to_dict()
     for name in said:
         if name != "size" and said[name] != wanted[name]:
             yield (
@@ -58,13 +62,16 @@ def label_problems(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]
             return
 
 
-def spoken_problems(package: Package, got: Mapping[str, Any]) -> Iterator[str]:
+def spoken_problems(
+    signature: Signature, package: Program, got: Mapping[str, Any]
+) -> Iterator[str]:
     """Whether a classifier's label and scores by label are those of its own logits."""
-    kinds = {feature.kind: name for name, feature in package.outputs.items()}
-    if not {"string", "dictionary"} <= kinds.keys() or "logits" not in got:
+    kinds = _spoken(package)
+    classes = next((o.name for o in signature.outputs if o.labels), "")
+    if not {"string", "dictionary"} <= kinds.keys() or classes not in got:
         return
     label, scores = got[kinds["string"]], got[kinds["dictionary"]]
-    wanted = np.array(probabilities(mx.array(got["logits"], mx.float32)))[0]
+    wanted = np.array(probabilities(mx.array(got[classes], mx.float32)))[0]
     if list(scores) != list(package.labels) or len(scores) != len(wanted):
         yield f"{len(scores)} scores by label are given for {len(wanted)} classes"
     elif not np.abs(np.array([*scores.values()]) - wanted).max() <= SCORES:
@@ -73,13 +80,14 @@ def spoken_problems(package: Package, got: Mapping[str, Any]) -> Iterator[str]:
         yield f"{kinds['string']} is {label!r}, which is not the likeliest class"
 
 
-def is_compressed(package: Package) -> bool:
-    return "ondevice.recipe" in package.metadata
+def _spoken(package: Program) -> dict[str, str]:
+    """The outputs that are no arrays, by kind: a class's label, scores by label."""
+    return {f.kind: name for name, f in package.outputs.items() if f.kind != "array"}
 
 
-def notes(model: nn.Module, package: Package) -> Iterator[str]:
+def notes(model: nn.Module, package: Program) -> Iterator[str]:
     from ..export import weights_hash
 
     said = package.metadata.get("ondevice.weights_sha256")
-    if said and isinstance(model, ImageModel) and said != weights_hash(model):
+    if said and said != weights_hash(model):
         yield "the package was made from other weights than this model has"

@@ -8,16 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ondevice.plot import Axis, Curve, plot
 from ondevice.weights.output import replacing
 
-from ..plot import Axis, Curve, plot
 from .report import Report, Step
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-    from ..coreml.inspect import Inspection
-    from ..coreml.loaded import Package
+    from ..program import Program
+    from .inspect import Inspection
 
 ROWS = 50  # images listed
 _HIGHEST = 140.0  # dB: what lies above is exact as far as a plot is concerned
@@ -26,9 +26,9 @@ _LONG = 160  # characters of metadata shown; a config may be thousands
 _MADE_WITH = "ondevice.versions"
 
 
-def write_html(report: Report, package: Package, path: Path, *, force: bool = False) -> Path:
+def write_html(report: Report, package: Program, path: Path, *, force: bool = False) -> Path:
     """Write the report to ``path``, whole or not at all. Raises OutputError."""
-    from ..coreml.inspect import inspect
+    from .inspect import inspect
 
     with replacing(path, force=force) as partial:
         partial.write_text(to_html(report, inspect(package)), encoding="utf-8")
@@ -37,8 +37,6 @@ def write_html(report: Report, package: Package, path: Path, *, force: bool = Fa
 
 def to_html(report: Report, package: Inspection) -> str:
     """The page; ``package`` is what ``inspect`` found in the one that was verified."""
-    from ..coreml.stored import DATA_MOVING
-
     rows = list(_image_rows(report))
     units = report.device["units"] if report.device else []
     return _template().render(
@@ -51,7 +49,7 @@ def to_html(report: Report, package: Inspection) -> str:
         fallen_off=[name for unit in units for name in unit["fallen_off"]],
         rows=ROWS,
         most=max(package.operations.values(), default=1),
-        data_moving=DATA_MOVING,
+        data_moving=package.data_moving,
         about=list(_about(package)),
         versions=_versions(report, package),
     )
@@ -85,12 +83,12 @@ def _short(text: str) -> str:
 
 
 def _plot(steps: Sequence[Step]) -> str:
-    """The error of every value; steps without a trail have no curve."""
-    drawn = [step for step in steps if step.trail]
+    """The error of every value; steps without deviations have no curve."""
+    drawn = [step for step in steps if step.deviations]
     if not drawn:
         return ""
     gates = {step.gates["psnr_db"] for step in drawn if "psnr_db" in step.gates}
-    longest = max((step.trail for step in drawn), key=len)
+    longest = max((step.deviations for step in drawn), key=len)
     positions = {d.name: i for i, d in enumerate(longest)}
     curves = [_curve(step, positions) for step in drawn]
     last = max(x for curve in curves for x, _ in curve.points)
@@ -106,7 +104,7 @@ def _plot(steps: Sequence[Step]) -> str:
 
 def _curve(step: Step, positions: Mapping[str, int]) -> Curve:
     """The error of each value of a step; ``positions`` has the order of all values."""
-    drawn = [d for d in step.trail if d.name in positions]
+    drawn = [d for d in step.deviations if d.name in positions]
     return Curve(
         [(positions[d.name], min(d.after_db, _HIGHEST)) for d in drawn],
         [str(d) for d in drawn],

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.errors import ConfigError
-from ondevice.tasks.classify import decisions
+from ondevice.signature.decode import decisions
 
 from ..graph.graph import Array
 
@@ -19,7 +19,7 @@ UPPER = frozenset({"relative_error", "max_error"})  # limits from above; others 
 
 
 @dataclass(frozen=True)
-class ImageFigures:
+class ImageMetrics:
     """One output of one image."""
 
     image: str
@@ -50,10 +50,10 @@ class Comparison:
     spread_db: float | None = None
     top1_agreement: float | None = None
     top5_agreement: float | None = None
-    per_image: tuple[ImageFigures, ...] = ()
+    per_image: tuple[ImageMetrics, ...] = ()
 
     def failures(self, gates: Mapping[str, float]) -> list[str]:
-        """The gates that these figures miss, in words."""
+        """The gates that these metrics miss, in words."""
         missed = [] if self.finite else [f"{self.output} has NaN or infinite values"]
         for name, limit in gates.items():
             value = getattr(self, name)
@@ -67,7 +67,7 @@ class Comparison:
 
 
 # What a gate may limit.
-MEASURES = tuple(
+METRICS = tuple(
     "psnr_db spread_db relative_error max_error cosine top1_agreement top5_agreement".split()
 )
 
@@ -91,7 +91,7 @@ def compare(wanted: Array, got: Array) -> float:
     return psnr(float(np.abs(a).max()), float(np.sqrt(np.mean((a - b) ** 2))))
 
 
-class Meter:
+class Metrics:
     """Adds up the figures of one output over images, and remembers the worst."""
 
     def __init__(self, output: str) -> None:
@@ -103,7 +103,7 @@ class Meter:
         self.worst: tuple[float, str, Any] = (np.inf, "", None)  # PSNR, name, what went in
         self.finite = True
         self.top5: list[float] = []
-        self.rows: list[ImageFigures] = []
+        self.rows: list[ImageMetrics] = []
 
     def add(self, image: str, given: Any, wanted: Array, got: Array) -> None:
         if wanted.shape != got.shape:
@@ -128,7 +128,7 @@ class Meter:
         level = psnr(peak, (squares / a.size) ** 0.5) if finite else 0.0
         if level < self.worst[0]:
             self.worst = (level, image, given)
-        self.rows.append(ImageFigures(image, level, largest, agrees))
+        self.rows.append(ImageMetrics(image, level, largest, agrees))
 
     def _agreement(self, a: Array, b: Array) -> bool:
         k = min(5, a.size)

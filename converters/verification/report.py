@@ -1,4 +1,4 @@
-"""What ``verify`` found: numbers first, then a verdict."""
+"""What ``verify`` found: metrics first, then a verdict."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ AS_SAVED = "as saved"
 
 @dataclass(frozen=True)
 class Step:
-    """One rung of the ladder: a package against the model in MLX float32.
+    """A package against the model in MLX float32: one of the baselines, or the saved one.
 
-    ``trail`` has every value against the float32 package's, and of that one every layer
+    ``deviations`` has every value against the float32 package's, and of that one every layer
     against MLX's, on the worst image; ``jump`` is where the error first jumps, told only of a
     step that failed.
     """
 
     name: str
     precision: str
-    backend: str
+    run_on: str
     package_bytes: int
     comparisons: tuple[Comparison, ...]
     gates: Mapping[str, float]
-    trail: tuple[Deviation, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -41,7 +41,7 @@ class Step:
 
     @property
     def jump(self) -> Deviation | None:
-        return None if self.passed else first_jump(self.trail, self.precision)
+        return None if self.passed else first_jump(self.deviations, self.precision)
 
     @property
     def worst_image(self) -> str:
@@ -61,9 +61,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``verify`` found: numbers first, then a verdict. The last step is the package's.
+    """What ``verify`` found: metrics first, then a verdict. The last step is the package's.
 
-    ``problems`` fail the check whatever the figures, ``notes`` only explain it.
+    ``problems`` fail the check whatever the metrics, ``notes`` only explain it.
     """
 
     model: str

@@ -20,8 +20,7 @@ from ..graph.graph import Array
 from .baselines import layout_of
 
 if TYPE_CHECKING:
-    from ..coreml.loaded import Package
-    from ..coreml.stored import Weight as Stored
+    from ..program import Program, Weight as Stored
 
 # The least correlation. Floats are only rounded. On the shipped models 4 bits keep 0.93 and
 # more with calibration, 3 bits 0.84, 2 bits 0.62, where two of five are zero 0.91; what was
@@ -32,7 +31,7 @@ _MOST = 4e4  # stands for infinity, as in masks
 _NAMED = 64  # elements: smaller constants may be shared and lose their names
 
 
-def weight_problems(model: nn.Module, package: Package) -> list[str]:
+def weight_problems(model: nn.Module, package: Program) -> list[str]:
     """What is wrong with the stored weights, in words; nothing if none has a known name."""
     names = {w.path: (re.sub(r"\W", "_", w.path), w.value) for w in _weights(model, package)}
     stored, used = package.weights, _used(package)
@@ -53,7 +52,7 @@ def weight_problems(model: nn.Module, package: Package) -> list[str]:
     ]
 
 
-def _weights(model: nn.Module, package: Package) -> Iterator[Weight]:
+def _weights(model: nn.Module, package: Program) -> Iterator[Weight]:
     """Those that keep their names in a package."""
     for weight in weights(layout_of(model, package)):
         if weight.value.size >= _NAMED:
@@ -99,11 +98,11 @@ def _factors(wanted: Array, given: Array, axes: tuple[int, int]) -> Array:
     return np.maximum(product, 0) / np.where(power > 0, power, 1)
 
 
-def _used(package: Package) -> set[str]:
+def _used(package: Program) -> set[str]:
     """The names of all values that an output is computed from."""
     producers = package.stored().producers
     found: set[str] = set()
-    waiting = list(package.plan().outputs)
+    waiting = list(package.results())
     while waiting:
         name = waiting.pop()
         if name in producers and name not in found:

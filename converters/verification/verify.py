@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import platform
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -13,31 +12,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ondevice.config import Preprocess
-from ondevice.errors import ConfigError, ImageError
-from ondevice.image.preprocess import resize_and_crop
-from ondevice.nn.layers import ImageModel
-from ondevice.weights.output import folder_bytes as folder_bytes
+from ondevice.errors import ConfigError, ImageError, PackageError
 
+from ..backend import backend_of, load_package
 from ..graph.graph import Array
-from ..graph.passes.layout import NCHW
-from ..interface import OUTPUTS, Interface, array_interface, image_interface
-from .baselines import declared, example_inputs, fresh_packages, layer_values, output_kinds
+from ..program import Program, RunOn
+from .baselines import fresh_packages, layer_values
 from .deviations import Deviation, deviations
-from .faults import is_compressed, notes, problems, spoken_problems
-from .metrics import MEASURES, Meter
+from .faults import notes, problems, spoken_problems
+from .metrics import METRICS, Metrics
+from .reference import Reference, reference_of
 from .report import AS_SAVED, Report as Report, Step
 
 if TYPE_CHECKING:
     from ondevice.image.preprocess import OnError
 
-    from ..coreml.loaded import Backend, Package
-
-# Least figures by the package's precision. A float32 package only reorders sums; half
+# The least values by the package's precision. A float32 package only reorders sums; half
 # precision rounds every stored value to 11 bits, which deep nets add up to some -60 dB.
 # Compression loses far more, and says by its error alone little of faults: its error is held
 # to the distance between images, its weights to the model's (``stored_weights``). On the
@@ -57,150 +50,168 @@ ENOUGH = 8  # images
 
 def verify(
     model: nn.Module,
-    package: str | Path | Package,
+    package: str | Path | Program,
     images: Iterable[Any],
     *,
-    backend: Backend = "reference",
+    run_on: RunOn = "reference",
     gates: Mapping[str, float] | None = None,
-    ladder: bool = False,
+    baselines: bool = False,
     on_error: OnError | None = None,
 ) -> Report:
     """Run ``package`` and ``model`` on the same ``images`` and compare every output.
 
-    For a model of ``ondevice.create_model`` an image is a path, a PIL image or uint8 levels;
-    the package's own preprocessing contract applies to both sides. For any other module it
-    is an array, or a tuple of them, as the module takes it. The model runs in float32 as it
-    is, unfused. ``ladder`` also exports the model afresh, in float32 and in the package's
-    precision, so that what fails first says why. ``gates`` replace limits of the same name in
-    every step, or are added to those of the package. With ``backend`` "coreml" (or "auto" on
-    macOS) Core ML runs it too, on each choice of compute units, with latency and placement.
+    For an image model an image is a path, a PIL image or uint8 pixel values; the package's own
+    preprocessing contract applies to both sides. Otherwise a sample is an array, or a tuple of
+    what each input takes. The model runs in float32 as it is, unfused. ``baselines`` also
+    exports the model afresh, in float32 and in the package's precision, so that what fails
+    first says why. ``gates`` replace limits of the same name in every step, or are added to
+    those of the package. With ``run_on="device"`` (or "auto" on an Apple device) Apple's
+    framework runs it too, on each choice of processors, with latency and placement.
 
-    A picture that cannot be used is left out and given to ``on_error``, by its position and
+    An image that cannot be used is left out and given to ``on_error``, by its position and
     the ImageError; without ``on_error``, or if none can be used, an ImageError lists them.
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
-    from ..coreml.loaded import Package, load_package
-
-    package = package if isinstance(package, Package) else load_package(package)
+    package = package if isinstance(package, Program) else load_package(package)
     gates = check_gates(gates or {})
-    devices = _devices(package, backend)
-    package.plan()  # a broken one is refused before any work
-    reference = _reference(model, package)
-    _check_shapes(reference, package)
-    with _fresh(model, package, ladder) as fresh:
-        rungs = [_Rung(f"package {p}", p, fresh[p]) for p in fresh]
-        rungs.append(_Rung(AS_SAVED, _precision(package), package, saved=True))
-        rungs += devices
-        count = 0
-        for name, given in _samples(model, package, images, on_error):
-            wanted, count = compute(reference, given), count + 1
-            for rung in rungs:
-                rung.add(name, given, wanted)
-        if not count:
-            raise ConfigError("verify needs at least one image")
-        steps = [rung.step(gates) for rung in rungs]
-        if fresh:
-            pairs = zip(steps, rungs, strict=True)
-            steps = [replace(s, trail=r.trail(s, model, fresh["float32"])) for s, r in pairs]
-        figures = _measured(package, rungs[0]) if devices else {}
-    saved = next(rung for rung in rungs if rung.name == AS_SAVED)
+    devices = _devices(package, run_on)
+    package.results()  # a broken one is refused before any work
+    reference = reference_of(model, package)
+    with _fresh(model, package, baselines) as fresh:
+        tried = [_Tried(f"package {p}", p, fresh[p]) for p in fresh]
+        tried.append(_Tried(AS_SAVED, package.precision, package, reference, saved=True))
+        count = _run(reference, [*tried, *devices], _samples(reference, images, on_error))
+        tried += devices
+        steps = tuple(_steps(tried, gates, model, fresh.get("float32")))
+        measured = _measured(package, tried[0]) if devices else {}
+    saved = next(each for each in tried if each.name == AS_SAVED)
     return Report(
-        model=_model_name(model),
+        model=reference.name,
         package=package.path.name,
         images=count,
-        steps=tuple(steps),
-        problems=(*problems(model, package), *saved.spoken),
+        steps=steps,
+        problems=(*problems(model, reference.signature, package), *saved.spoken),
         notes=(*notes(model, package), *_unjudged(package, saved, count)),
-        versions=versions(),
-        device=figures,
+        versions=versions(package),
+        device=measured,
     )
 
 
-def _devices(package: Package, backend: Backend) -> list[_Rung]:
-    """The package on each compute unit, where Core ML is wanted. Raises PackageError."""
-    if backend == "reference" or (backend == "auto" and sys.platform != "darwin"):
-        return []
-    from ..coreml.device import UNITS, on_unit, require_macos
+def _steps(
+    tried: Iterable[_Tried],
+    gates: Mapping[str, float],
+    model: nn.Module,
+    float32: Program | None,
+) -> Iterator[Step]:
+    """What each package came to; with the fresh ``float32`` one, where it deviates."""
+    for each in tried:
+        step = each.step(gates)
+        found = each.deviations(step, model, float32) if float32 else ()
+        yield replace(step, deviations=found)
 
-    require_macos()
-    precision = _precision(package)
+
+def _run(
+    reference: Reference,
+    tried: Sequence[_Tried],
+    samples: Iterable[tuple[str, tuple[Array, ...]]],
+) -> int:
+    """Show every sample to all; how many there were. Raises ConfigError if there are none."""
+    count = 0
+    for name, given in samples:
+        wanted, count = reference.compute(given), count + 1
+        for each in tried:
+            each.add(name, given, wanted)
+    if not count:
+        raise ConfigError("verify needs at least one image")
+    return count
+
+
+def _devices(package: Program, run_on: RunOn) -> list[_Tried]:
+    """The package on each processor, where that is wanted. Raises PackageError."""
+    devices = package.devices() if run_on != "reference" else ()
+    if run_on == "device" and not devices:
+        raise PackageError(
+            f"{package.path}: run_on='device' needs an Apple device; here it is 'reference'"
+        )
     return [
-        _Rung(f"Core ML {u}", precision, on_unit(package, u), "coreml", saved=True)
-        for u in UNITS
+        _Tried(d.name, package.precision, d.program, run_on="device", saved=True)
+        for d in devices
     ]
 
 
-def _measured(package: Package, rung: _Rung) -> dict[str, Any]:
+def _measured(package: Program, tried: _Tried) -> dict[str, Any]:
     """Latency and placement, on the worst image."""
-    from ..coreml.device import measure
-
-    meter = next(iter(rung.meters.values()))
-    return measure(package, rung.named(meter.worst[2])).to_dict()
+    metrics = next(iter(tried.metrics.values()))
+    return package.measure(tried.named(metrics.worst[2]))
 
 
 def _fresh(
-    model: nn.Module, package: Package, ladder: bool
-) -> AbstractContextManager[dict[str, Package]]:
-    return fresh_packages(model, package) if ladder else nullcontext({})
+    model: nn.Module, package: Program, wanted: bool
+) -> AbstractContextManager[dict[str, Program]]:
+    return fresh_packages(model, package) if wanted else nullcontext({})
 
 
-class _Rung:
+class _Tried:
     """A package on its way to a step."""
 
     def __init__(
         self,
         name: str,
         precision: str,
-        package: Package,
-        backend: Backend = "reference",
+        package: Program,
+        reference: Reference | None = None,
         *,
+        run_on: RunOn = "reference",
         saved: bool = False,
     ) -> None:
         self.name, self.precision, self.saved = name, precision, saved
-        self.package, self.backend = package, backend
-        self.meters: dict[str, Meter] = {}
+        self.package, self.run_on, self.reference = package, run_on, reference
+        self.metrics: dict[str, Metrics] = {}
         self.spoken: list[str] = []  # what is wrong with labels and their scores
 
     def add(self, name: str, given: Sequence[Array], wanted: Mapping[str, Array]) -> None:
-        got = self.package.predict(self.named(given), backend=self.backend)
+        got = self.package.predict(self.named(given), run_on=self.run_on)
         for output, array in wanted.items():
-            meter = self.meters.setdefault(output, Meter(output))
-            meter.add(name, given, array, np.asarray(got[output]))
-        if self.saved and not self.spoken:
-            self.spoken = list(spoken_problems(self.package, got))
+            metrics = self.metrics.setdefault(output, Metrics(output))
+            metrics.add(name, given, array, np.asarray(got[output]))
+        if self.reference and not self.spoken:
+            self.spoken = list(spoken_problems(self.reference.signature, self.package, got))
 
     def named(self, given: Sequence[Array]) -> dict[str, Array]:
         return dict(zip(self.package.inputs, given, strict=True))
 
     def step(self, gates: Mapping[str, float]) -> Step:
         """``gates`` replace limits of the same name; new ones are for the saved package."""
-        count = len(next(iter(self.meters.values())).rows)
+        count = len(next(iter(self.metrics.values())).rows)
         own = default_gates(self.package, self.precision, saved=self.saved, images=count)
         given = {k: v for k, v in gates.items() if k in own or self.saved}
         return Step(
             name=self.name,
             precision=self.precision,
-            backend=self.backend,
-            package_bytes=folder_bytes(self.package.path),
-            comparisons=tuple(meter.result() for meter in self.meters.values()),
+            run_on=self.run_on,
+            package_bytes=self.package.size,
+            comparisons=tuple(metrics.result() for metrics in self.metrics.values()),
             gates=own | given,
         )
 
-    def trail(self, step: Step, model: nn.Module, float32: Package) -> tuple[Deviation, ...]:
+    def deviations(
+        self, step: Step, model: nn.Module, float32: Program
+    ) -> tuple[Deviation, ...]:
         """Its values against the float32 package's; that one's against the model's layers."""
-        if self.backend == "coreml":
+        if self.run_on == "device":
             return ()
-        given = next(m.worst[2] for m in self.meters.values() if m.worst[1] == step.worst_image)
+        worst = (m.worst for m in self.metrics.values() if m.worst[1] == step.worst_image)
+        given = next(worst)[2]
         is_first = self.package is float32
         reference = layer_values(model, float32, given) if is_first else float32
         return deviations(self.package, reference, self.named(given))
 
 
 def default_gates(
-    package: Package, precision: str, *, saved: bool, images: int
+    package: Program, precision: str, *, saved: bool, images: int
 ) -> dict[str, float]:
-    if saved and is_compressed(package):
+    if saved and package.is_compressed:
         return GATES["compressed" if images >= ENOUGH else "compressed, few images"]
     gates = GATES.get(precision, GATES["float16"])
     return gates | {"top1_agreement": AGREEMENT} if saved else gates
@@ -210,141 +221,45 @@ def check_gates(gates: Mapping[str, float]) -> Mapping[str, float]:
     """Themselves; raises ConfigError for a metric that does not exist, or no finite limit."""
     if endless := [name for name, limit in gates.items() if not math.isfinite(limit)]:
         raise ConfigError(f"gate {', '.join(endless)}: a limit is a finite number")
-    if unknown := [name for name in gates if name not in MEASURES]:
-        raise ConfigError(f"no gate {', '.join(unknown)}; there are {', '.join(MEASURES)}")
+    if unknown := [name for name in gates if name not in METRICS]:
+        raise ConfigError(f"no gate {', '.join(unknown)}; there are {', '.join(METRICS)}")
     return gates
 
 
-def versions() -> dict[str, str]:
-    names = ("ondevice", "mlx", "coremltools", "numpy")
+def versions(package: Program) -> dict[str, str]:
+    """Of all that has a part in the numbers."""
+    names = ("ondevice", "mlx", *backend_of(package.path).distributions, "numpy")
     system = f"{platform.system()} {platform.machine()}"
     found = {name: version(name) for name in names}
     return found | {"python": platform.python_version(), "platform": system}
 
 
-def compute(reference: Interface, given: Sequence[Array]) -> dict[str, Array]:
-    """The model's outputs by name, laid out as the package has them."""
-    arrays = [mx.array(x) for x in given]
-    results = reference.fn(*(x[None] if reference.picture else x for x in arrays))
-    results = results if isinstance(results, list | tuple) else [results]
-    return {
-        name: _laid(np.array(value.astype(mx.float32)), reference.orders.get(name))
-        for name, value in zip(reference.output_names, results, strict=True)
-        if name != "probabilities"
-    }
-
-
-def _laid(value: Array, order: Any) -> Array:
-    return value.transpose(0, 3, 1, 2) if order == NCHW else value
-
-
-def _reference(model: nn.Module, package: Package) -> Interface:
-    """What to compare with: the outputs that the package declares, from the unfused model."""
-    if not isinstance(model, ImageModel):
-        return array_interface(model, example_inputs(package), output_names=declared(package))
-    kinds = output_kinds(package)
-    if foreign := set(kinds) - OUTPUTS.keys():
-        raise ConfigError(
-            f"{package.path} gives {', '.join(sorted(foreign))}, which no model here gives; "
-            f"there are {', '.join(OUTPUTS)}"
-        )
-    if not declared(package):
-        raise ConfigError(f"{package.path} gives no numbers to compare")
-    whole = image_interface(model, outputs=kinds, size=_size(model, package), fused=False)
-    if missing := set(declared(package)) - set(whole.output_names):
-        listed = ", ".join(sorted(missing))
-        raise ConfigError(f"{package.path} gives {listed}, which {model.info.name} does not")
-    return whole
-
-
-def _size(model: ImageModel, package: Package) -> int | None:
-    """The pixels of the one picture that goes in; raises ConfigError if that is not so."""
-    inputs = tuple(map(package.as_picture, package.inputs.values()))
-    if [feature.kind for feature in inputs] != ["image"]:
-        given = ", ".join(f"{f.name} ({f.kind})" for f in inputs) or "nothing"
-        raise ConfigError(f"{package.path} takes {given}; {model.info.name} takes one picture")
-    size = package.preprocess.size if package.preprocess else None
-    if size is not None and inputs[0].shape != (size, size):
-        listed = " x ".join(map(str, inputs[0].shape))
-        raise ConfigError(
-            f"{package.path} takes a picture of {listed} pixels; its preprocessing makes {size}"
-        )
-    return size
-
-
-def _check_shapes(reference: Interface, package: Package) -> None:
-    """Raises ConfigError for an output that has not the model's shape."""
-    given = reference.inputs
-    results = reference.fn(*given)  # never computed
-    results = results if isinstance(results, list | tuple) else [results]
-    wrong = []
-    for name, value in zip(reference.output_names, results, strict=False):
-        shape = tuple(value.shape)
-        if reference.orders.get(name) == NCHW:
-            shape = (shape[0], shape[3], *shape[1:3])
-        declared_as = package.outputs[name].shape if name in package.outputs else ()
-        if declared_as and declared_as != shape:
-            wrong.append(f"{name} is {list(declared_as)}; the model gives {list(shape)}")
-    if wrong:
-        raise ConfigError(
-            f"{package.path}: {'; '.join(wrong)}: it was made from another model, such as a "
-            "fine-tuned one: name that with --model FOLDER"
-        )
-
-
 def _samples(
-    model: nn.Module, package: Package, images: Iterable[Any], on_error: OnError | None
+    reference: Reference, images: Iterable[Any], on_error: OnError | None
 ) -> Iterator[tuple[str, tuple[Array, ...]]]:
-    """Every image with a name, as what goes in on both sides."""
-    if not isinstance(model, ImageModel):
-        for i, image in enumerate(images):
-            arrays = image if isinstance(image, tuple | list) else (image,)
-            yield f"input {i}", _as_arrays(arrays, package)
-        return
-    spec, unusable = package.preprocess or model.info.preprocess, []
-    for i, image in enumerate(images):
-        name = Path(image).name if isinstance(image, str | os.PathLike) else f"image {i}"
+    """Every sample with a name, as what goes in on both sides."""
+    kind = "image" if reference.reading.images else "input"
+    unusable: list[str] = []
+    count = 0
+    for count, sample in enumerate(images, start=1):
         try:
-            levels = _levels(image, spec)
+            arrays = reference.reading.read(sample)
         except ImageError as error:
             unusable.append(str(error))
             if on_error:
-                on_error(i, error)
+                on_error(count - 1, error)
         else:
-            yield name, (levels,)
-    if unusable and (not on_error or len(unusable) == i + 1):
+            is_file = isinstance(sample, str | os.PathLike)
+            yield Path(sample).name if is_file else f"{kind} {count - 1}", arrays
+    if unusable and (not on_error or len(unusable) == count):
         raise ImageError("; ".join(unusable))
 
 
-def _as_arrays(given: Sequence[Any], package: Package) -> tuple[Array, ...]:
-    """What a module takes. Raises ConfigError for an image, a text, or another shape."""
-    arrays = tuple(np.array(x) if hasattr(x, "shape") else np.empty(0, object) for x in given)
-    wanted = [f.shape for f in package.inputs.values()]
-    if any(a.dtype.kind in "OUS" for a in arrays) or [a.shape for a in arrays] != wanted:
-        takes = ", ".join(f"{n}: {f.dtype} {list(f.shape)}" for n, f in package.inputs.items())
-        got = ", ".join(f"{type(x).__name__} {list(getattr(x, 'shape', ()))}" for x in given)
-        raise ConfigError(f"{package.path} takes arrays ({takes}), no images; given {got}")
-    return arrays
-
-
-def _levels(image: Any, spec: Preprocess) -> Array:
-    ready = isinstance(image, np.ndarray) and image.shape == (spec.size, spec.size, 3)
-    return image if ready else resize_and_crop(image, spec)
-
-
-def _precision(package: Package) -> str:
-    return package.metadata.get("ondevice.precision", "float16")
-
-
-def _model_name(model: nn.Module) -> str:
-    return model.info.name if isinstance(model, ImageModel) else type(model).__name__
-
-
-def _unjudged(package: Package, saved: _Rung, count: int) -> Iterator[str]:
+def _unjudged(package: Program, saved: _Tried, count: int) -> Iterator[str]:
     """What these images cannot show of a compressed package."""
-    if not is_compressed(package):
+    if not package.is_compressed:
         return
-    blind = [m.output for m in saved.meters.values() if m.result().spread_db is None]
+    blind = [m.output for m in saved.metrics.values() if m.result().spread_db is None]
     if blind:
         yield (
             f"{count} images that hardly differ, or one, cannot show whether "

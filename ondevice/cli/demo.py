@@ -53,14 +53,14 @@ def demo(
     with clock("classify with MLX"):
         ours = classify(fuse(network), list(images.values()))
     with clock("import coremltools"):
-        from converters.coreml.loaded import load_package
+        from converters.backend import load_package
         from converters.export import export
         from converters.verification.verify import verify
     with clock("export the package"):
         path = export(network, out / f"{network.info.name}.mlpackage", force=True)
     with clock("read it back"):
         package = load_package(path)
-        package.plan()
+        package.results()
     with clock("run it and compare"):
         report = verify(network, package, images.values())
         pixels = map(package.resize_and_crop, images.values())

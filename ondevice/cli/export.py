@@ -1,11 +1,11 @@
-"""``ondevice export``: a model as a Core ML package."""
+"""``ondevice export``: a model as a package."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,31 @@ PRECISIONS = ("float16", "float32")
 ATTENTION = ("matmul", "per-head", "fused")
 GELU = ("exact", "tanh")
 INPUTS = ("image", "array")
-OUTPUTS = {
-    "embed": "embedding",
-    "features": "features",
-    "tokens": "tokens",
-    "image_features": "image_features",
-    "projected": "projected",
-    "logits": "logits",
-}
+SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, or not
 
 
 @click.command("export", epilog=f"Of --calibrate: {SKIPS}")
 @click.argument("model")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: MODEL.mlpackage.")
-@click.option("--target", type=click.Choice(TARGETS), default="iOS17", show_default=True)
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="float16", show_default=True
+    "--target", type=click.Choice(TARGETS), help="The oldest system that runs it.  [iOS17]"
 )
-@click.option("--attention", type=click.Choice(ATTENTION), default="matmul", show_default=True)
-@click.option("--gelu", type=click.Choice(GELU), default="exact", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Data type of weights and computed values.  [float16]",
+)
+@click.option(
+    "--attention",
+    type=click.Choice(ATTENTION),
+    help="The form of attention; which is fastest depends on the chip.  [matmul]",
+)
+@click.option("--gelu", type=click.Choice(GELU), help="The form of GELU.  [exact]")
 @click.option(
     "--input",
     type=click.Choice(INPUTS),
-    show_default="image",
-    help="As a picture, or a float32 array, normalized outside, as Apple's FastVLM app has it.",
+    help="Take an image, or a float32 array that was normalized before, as Apple's FastVLM app "
+    "has it.  [image]",
 )
 @click.option(
     "--size",
@@ -53,16 +54,13 @@ OUTPUTS = {
     help="Input size in pixels; give it again for several functions in one package (iOS18).",
 )
 @click.option(
-    "--tower", type=click.Choice(["image", "text"]), help="Which encoder of a CLIP.  [image]"
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="NAME",
+    help="What comes out, such as logits, embedding, features or tokens: `ondevice show MODEL` "
+    "has all names. Give it again for several.",
 )
-@click.option(
-    "--logits", is_flag=True, help="Give class scores and labels: a classifier's default."
-)
-@click.option("--embed", is_flag=True, help="Give the pooled embedding.")
-@click.option("--features", is_flag=True, help="Give the map of every stage.")
-@click.option("--tokens", is_flag=True, help="Give the last map as tokens, for a VLM.")
-@click.option("--image-features", is_flag=True, help="As --tokens, called as Apple's app does.")
-@click.option("--projected", is_flag=True, help="Give a FastVLM's tokens after its projector.")
 @click.option("--recipe", help="Compress: a preset, or a YAML or JSON file of rules.")
 @click.option(
     "--calibrate",
@@ -74,7 +72,7 @@ OUTPUTS = {
 @click.option(
     "--min-agreement",
     type=click.FloatRange(0, 100, min_open=True),
-    help="Percent of the --calibrate pictures that keep their class: a format for each layer.",
+    help="Percent of the --calibrate images that keep their class: a format for each layer.",
 )
 @click.option(
     "--pareto",
@@ -92,7 +90,7 @@ def export_command(
     model: str,
     out: Path | None,
     size: tuple[int, ...],
-    tower: str | None,
+    outputs: tuple[str, ...],
     recipe: str | None,
     calibrate: str | None,
     max_level: float | None,
@@ -104,95 +102,96 @@ def export_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Write MODEL (a name, name.tag or saved folder) to a Core ML package.
+    """Write MODEL (a name, name.tag or saved folder) to a package of the format of --out.
 
     Of a FastVLM (a folder, or a repository such as apple/FastVLM-0.5B) it is the encoder.
     Normalization, labels and the preprocessing contract are inside. Several outputs may be
     asked for at once. Of --calibrate at most --limit images are used, spread evenly.
     """
-    from converters.export import export
+    from ..tasks.load import load
 
-    if tower == "text" and calibrate:
-        raise click.UsageError("--calibrate has pictures, which a text encoder cannot take.")
+    _check_options(ctx, calibrate, budget, min_agreement, pareto)
+    network = load(model)
+    skipped = Skipped()
+    chosen = spread(list(expand([calibrate])), limit) if calibrate else []
+    samples = _usable(files(chosen, max_level), network, size, skipped)
+    accounts: list[Any] = []
+    options |= {
+        "size": size or None,
+        "outputs": outputs or None,
+        "recipe": recipe or "",
+        "calibration": samples,
+        "account": accounts.append,
+        "front": pareto is not None,
+        **_limits(budget, min_agreement),
+    }
+    report = _export(network, out or Path(f"{network.info.name}.mlpackage"), options)
+    if pareto:
+        accounts[0].front.write(pareto)
+    report |= {key: value for a in accounts for key, value in a.summary().items()}
+    if as_json:
+        weights = {"table": [asdict(row) for a in accounts for row in a.rows]}
+        print_json(report | {"skipped": skipped.problems} | (weights if table else {}))
+    else:
+        _print_report(report, accounts, table=table, front=pareto is not None)
+    ctx.exit(skipped.status(len(chosen)))
+
+
+def _check_options(
+    ctx: click.Context,
+    calibrate: str | None,
+    budget: str | None,
+    min_agreement: float | None,
+    pareto: Path | None,
+) -> None:
+    """Raises UsageError or ConfigError for an option that goes with one that is not there."""
     for name in () if calibrate else ("max_level", "limit"):
         if is_given(ctx, name):
             option = name.replace("_", "-")
             raise click.UsageError(f"--{option} goes with --calibrate: it is for its images.")
     if pareto and not (budget or min_agreement):
         raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
-    outputs = tuple(name for flag, name in OUTPUTS.items() if options.pop(flag))
-    network = _network(model, tower)
-    skipped = Skipped()
-    chosen = spread(list(expand([calibrate])), limit) if calibrate else []
-    samples = _usable(files(chosen, max_level), network, size, skipped)
-    accounts: list[Any] = []
+
+
+def _limits(budget: str | None, min_agreement: float | None) -> dict[str, float]:
+    """What a search has to keep to, in bytes and as a share of 1."""
+    size = _bytes(budget) if budget else 0
+    return {"budget": size, "min_agreement": (min_agreement or 0) / 100}
+
+
+def _export(network: Any, out: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """Write the package, and what it is, with the seconds that it took."""
+    from converters.export import export
+
+    given = {k: v for k, v in options.items() if not (k in SETTINGS and v is None)}
     start = time.perf_counter()
-    path = export(
-        network,
-        out or f"{network.info.name}.mlpackage",
-        size=size or None,
-        outputs=outputs or (None if tower == "text" else _usual_outputs(network)),
-        recipe=recipe or "",
-        calibration=samples,
-        budget=_bytes(budget) if budget else 0,
-        min_agreement=(min_agreement or 0) / 100,
-        account=accounts.append,
-        front=pareto is not None,
-        **options,
-    )
-    report = _summary(path) | {"seconds": round(time.perf_counter() - start, 2)}
-    if pareto:
-        accounts[0].front.write(pareto)
-    report |= {key: value for a in accounts for key, value in a.summary().items()}
-    if as_json:
-        weights = [asdict(row) for a in accounts for row in a.rows]
-        report |= {"skipped": skipped.problems}
-        print_json(report | ({"table": weights} if table else {}))
-    else:
-        _print_report(report, accounts, table=table, front=pareto is not None)
-    ctx.exit(skipped.status(len(chosen)))
+    path = export(network, out, **given)
+    return _summary(path) | {"seconds": round(time.perf_counter() - start, 2)}
 
 
 def _usable(
     images: Sequence[Any], network: Any, sizes: Sequence[int], skipped: Skipped
 ) -> list[Any]:
-    """The images that can be read: as levels where they are needed in one size only."""
-    from ..image.preprocess import resize_and_crop
+    """The images that can be read: as pixel values where they are needed in one size only.
 
+    Raises ConfigError if the model takes no images.
+    """
+    signature = network.signature
+    if images and not signature.images:
+        raise ConfigError(
+            f"--calibrate has images; {signature.model} takes {signature.listed()}"
+        )
     found = []
     for position, image in enumerate(images):
-        spec = network.info.preprocess
-        spec = replace(spec, size=sizes[0]) if sizes else spec
+        spec = signature.resized(sizes[0]) if sizes else signature
         try:
-            levels = resize_and_crop(image, spec)
+            (pixels,) = spec.read(image)
         except ImageError as error:
             skipped(position, error)
         else:
-            found.append(levels if len(sizes) < 2 else image)
+            found.append(pixels if len(sizes) < 2 else image)
     skipped.check(len(images))
     return found
-
-
-def _network(name: str, tower: str | None) -> Any:
-    """What ``name`` stands for: of a FastVLM its encoder, of a CLIP the one asked for."""
-    from ..tasks.vlm.load import is_vlm, load_vision
-    from ..weights.folder import create_model
-
-    if is_vlm(name):
-        network = load_vision(name).exportable()
-    else:
-        network = create_model(name, pretrained=True)
-    return _encoder(network, name, tower) if tower else network
-
-
-def _usual_outputs(network: Any) -> tuple[str, ...]:
-    """What a package gives if nothing is asked for."""
-    from ..registry import model_spec
-    from ..tasks.vlm.checkpoint import ENCODER
-
-    if network.info.model == ENCODER:
-        return ("image_features",)
-    return ("embedding",) if model_spec(network.info.model).text else ("logits",)
 
 
 def _print_report(
@@ -205,14 +204,6 @@ def _print_report(
     for account in accounts if front else ():
         click.echo()
         print_table((">MB", ">agreement", ">cost", "formats"), account.front.rows())
-
-
-def _encoder(network: Any, name: str, tower: str) -> Any:
-    """One of the encoders of a CLIP. Raises ConfigError if ``name`` is none."""
-    from ..tasks.clip.load import load_text, text_of
-
-    text_of(network.info.name)
-    return load_text(name) if tower == "text" else network
 
 
 def print_account(rows: Iterable[Any]) -> None:
@@ -236,13 +227,12 @@ def _bytes(text: str) -> int:
 
 def _summary(path: Path) -> dict[str, Any]:
     """What was written, as read back from disk."""
-    from converters.coreml.loaded import load_package
-    from converters.verification.verify import folder_bytes
+    from converters.backend import load_package
 
     package = load_package(path)
     return {
         "package": str(path),
-        "bytes": folder_bytes(path),
+        "bytes": package.size,
         "operations": len(package.operations),
         "inputs": ", ".join(package.inputs),
         "outputs": ", ".join(package.outputs),

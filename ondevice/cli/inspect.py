@@ -10,8 +10,7 @@ import click
 from ._output import json_option, print_json, print_table, short_number
 
 if TYPE_CHECKING:
-    from converters.coreml.inspect import Inspection
-    from converters.coreml.loaded import Feature
+    from converters.verification.inspect import Inspection
 
 _LONG = 100  # longer metadata, as a list of labels is, are cut in the text form
 
@@ -22,11 +21,11 @@ _LONG = 100  # longer metadata, as a list of labels is, are cut in the text form
 @click.option("--weights", "each", is_flag=True, help="List every weight.")
 @json_option
 def inspect_command(package: Path, function: str | None, each: bool, as_json: bool) -> None:
-    """Print what PACKAGE holds: operations, weights, interface, origin, and a lint.
+    """Print what PACKAGE holds: operations, weights, inputs and outputs, origin, and a lint.
 
-    Works on anybody's .mlpackage, on any machine.
+    Works on anybody's package, on any machine.
     """
-    from converters.coreml.inspect import inspect
+    from converters.verification.inspect import inspect
 
     found = inspect(package, function)
     if as_json:
@@ -45,12 +44,7 @@ def _print_summary(found: Inspection) -> None:
         click.echo(f"function {found.function} of {', '.join(found.functions)}")
     for kind, features in (("input", found.inputs), ("output", found.outputs)):
         for feature in features:
-            click.echo(f"{kind:<7} {_feature(feature)}")
-
-
-def _feature(feature: Feature) -> str:
-    shape = list(feature.shape) if feature.shape else ""
-    return " ".join(f"{feature.name}: {feature.kind} {feature.dtype} {shape}".split())
+            click.echo(f"{kind:<7} {feature}")
 
 
 def _print_operations(found: Inspection) -> None:

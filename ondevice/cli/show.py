@@ -33,11 +33,14 @@ def show(model: str, as_json: bool) -> None:
 
 def _facts(spec: ModelSpec, info: ModelInfo) -> dict[str, Any]:
     checkpoint = next((c for c in spec.checkpoints if c.tag == info.tag), None)
+    network = spec.build(info.config)
+    network.info = info
     return {
         "name": info.name,
         "family": spec.family,
-        "params": _count_params(spec, info),
+        "params": _count_params(network),
         "macs": spec.macs,
+        "outputs": _outputs(network),
         "size": info.preprocess.size,
         "sizes": _sizes(spec),
         "license": info.license,
@@ -53,12 +56,19 @@ def _facts(spec: ModelSpec, info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _count_params(spec: ModelSpec, info: ModelInfo) -> int:
+def _count_params(network: Any) -> int:
     """As torch counts: without the running statistics of batch norms. Computes no array."""
     from mlx.utils import tree_flatten
 
-    parameters = dict(tree_flatten(spec.build(info.config).trainable_parameters()))
+    parameters = dict(tree_flatten(network.trainable_parameters()))
     return sum(array.size for array in parameters.values())
+
+
+def _outputs(network: Any) -> list[str]:
+    """What export --output takes, the default first."""
+    signature = network.signature
+    names = dict.fromkeys(signature.default_outputs)
+    return list(names | dict.fromkeys(o.group or o.name for o in signature.outputs))
 
 
 def _sizes(spec: ModelSpec) -> str:
@@ -97,6 +107,7 @@ def _print(facts: dict[str, Any]) -> None:
         "origin": facts["provenance"],
         "note": facts["note"],
         "labels": f"{len(labels)}: {', '.join(labels[:10])}" if labels else None,
+        "outputs": ", ".join(facts["outputs"]),
         "features": ", ".join(maps),
         "config": _pairs(facts["config"]),
         "preprocess": _pairs(facts["preprocess"]),

@@ -15,10 +15,10 @@ from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._output import json_option, print_json, print_table, progress
 
 if TYPE_CHECKING:
-    from converters.coreml.loaded import Package
+    from converters.program import Program
     from converters.verification.report import Report, Step
 
-BACKENDS = ("reference", "coreml", "auto")
+RUN_ON = ("reference", "device", "auto")
 
 
 def _gate(text: str) -> tuple[str, float]:
@@ -35,10 +35,22 @@ def _gate(text: str) -> tuple[str, float]:
 @click.option("--model", help="As for export; default: what the package says.")
 @click.option("--images", help="A folder, a pattern, a .txt list, or an image.")
 @max_level_option
-@click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--backend", type=click.Choice(BACKENDS), default="reference", show_default=True)
 @click.option(
-    "--ladder/--no-ladder",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="The number of images to compare on.",
+)
+@click.option(
+    "--run-on",
+    type=click.Choice(RUN_ON),
+    default="reference",
+    show_default=True,
+    help="Run the package by what runs on any machine, or on this Apple device as well.",
+)
+@click.option(
+    "--baselines/--no-baselines",
     default=True,
     show_default=True,
     help="Also export the model afresh, to see at which step precision is lost.",
@@ -57,8 +69,8 @@ def verify_command(
     images: str | None,
     max_level: float | None,
     limit: int,
-    backend: Any,
-    ladder: bool,
+    run_on: Any,
+    baselines: bool,
     gates: tuple[tuple[str, float], ...],
     html: Path | None,
     force: bool,
@@ -66,10 +78,10 @@ def verify_command(
 ) -> None:
     """Compare PACKAGE with the model it came from, on the same images.
 
-    Without --images on four test patterns, which show gross faults of a compressed package
+    Without --images on four test images, which show gross faults of a compressed package
     only; else on at most --limit images, spread evenly. Exit status 1 if a gate is missed.
     """
-    from converters.coreml.loaded import load_package
+    from converters.backend import load_package
     from converters.verification.verify import check_gates, verify
 
     check_gates(dict(gates))
@@ -78,17 +90,15 @@ def verify_command(
     opened = load_package(package)
     chosen = _images(opened, images, max_level, limit)
     network = _model(opened, model)
-    size = opened.preprocess.size if opened.preprocess else network.info.preprocess.size
-    chosen = chosen or samples(network, size, model)[:limit]
-    shown = progress(chosen, "verifying", len(chosen))
+    chosen = chosen or _samples(opened, network)[:limit]
     skipped = Skipped()
     report = verify(
         network,
         opened,
-        shown,
-        backend=backend,
+        progress(chosen, "verifying", len(chosen)),
+        run_on=run_on,
         gates=dict(gates),
-        ladder=ladder,
+        baselines=baselines,
         on_error=skipped,
     )
     if html:
@@ -104,94 +114,45 @@ def verify_command(
 
 
 def _images(
-    package: Package, source: str | None, max_level: float | None, limit: int
+    package: Program, source: str | None, max_level: float | None, limit: int
 ) -> list[Any]:
     """At most ``limit`` of the images that were asked for. Raises ConfigError."""
     if source is None:
         if max_level is not None:
             raise ConfigError("--max-level goes with --images: it is for those")
         return []
-    features = [package.as_picture(feature) for feature in package.inputs.values()]
+    features = [package.as_image(feature) for feature in package.inputs.values()]
     if "image" not in {feature.kind for feature in features}:
-        takes = ", ".join(f"{f.name}: {f.dtype} {list(f.shape)}" for f in features) or "nothing"
+        takes = ", ".join(map(str, features)) or "nothing"
         raise ConfigError(
             f"{package.path} takes no images ({takes}): leave out --images; a text encoder is "
-            "shown captions if --model names a folder with a tokenizer.json"
+            "shown captions if --model names its folder, beside a tokenizer.json"
         )
     return files(spread(list(expand([source])), limit), max_level)
 
 
-def _model(package: Package, name: str | None) -> Any:
+def _model(package: Program, name: str | None) -> Any:
     """The model called ``name``, or else the one the package says it came from."""
-    from ..registry import model_spec
-    from ..tasks.clip.load import load_text
-    from ..tasks.vlm.load import is_vlm, load_vision
+    from ..tasks.load import load
     from ..weights.folder import create_model
 
     said = package.metadata.get("ondevice.model")
     if not (name or said):
         raise ConfigError(f"{package.path} does not say what model it is; give it with --model")
-    if not name:  # what a stranger's package says is a name of ours, never a repository
-        return create_model(str(said), pretrained=True)
-    if is_vlm(name):
-        return load_vision(name).exportable()
-    network = create_model(name, pretrained=True)
-    words = any(given.dtype == "int32" for given in package.inputs.values())
-    return load_text(name) if words and model_spec(network.info.model).text else network
+    # What a stranger's package says is a name of ours, never a repository.
+    return load(name) if name else create_model(str(said), pretrained=True)
 
 
-def samples(network: Any, size: int, name: str | None = None) -> list[Any]:
-    """What a model is shown where nothing is given: test pictures, or texts.
-
-    Those are captions if the folder ``name`` has a tokenizer, else any words. Their lengths
-    go from a few tokens to as many as there can be.
-    """
-    from ..models.clip_text import example_tokens
-    from ..nn.layers import ImageModel
-
-    if isinstance(network, ImageModel):
-        return patterns(size)
-    texts = example_tokens(network.config, texts=4)
-    for folder in (Path(name), Path(name).parent) if name else ():
-        if (folder / "tokenizer.json").is_file():
-            texts = _captions(folder / "tokenizer.json", network.config)
-            break
-    return [row[None] for row in texts]
-
-
-CAPTIONS = (
-    "a photo of a cat.",
-    "Two dogs, one black and one white, are playing with a red ball on the beach.",
-    "a small wooden house beside a lake, with snow on the mountains behind it and a boat in "
-    "front; it's early morning, and nobody is there",
-    "a market: " + "apples, pears, grapes, lemons, fish, bread and flowers; " * 6,
-)
-
-
-def _captions(tokenizer: Path, config: Any) -> Any:
-    """(captions, context) token numbers."""
-    from ..tasks.clip.tokenizer import Tokenizer
-
-    return Tokenizer(tokenizer, context=config.context, vocab=config.vocab)(CAPTIONS)
-
-
-def patterns(size: int) -> list[Any]:
-    """Four test pictures with edges, gradients and noise, as uint8 levels."""
-    import numpy as np
-
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:size, :size] / size
-    found = []
-    for cell in (2, 4, 8, 16):
-        noise = rng.integers(0, 256, (size // cell + 1, size // cell + 1, 3))
-        blocks = np.kron(noise, np.ones((cell, cell, 1)))[:size, :size]
-        slope = np.stack([x, y, 1 - x], axis=-1) * 255
-        found.append((0.6 * blocks + 0.4 * slope).astype(np.uint8))
-    return found
+def _samples(package: Program, network: Any) -> list[Any]:
+    """What is shown where nothing is given: test images of the package's size, or texts."""
+    signature = network.signature
+    if package.preprocess and signature.images:
+        signature = signature.resized(package.preprocess.size)
+    return list(signature.samples())
 
 
 def print_report(report: Report) -> None:
-    """Each step's figures and a verdict."""
+    """Each step's metrics and a verdict."""
     click.echo(
         f"{report.package} ({report.package_bytes / 1e6:.2f} MB) against {report.model} in "
         f"MLX float32, {report.images} images"

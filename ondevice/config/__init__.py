@@ -96,6 +96,11 @@ class ModelConfig:
         raise NotImplementedError
 
     @property
+    def default_output(self) -> str:
+        """What the model usually gives, where that is not logits or an embedding."""
+        return ""
+
+    @property
     def stride(self) -> int:
         """Heights and widths of input images are multiples of this.
 
@@ -179,6 +184,16 @@ class ModelInfo:
     def name(self) -> str:
         """``model``, or ``model.tag``."""
         return f"{self.model}.{self.tag}" if self.tag else self.model
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class that has a probability; nothing if the classes have none.
+
+        Of one logit there are two: "not X" and "X" where only X is named.
+        """
+        if self.config.num_classes == 1 and len(self.labels) == 1:
+            return (f"not {self.labels[0]}", self.labels[0])
+        return self.labels
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

@@ -14,7 +14,10 @@ from typing import Any, cast
 import mlx.core as mx
 
 from ..config import CLIP_MEAN, CLIP_STD, ModelConfig, Preprocess
-from ..nn.layers import ImageModel, unit
+from ..nn.image_model import ImageModel
+from ..nn.layers import (
+    unit,
+)
 from ..registry import Checkpoint, ModelSpec, Shapes, model_spec, register_model
 from . import mobileclip as mobileclip, vit as vit  # the networks, registered first
 from .clip_text import RENAMES, TOWER, TRANSPOSES, TextConfig, TextTower

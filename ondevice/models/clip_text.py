@@ -6,7 +6,9 @@ Code: https://github.com/apple/ml-mobileclip
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,6 +17,8 @@ from ..config import FeatureInfo, ModelConfig
 from ..nn.layers import unit
 from ..nn.reparam import RepMixer
 from ..nn.transformer import Block, causal_mask
+from ..signature import Input, Output, Signature
+from ..signature.samples import CAPTIONS
 from .fastvit import Block as ConvBlock
 
 
@@ -50,10 +54,14 @@ class MixerBlock(nn.Module):
 
 
 class TextTower(nn.Module):
-    """(B, context) token numbers, the last of a text the largest, to (B, embed_dim)."""
+    """(B, context) token ids, the last of a text the largest, to (B, embed_dim).
+
+    ``tokenize``, if set, gives the (texts, context) ids of captions to be verified with.
+    """
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
+        self.tokenize: Callable[[list[str]], Any] | None = None
         c = self.config = config
         self.token_embedding = nn.Embedding(c.vocab, c.width)
         self.positional_embedding = mx.zeros((c.context, c.width))
@@ -73,6 +81,27 @@ class TextTower(nn.Module):
         for block in self.blocks:
             x = block(x, mask)
         return unit(self.projection(self.norm(at_end(x, tokens))))
+
+    def example_ids(self, count: int) -> Any:
+        """(count, context) ids in NumPy: of captions with a tokenizer, else of any words."""
+        import numpy as np
+
+        if self.tokenize is None:
+            return np.array(example_tokens(self.config, texts=count))
+        return np.array(self.tokenize([CAPTIONS[-1 - i % len(CAPTIONS)] for i in range(count)]))
+
+    @property
+    def signature(self) -> Signature:
+        """The token ids of a text in, its unit vector out."""
+        text = Input(
+            "text", "tokens", (1, self.config.context), "int32", examples=self.example_ids
+        )
+        embedding = Output(
+            "embedding",
+            "embedding",
+            text="Unit vector of the text in the space shared with images",
+        )
+        return Signature((text,), (embedding,), ("embedding",), self.info.name)
 
 
 def at_end(x: mx.array, tokens: mx.array) -> mx.array:

@@ -17,10 +17,10 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import IMAGENET1K
 from ..cpu import kernels
+from ..nn.image_model import ImageModel
 from ..nn.layers import (
     FFN,
     ConvNorm,
-    ImageModel,
     LeadingDepthwise,
     NormLinear,
     ReLU,

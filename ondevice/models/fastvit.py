@@ -1,8 +1,7 @@
 """FastViT: a network trained with many branches and run without; mobileclip.py has more.
 
 Paper: https://arxiv.org/abs/2303.14189
-Code: https://github.com/apple/ml-fastvit; names follow timm/models/fastvit.py, but for what
-``_renames`` says
+Code: https://github.com/apple/ml-fastvit; names as in timm/models/fastvit.py and ``_renames``
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import IMAGENET1K
 from ..cpu import kernels
+from ..nn.image_model import ImageModel
 from ..nn.layers import (
     Conv2d,
     ConvNorm,
-    ImageModel,
     Kernel,
     Residual,
     affine_input,
@@ -49,6 +48,10 @@ class FastViTConfig(ModelConfig):
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
         return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
+
+    @property
+    def default_output(self) -> str:
+        return "image_features" if self.tokens else ""  # as Apple's app calls them
 
     @property
     def stride(self) -> int:
@@ -218,10 +221,7 @@ class FastViT(ImageModel):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to (B, num_classes) logits, or (B, N, C) with ``tokens``."""
-        if not self.config.tokens:
-            return super().__call__(x)
-        y = self.final(self.checked_maps(x)[-1])
-        return y.reshape(y.shape[0], -1, y.shape[-1])
+        return self.map_tokens(x) if self.config.tokens else super().__call__(x)
 
 
 _TOWER = (

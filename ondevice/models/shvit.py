@@ -16,11 +16,11 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import IMAGENET1K
 from ..cpu import kernels
+from ..nn.image_model import ImageModel
 from ..nn.layers import (
     FFN,
     ConvNorm,
     GroupNorm1,
-    ImageModel,
     NormLinear,
     ReLU,
     Residual,

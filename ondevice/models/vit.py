@@ -17,7 +17,10 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..cpu import kernels
 from ..errors import ConfigError
-from ..nn.layers import ConvNorm, ImageModel
+from ..nn.image_model import ImageModel
+from ..nn.layers import (
+    ConvNorm,
+)
 from ..nn.transformer import Block
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model
 

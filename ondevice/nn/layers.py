@@ -9,7 +9,6 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..cpu import kernels
-from ..errors import ConfigError
 
 Kernel = int | tuple[int, int]  # height and width
 
@@ -304,60 +303,3 @@ def conv_stem(dim: int) -> list[nn.Module]:
 def make_divisible(width: float, divisor: int = 8) -> int:
     """The multiple of ``divisor`` nearest to ``width``, at least one."""
     return max(divisor, int(width + divisor / 2) // divisor * divisor)
-
-
-class ImageModel(nn.Module):
-    """What every model offers beside ``model(x)``. Abstract: a family gives ``maps``.
-
-    ``pool`` and ``final`` may be the family's, too; ``head`` is a layer or absent.
-    """
-
-    def maps(self, x: mx.array) -> list[mx.array]:
-        """(B, H, W, 3) image to the NHWC map of every stage."""
-        raise NotImplementedError
-
-    def pool(self, x: mx.array) -> mx.array:
-        """(B, H, W, C) last map to (B, C) embedding."""
-        return x.mean(axis=(1, 2))
-
-    def final(self, x: mx.array) -> mx.array:
-        """What stands between the last stage and the pool: nothing in most families."""
-        return x
-
-    def features(
-        self, x: mx.array, stages: tuple[int, ...] | None = None
-    ) -> mx.array | list[mx.array]:
-        """The last map, or with ``stages`` one NHWC map per named stage, in that order.
-
-        ``model.config.feature_info`` has each stage's channels and stride.
-        Raises ConfigError if the image does not fit or there is no such stage.
-        """
-        maps = self.checked_maps(x)
-        if stages is None:
-            return self.final(maps[-1])
-        if not all(-len(maps) <= i < len(maps) for i in stages):
-            raise ConfigError(f"stages {stages} of a model with stages 0 to {len(maps) - 1}")
-        return [maps[i] for i in stages]
-
-    def pooled(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) image to the (B, C) vector the classifier reads."""
-        return self.pool(self.final(self.checked_maps(x)[-1]))
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) image to (B, num_classes) logits; the embedding if there is no head."""
-        x = self.pooled(x)
-        return self.head(x) if "head" in self else x
-
-    def checked_maps(self, x: mx.array) -> list[mx.array]:
-        """``maps`` of an image that fits. Raises ConfigError."""
-        self.check_input(x)
-        return self.maps(x)
-
-    def check_input(self, x: mx.array) -> None:
-        """Raises ConfigError if ``x`` is no image that fits."""
-        step = self.config.stride
-        if x.ndim != 4 or x.shape[3] != 3 or any(n % step or not n for n in x.shape[1:3]):
-            raise ConfigError(
-                f"an input of shape {x.shape}: it has to be (batch, height, width, 3), "
-                f"height and width multiples of {step}"
-            )

@@ -1,12 +1,10 @@
-"""What a model's outputs mean."""
+"""The classes of images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import mlx.core as mx
 import mlx.nn as nn
 
 from ..config.labels import check_labels
@@ -15,20 +13,11 @@ from ..cpu.threads import run
 from ..errors import ConfigError
 from ..image.preprocess import batches
 from ..registry import model_spec
+from ..signature.decode import Prediction as Prediction, top_predictions
 
 if TYPE_CHECKING:
-    from ..config import ModelInfo
     from ..image.open import ImageLike
     from ..image.preprocess import OnError
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One class with its probability."""
-
-    label: str
-    score: float
-    index: int
 
 
 def classify(
@@ -61,50 +50,5 @@ def classify(
     for x in batches(
         images, info.preprocess, size=size, batch_size=batch_size, on_error=on_error
     ):
-        found += top_predictions(run(model, x), class_names(info), top_k)
+        found += top_predictions(run(model, x), info.class_names, top_k)
     return found
-
-
-def class_names(info: ModelInfo) -> tuple[str, ...]:
-    """The name of each of ``probabilities``; nothing if the classes have none.
-
-    Of one logit the names are two: "not X" and "X" where a model only names what it looks for.
-    """
-    labels = info.labels
-    if info.config.num_classes == 1 and len(labels) == 1:
-        return (f"not {labels[0]}", labels[0])
-    return labels
-
-
-def probabilities(logits: mx.array) -> mx.array:
-    """(B, classes) softmax of (B, classes); of one logit (B, 2): 1 - sigmoid, sigmoid."""
-    if logits.shape[-1] > 1:
-        return mx.softmax(logits, axis=-1)
-    return mx.concatenate([mx.sigmoid(-logits), mx.sigmoid(logits)], axis=-1)
-
-
-def decisions(logits: Any) -> Any:
-    """(B,) class of each row of (B, classes) in NumPy; of one logit, whether it is positive."""
-    return logits.argmax(axis=-1) if logits.shape[-1] > 1 else logits[..., 0] > 0
-
-
-def top_predictions(
-    logits: mx.array, labels: tuple[str, ...], top_k: int
-) -> list[list[Prediction]]:
-    """The ``top_k`` most likely classes of each row of logits (B, classes), most likely first.
-
-    Raises ConfigError if there are labels, but not one for each class.
-    """
-    scores = probabilities(logits.astype(mx.float32))
-    check_labels(labels, scores.shape[-1], "the model's scores")
-    order = mx.argsort(-scores, axis=-1)[:, :top_k]
-    best = mx.take_along_axis(scores, order, axis=-1)
-    indices: Any = order.tolist()
-    values: Any = best.tolist()
-    return [
-        [
-            Prediction(labels[i] if labels else f"class {i}", score, i)
-            for i, score in zip(*row, strict=True)
-        ]
-        for row in zip(indices, values, strict=True)
-    ]

@@ -32,8 +32,8 @@ import numpy as np
 import ondevice
 from converters import export, load_package
 from converters.compress.recipe import CompressionRecipe, Rule
-from converters.verification.verify import folder_bytes
 from ondevice.image.preprocess import resize_and_crop
+from ondevice.weights.output import folder_bytes
 
 from .accuracy import CASES
 

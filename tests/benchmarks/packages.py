@@ -27,9 +27,8 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from converters import export, load_package, verify
-from converters.coreml.inspect import Inspection, inspect
 from converters.coreml.reader import quiet
-from converters.interface import image_interface
+from converters.verification.inspect import Inspection, inspect
 from converters.verification.metrics import Meter
 from converters.verification.verify import compute
 from ondevice import create_model, fuse
@@ -37,6 +36,7 @@ from ondevice.config import Preprocess
 from tests.parity import weightgen
 from tests.parity.cases import Case
 
+from ..support.lowered import function_of
 from .memory import most_memory
 
 
@@ -208,7 +208,7 @@ def precision(model: Any, network: Network, path: Path, other: Path | None) -> R
     level, least, beside = compared.psnr_db, network.psnr_db, ""
     if other and network.case == f"{network.timm}-{network.size}":
         meter, package = Meter("logits"), load_package(other)
-        reference = image_interface(model, size=network.size, fused=False)
+        reference = function_of(model, size=network.size, fused=False)
         for image in images:
             (got,) = package.predict({"image": image}).values()
             meter.add("", image, compute(reference, [image])["logits"], got)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import ondevice
-from ondevice.cli.verify import patterns
+from ondevice.signature.samples import sample_images
 from ondevice.tasks.embeddings.encode import encode
 from ondevice.tasks.embeddings.index import open_index
 from ondevice.tasks.vlm import Vision
@@ -32,7 +32,7 @@ SMALL = ["--size", "128"]  # 4 tokens
 @pytest.fixture
 def folder(tmp_path):
     """A folder with what the examples are given."""
-    for name, levels in zip(("photo", "more", "a", "b"), patterns(150), strict=True):
+    for name, levels in zip(("photo", "more", "a", "b"), sample_images(150), strict=True):
         Image.fromarray(levels).save(tmp_path / f"{name}.jpg")
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path

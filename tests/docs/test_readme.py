@@ -83,7 +83,7 @@ def test_the_commands_of_the_pages_are_found():
         ("pip install -e '.[tets]'", "no extras"),
         ("--input arry", "no command takes --input arry"),
         ("--inptu", "no command takes --inptu"),
-        ("import --ladder", "no command takes import --ladder"),
+        ("import --baselines", "no command takes import --baselines"),
         ("python examples/clasify.py photo.jpg", "no file"),
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from converters.compress.recipe import load_recipe
-from converters.coreml.settings import Settings
+from converters.coreml.settings import CoreMLSettings
 from ondevice.cli import COMMANDS, cli
 from ondevice.cli.export import _bytes
 from ondevice.registry import model_spec
@@ -125,10 +125,12 @@ def _model(name: str) -> None:
 
 
 def _export(given: dict[str, Any]) -> None:
-    forms = {k: given[k] for k in ("target", "precision", "attention", "gelu")}
-    Settings(**forms).check()
+    names = ("target", "precision", "attention", "gelu")
+    settings = CoreMLSettings(**{k: given[k] for k in names if given[k]})
+    if problems := settings.problems():
+        raise click.UsageError("; ".join(problems))
     if given["recipe"]:
-        load_recipe(given["recipe"], given["target"])
+        load_recipe(given["recipe"], settings.storage)
     if given["budget"]:
         _bytes(given["budget"])
     if (given["recipe"] or given["budget"]) and given["out"]:

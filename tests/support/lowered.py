@@ -10,12 +10,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from converters.compress.storage import Storage
 from converters.coreml.program import to_program
 from converters.coreml.reference.plan import compile_function
+from converters.coreml.settings import CoreMLSettings
 from converters.export import named, rename_inputs, to_graph
+from converters.function import Function as PackageFunction, model_function, module_function
 from converters.graph.graph import Graph
 from converters.graph.passes import channels_first
-from converters.interface import array_interface
 
 
 class Function(nn.Module):
@@ -29,18 +31,31 @@ class Function(nn.Module):
         return self.fn(*xs)
 
 
+def stored(target: str) -> Storage:
+    """What a Core ML package for ``target`` holds."""
+    return CoreMLSettings(target=target).storage
+
+
 def as_module(fn: Callable[..., Any]) -> nn.Module:
     module = fn if isinstance(fn, nn.Module) else Function(fn)
     mx.eval(module.parameters())
     return module.eval()
 
 
+def function_of(
+    model: nn.Module, *, outputs: Any = None, size: int | None = None, **options: Any
+) -> PackageFunction:
+    """What ``export`` traces of a model of ours."""
+    signature = model.signature.select(outputs)
+    return model_function(model, signature.resized(size) if size else signature, **options)
+
+
 def physical_graph(fn: Callable[..., Any], *xs: mx.array) -> Graph:
     """The graph as it goes to MIL."""
-    interface = array_interface(as_module(fn), xs)
-    graph = to_graph(interface)
-    interface = named(interface, graph)
-    return channels_first(rename_inputs(graph, interface.input_names)).check()
+    function = module_function(as_module(fn), xs)
+    graph = to_graph(function)
+    function = named(function, graph)
+    return channels_first(rename_inputs(graph, function.input_names)).check()
 
 
 def ops(fn: Callable[..., Any], *xs: mx.array) -> Counter[str]:

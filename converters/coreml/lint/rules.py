@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...program import Finding as Finding, Severity
 from ..stored import StoredFunction, StoredOp
 
-Severity = Literal["error", "warning", "info"]
 Check = Callable[[StoredOp, StoredFunction], str | None]
 
 
@@ -26,18 +25,6 @@ class Rule(NamedTuple):
     def advice(self) -> str:
         """What to do: the check's docstring."""
         return (self.check.__doc__ or "").strip()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One rule that operations break: how many, the first few, and what to do."""
-
-    rule: str
-    severity: Severity
-    source: str
-    advice: str
-    count: int
-    examples: tuple[str, ...]
 
 
 RULES: list[Rule] = []

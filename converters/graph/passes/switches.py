@@ -182,12 +182,11 @@ class Form:
 
     before: tuple[Switch, ...] = ()
     after: tuple[Switch, ...] = ()
-    least: str = "iOS16"  # the first target that has it
 
 
 ATTENTION = {
     "matmul": Form(),
     "per-head": Form(after=(split_heads,)),
-    "fused": Form(before=(fuse_attention, fold_affine), least="iOS18"),
+    "fused": Form(before=(fuse_attention, fold_affine)),
 }
 GELU = {"exact": Form(), "tanh": Form(before=(tanh_gelu,))}

@@ -80,6 +80,18 @@ def load_text(name: str | Path, *, dtype: mx.Dtype = mx.float32) -> nn.Module:
     return create_model(text_of(str(name)), pretrained=True, dtype=dtype)
 
 
+def add_tokenizer(model: nn.Module, folder: Path) -> None:
+    """Let a text encoder that was loaded from ``folder`` show itself captions.
+
+    The tokenizer lies beside it, or in the folder of the CLIP that it is a part of.
+    """
+    files = [folder / FILE, folder.parent / FILE]
+    found = next((path for path in files if path.is_file()), None)
+    if found and any(given.kind == "tokens" for given in model.signature.inputs):
+        config = model.config
+        model.tokenize = Tokenizer(found, context=config.context, vocab=config.vocab)
+
+
 def _load_text(folder: Path, name: str, dtype: mx.Dtype) -> nn.Module:
     if not (folder / TEXT).is_dir():
         raise ConfigError(f"{folder} has no text encoder: there is no folder {TEXT} in it")

@@ -17,9 +17,9 @@ from ...errors import ConfigError, ImageError, OnDeviceError, printable
 from ...image.preprocess import batches
 from ...nn.fuse import fuse
 from ...nn.layers import unit
+from ...signature.decode import Prediction, top_predictions
 from ...weights.hash import weights_hash
 from ...weights.safetensors import read_safetensors, write_safetensors
-from ..classify import Prediction, top_predictions
 
 if TYPE_CHECKING:
     from ...config import ModelInfo

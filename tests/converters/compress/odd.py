@@ -8,7 +8,7 @@ import mlx.nn as nn
 from converters import export_module, load_package
 from converters.compress.apply import Compression
 from converters.export import lay_out, named, rename_inputs, to_graph
-from converters.interface import array_interface
+from converters.function import module_function
 
 SHAPE = (1, 24, 24, 3)
 
@@ -53,7 +53,7 @@ def specified(package):
 
 
 def physical(model, example=None):
-    interface = array_interface(model, mx.zeros(SHAPE) if example is None else example)
-    graph = to_graph(interface)
-    interface = named(interface, graph)
-    return lay_out(rename_inputs(graph, interface.input_names), interface), interface
+    function = module_function(model, mx.zeros(SHAPE) if example is None else example)
+    graph = to_graph(function)
+    function = named(function, graph)
+    return lay_out(rename_inputs(graph, function.input_names), function), function

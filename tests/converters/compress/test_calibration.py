@@ -18,14 +18,15 @@ from converters.graph.evaluate import evaluate
 from ondevice import create_model
 from ondevice.errors import ConfigError, ImageError
 
+from ...support.lowered import stored
 from .odd import SHAPE, exported, physical, specified
 
 
 def test_statistics_come_from_every_sample_in_any_order(odd, samples):
     """coremltools 9.0 keeps the range of the last sample only."""
     loud = [*samples[:8], *(x * 9 for x in samples[8:])]
-    _, interface = physical(odd)
-    first, second = (measure(calibrate(interface, x)) for x in (loud, loud[::-1]))
+    _, function = physical(odd)
+    first, second = (measure(calibrate(function, x)) for x in (loud, loud[::-1]))
     for path, found in first.items():
         np.testing.assert_allclose(found.moments, second[path].moments, rtol=1e-5, atol=1e-5)
     assert first["stem.weight"].values.max() == pytest.approx(np.max(loud), rel=1e-6)
@@ -37,8 +38,8 @@ def test_statistics_are_of_what_a_channels_first_weight_meets(
 ):
     """For every layer: W H W^T is the mean square of the layer's output before its bias."""
     monkeypatch.setattr(calibrate_module, "_PLACES", places)
-    graph, interface = physical(odd)
-    calibration = calibrate(interface, samples)
+    graph, function = physical(odd)
+    calibration = calibrate(function, samples)
     found = measure(calibration)
     nodes = dict(layers(calibration.graph))
     assert nodes.keys() == found.keys() == {
@@ -74,10 +75,10 @@ def outputs_of(calibration, nodes):
 
 
 def test_biases_make_up_for_the_mean(odd, samples):
-    graph, interface = physical(odd)
-    statistics = measure(calibrate(interface, samples))
+    graph, function = physical(odd)
+    statistics = measure(calibrate(function, samples))
     recipe = CompressionRecipe((Rule("*", "palettize", bits=2, rounding="nearest"),))
-    result = compress_graph(graph, recipe, target="iOS17", statistics=statistics)
+    result = compress_graph(graph, recipe, storage=stored("iOS17"), statistics=statistics)
     means = statistics["head.weight"].means[0]
     before, after = (
         g.constants["head.weight"] @ means + g.constants["head.bias"]
@@ -87,8 +88,8 @@ def test_biases_make_up_for_the_mean(odd, samples):
 
 
 def test_compressed_weights_go_back_to_mlxs_layout(odd, samples):
-    graph, interface = physical(odd)
-    calibration = calibrate(interface, samples)
+    graph, function = physical(odd)
+    calibration = calibrate(function, samples)
     untouched = in_mlx(calibration.graph, Compression(graph))
     assert len(untouched) == 11
     for name, value in untouched.items():
@@ -98,10 +99,10 @@ def test_compressed_weights_go_back_to_mlxs_layout(odd, samples):
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ([], "needs calibration images"),
+        ([], "needs calibration samples"),
         ([np.ones(SHAPE, np.float32)] * 3, "give 8 or more"),
         ([np.zeros(SHAPE, np.float32)] * 9, "one value everywhere"),
-        ([np.ones((1, 5, 5, 3), np.float32)] * 9, "the model takes"),
+        ([np.ones((1, 5, 5, 3), np.float32)] * 9, "is expected; given"),
     ],
 )
 def test_calibration_that_says_nothing_is_refused(odd, tmp_path, bad, said):

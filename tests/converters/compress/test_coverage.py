@@ -17,8 +17,9 @@ from converters.compress.methods import compress
 from converters.compress.recipe import PRESETS, load_recipe
 from converters.compress.rounding import Weight
 from converters.export import lay_out, rename_inputs, to_graph
-from converters.interface import image_interface, text_interface
 from ondevice import create_model, list_models, model_spec
+
+from ...support.lowered import function_of, stored
 
 LARGE = 1 << 15  # elements: what goes wrong with odd widths goes wrong in smaller weights
 
@@ -46,11 +47,11 @@ def covered(name):
     """The shapes and axes of a model's weights, and its large matrices that are none."""
     model = create_model(name)
     if name in text_towers():
-        interface = text_interface(model)
+        function = function_of(model)
     else:
         output = "logits" if "head" in model else "embedding"
-        interface = image_interface(model, outputs=[output])
-    graph = lay_out(rename_inputs(to_graph(interface), interface.input_names), interface)
+        function = function_of(model, outputs=[output])
+    graph = lay_out(rename_inputs(to_graph(function), function.input_names), function)
     found = [w for w in weights(graph) if w.value.size >= LEAST]
     matrices = {
         path
@@ -81,7 +82,7 @@ HELD += [(p, "iOS17") for p in ("int8", "palette8", "palette6", "palette4", "w8a
 
 @pytest.mark.parametrize(("preset", "target"), HELD)
 def test_every_shape_of_every_model_takes_every_preset(preset, target):
-    recipe = load_recipe(preset, target)
+    recipe = load_recipe(preset, stored(target))
     rule = recipe.rule("any.weight")
     shapes = set().union(*(covered(name)[0] for name in (*towers(), *text_towers())))
     small = {(s, a) for s, a in shapes if np.prod(s) < LARGE}

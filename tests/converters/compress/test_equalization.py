@@ -19,12 +19,14 @@ from converters.compress.recipe import CompressionRecipe, Rule, parse_recipe
 from converters.coreml.program import to_program
 from converters.coreml.reference.plan import compile_function
 from converters.export import lay_out, named, rename_inputs, to_graph
-from converters.interface import array_interface, image_interface
+from converters.function import module_function
 from ondevice import create_model
 from ondevice.errors import ConfigError
 
+from ...support.lowered import function_of, stored
+
 # A recipe is no search: no package is made to be weighed.
-CHOSEN = {"target": "iOS17", "size_of": lambda _: pytest.fail("weighed a package")}
+CHOSEN = {"storage": stored("iOS17"), "size_of": lambda _: pytest.fail("weighed a package")}
 
 SHAPE = (1, 16, 16, 3)
 W8 = (Rule("*", "quantize", bits=8),)
@@ -79,34 +81,34 @@ def unlike():
     return model.eval()
 
 
-def physical(interface):
-    graph = to_graph(interface)
-    interface = named(interface, graph)
-    return lay_out(rename_inputs(graph, interface.input_names), interface), interface
+def physical(function):
+    graph = to_graph(function)
+    function = named(function, graph)
+    return lay_out(rename_inputs(graph, function.input_names), function), function
 
 
-def run(graph, interface, inputs):
-    names = interface.output_names
+def run(graph, function, inputs):
+    names = function.output_names
     plan = compile_function(to_program(graph, names=names, target="iOS17").functions["main"])
-    (name,) = interface.input_names
+    (name,) = function.input_names
     return np.stack([plan.run({name: x})[names[-1]] for x in inputs])
 
 
 @pytest.fixture(scope="module")
 def case(unlike):
-    """Graph, interface, statistics, inputs, outputs."""
-    graph, interface = physical(array_interface(unlike, mx.zeros(SHAPE)))
+    """Graph, function, statistics, inputs, outputs."""
+    graph, function = physical(module_function(unlike, mx.zeros(SHAPE)))
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal(SHAPE).astype(np.float32) for _ in range(16)]
-    statistics = measure(calibrate(interface, inputs))
-    return graph, interface, statistics, inputs, run(graph, interface, inputs)
+    statistics = measure(calibrate(function, inputs))
+    return graph, function, statistics, inputs, run(graph, function, inputs)
 
 
 @pytest.mark.parametrize("method", EQUALIZATIONS)
 def test_an_equalized_graph_computes_what_it_did(case, method):
-    graph, interface, statistics, inputs, wanted = case
+    graph, function, statistics, inputs, wanted = case
     changed, _ = equalize(graph, statistics, method)
-    got = run(changed, interface, inputs)
+    got = run(changed, function, inputs)
     assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
     (norm,) = (n for n in changed.nodes if n.op == "LayerNorm")
     assert len(norm.inputs) == 3
@@ -116,9 +118,9 @@ def test_an_equalized_graph_computes_what_it_did(case, method):
 
 @pytest.mark.parametrize("method", EQUALIZATIONS)
 def test_equalized_statistics_are_those_of_the_equalized_graph(case, method):
-    graph, interface, statistics, inputs, _ = case
+    graph, function, statistics, inputs, _ = case
     changed, equalized = equalize(graph, statistics, method)
-    calibration = calibrate(interface, inputs)
+    calibration = calibrate(function, inputs)
     constants = in_mlx(calibration.graph, Compression(changed))
     constants = {**calibration.graph.constants, **constants}
     again = measure(replace(calibration, graph=replace(calibration.graph, constants=constants)))
@@ -135,11 +137,11 @@ def test_equalized_statistics_are_those_of_the_equalized_graph(case, method):
 
 
 def noise_db(case, method):
-    graph, interface, _, inputs, wanted = case
+    graph, function, _, inputs, wanted = case
     recipe = CompressionRecipe(W8, "mse", equalization=method)
     request = Request(recipe, inputs)
-    rounded = compress(graph, interface, request, precision="float32", **CHOSEN).graph
-    lost = run(rounded, interface, inputs) - wanted
+    rounded = compress(graph, function, request, precision="float32", **CHOSEN).graph
+    lost = run(rounded, function, inputs) - wanted
     return 10 * np.log10(np.square(wanted).sum() / np.square(lost).sum())
 
 
@@ -151,39 +153,39 @@ def test_equalization_wins_where_channels_are_unlike(case):
 
 @pytest.fixture(scope="module")
 def trained():
-    interface = image_interface(create_model("shvit_nano.cifar10", pretrained=True))
-    graph, interface = physical(interface)
+    function = function_of(create_model("shvit_nano.cifar10", pretrained=True))
+    graph, function = physical(function)
     rng = np.random.default_rng(0)
     inputs = [
         np.array(Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize((96, 96)))
         for _ in range(32)
     ]
     channels = [x[None].transpose(0, 3, 1, 2).astype(np.float32) for x in inputs]
-    return graph, interface, inputs, channels, run(graph, interface, channels)
+    return graph, function, inputs, channels, run(graph, function, channels)
 
 
 @pytest.mark.parametrize("method", EQUALIZATIONS)
 def test_a_trained_net_computes_what_it_did(trained, method):
-    graph, interface, inputs, channels, wanted = trained
-    changed, _ = equalize(graph, measure(calibrate(interface, inputs)), method)
-    got = run(changed, interface, channels)
+    graph, function, inputs, channels, wanted = trained
+    changed, _ = equalize(graph, measure(calibrate(function, inputs)), method)
+    got = run(changed, function, channels)
     assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
 
 
 def test_a_trained_net_loses_less_when_equalized(trained):
-    graph, interface, inputs, channels, wanted = trained
+    graph, function, inputs, channels, wanted = trained
 
     def lost(method):
         recipe = CompressionRecipe(W8, "mse", equalization=method)
         request = Request(recipe, inputs[::2])
-        rounded = compress(graph, interface, request, precision="float16", **CHOSEN)
-        return np.square(run(rounded.graph, interface, channels[1::2]) - wanted[1::2]).sum()
+        rounded = compress(graph, function, request, precision="float16", **CHOSEN)
+        return np.square(run(rounded.graph, function, channels[1::2]) - wanted[1::2]).sum()
 
     assert lost("smooth") < lost("")
 
 
 def test_what_something_else_reads_keeps_its_channels(unlike):
-    graph, _ = physical(array_interface(unlike, mx.zeros(SHAPE)))
+    graph, _ = physical(module_function(unlike, mx.zeros(SHAPE)))
     channels = Channels(graph)
     layers = {n.inputs[1]: n for n in graph.nodes if n.op in LAYERS}
     made = {path: channels.of(n.output.name, channels.axis(n)) for path, n in layers.items()}
@@ -208,12 +210,12 @@ def test_a_norm_without_scale_and_shift_is_no_reader_of_weights():
 
     model = Plain().eval()
     mx.eval(model.parameters())
-    graph, interface = physical(array_interface(model, mx.zeros(SHAPE)))
+    graph, function = physical(module_function(model, mx.zeros(SHAPE)))
     (norm,) = (n for n in graph.nodes if n.op == "LayerNorm")
     assert len(norm.inputs) == 1
     inputs = [np.random.default_rng(i).random(SHAPE, np.float32) for i in range(16)]
-    changed, _ = equalize(graph, measure(calibrate(interface, inputs)), "smooth")
-    got, wanted = run(changed, interface, inputs), run(graph, interface, inputs)
+    changed, _ = equalize(graph, measure(calibrate(function, inputs)), "smooth")
+    got, wanted = run(changed, function, inputs), run(graph, function, inputs)
     assert np.abs(got - wanted).max() <= 1e-6 * np.abs(wanted).max()
 
 
@@ -228,7 +230,7 @@ def test_a_weight_that_two_layers_share_is_left_alone():
 
     model = Twice().eval()
     mx.eval(model.parameters())
-    graph, _ = physical(array_interface(model, mx.zeros(SHAPE)))
+    graph, _ = physical(module_function(model, mx.zeros(SHAPE)))
     channels = Channels(graph)
     assert [channels.absorbs(n) for n in graph.nodes if n.op == "Conv"] == [True, False, False]
     assert not channels.roots.any()

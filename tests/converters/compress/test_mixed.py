@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from converters.compress.mixed import Choice, agreeing, front, within
-from converters.verification.verify import folder_bytes
 from ondevice.errors import ConfigError
+from ondevice.weights.output import folder_bytes
 
 from .odd import exported
 

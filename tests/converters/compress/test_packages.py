@@ -19,10 +19,10 @@ from converters.coreml.program import to_program
 from converters.coreml.reader import quiet
 from converters.export import lay_out, rename_inputs, to_graph
 from converters.graph.passes.precision import set_precision
-from converters.interface import image_interface
 from ondevice import create_model
 from ondevice.errors import ConfigError
 
+from ...support.lowered import function_of, stored
 from .odd import SHAPE, exported, physical, specified
 
 
@@ -31,10 +31,10 @@ def test_a_package_computes_what_its_unpacked_twin_does(odd, samples, tmp_path, 
     package, account = exported(
         odd, tmp_path / "a.mlpackage", target="iOS18", recipe=preset, calibration=samples
     )
-    _, interface = physical(odd)
+    _, function = physical(odd)
     graph = set_precision(account.graph, "float16")
-    program = to_program(graph, target="iOS18", names=interface.output_names)
-    save(to_package(program, interface, target="iOS18"), tmp_path / "b.mlpackage")
+    program = to_program(graph, target="iOS18", names=function.output_names)
+    save(to_package(program, function, target="iOS18"), tmp_path / "b.mlpackage")
     twin = load_package(tmp_path / "b.mlpackage")
     assert not [op for op in specified(twin) if op.type.startswith("constexpr")]
     for sample in samples[:2]:
@@ -42,7 +42,7 @@ def test_a_package_computes_what_its_unpacked_twin_does(odd, samples, tmp_path, 
         np.testing.assert_array_equal(got, wanted)
 
 
-WEIGHTS_ONLY = [p for p in PRESETS if not PRESETS[p].build("iOS18").activations]
+WEIGHTS_ONLY = [p for p in PRESETS if not PRESETS[p].build(stored("iOS18")).activations]
 TWINS = [*((p, "iOS18") for p in WEIGHTS_ONLY), ("palette4", "iOS17"), ("int8", "iOS17")]
 
 
@@ -70,12 +70,12 @@ LEAST_TARGET = {"w8a8": "iOS17"} | dict.fromkeys(
 @pytest.mark.parametrize("target", ["iOS16", "iOS17", "iOS18"])
 def test_every_weight_is_covered_or_the_target_refused(odd, preset, target):
     graph, _ = physical(odd)
-    recipe = load_recipe(preset, target)
+    recipe = load_recipe(preset, stored(target))
     if target < LEAST_TARGET.get(preset, "iOS16"):
-        with pytest.raises(ConfigError, match=f"not {target}; .* use {PRESETS[preset].lower},"):
-            compress_graph(graph, recipe, target=target)
+        with pytest.raises(ConfigError, match=f"not {target}; use {PRESETS[preset].lower},"):
+            compress_graph(graph, recipe, storage=stored(target))
         return
-    result = compress_graph(graph, recipe, target=target)
+    result = compress_graph(graph, recipe, storage=stored(target))
     large = {w.path for w in weights(graph) if w.value.size >= LEAST}
     assert large == {"stem.weight", "depthwise.weight", "wide.weight", "grouped.weight",
                      "up.weight", "places", "qkv.weight", "head.weight"}  # fmt: skip
@@ -86,9 +86,11 @@ def test_every_weight_is_covered_or_the_target_refused(odd, preset, target):
 @pytest.mark.parametrize("name", ["shvit_nano", "efficientvit_m0", "fastvit_t8"])
 @pytest.mark.parametrize("preset", ["int8", "int4-block"])
 def test_every_weight_of_every_family_is_covered(name, preset):
-    interface = image_interface(create_model(name))
-    graph = lay_out(rename_inputs(to_graph(interface), interface.input_names), interface)
-    result = compress_graph(graph, load_recipe(preset, "iOS18"), target="iOS18")
+    function = function_of(create_model(name))
+    graph = lay_out(rename_inputs(to_graph(function), function.input_names), function)
+    result = compress_graph(
+        graph, load_recipe(preset, stored("iOS18")), storage=stored("iOS18")
+    )
     matrices = {
         k
         for k, v in graph.constants.items()
@@ -100,7 +102,7 @@ def test_every_weight_of_every_family_is_covered(name, preset):
 def test_biases_and_small_tensors_stay_float_and_say_why(odd):
     graph, _ = physical(odd)
     recipe = CompressionRecipe((Rule("head.*", "none"), Rule("*", "quantize", bits=8)))
-    rows = {r.path: r for r in compress_graph(graph, recipe, target="iOS17").rows}
+    rows = {r.path: r for r in compress_graph(graph, recipe, storage=stored("iOS17")).rows}
     assert rows["head.weight"].note == "rule head.*"
     assert rows["head.weight"].format == "float16"
     assert rows["wide.weight"].format == "int8 per channel"

@@ -8,6 +8,7 @@ from converters.compress.apply import compress_graph
 from converters.compress.recipe import CompressionRecipe, Rule, load_recipe
 from ondevice.errors import ConfigError
 
+from ...support.lowered import stored
 from .odd import exported, physical
 
 
@@ -21,11 +22,11 @@ def test_a_recipe_can_be_a_file(tmp_path, suffix):
         else "rules:\n- {pattern: head.*, method: none}\n"
         "- pattern: '*'\n  method: palettize\n  bits: 6\nactivations: kl\n"
     )
-    recipe = load_recipe(path, "iOS17")
+    recipe = load_recipe(path, stored("iOS17"))
     assert recipe.name == "mine"
     assert recipe.rules == (Rule("head.*", "none"), Rule("*", "palettize", bits=6))
     assert recipe.activations == "kl"
-    assert load_recipe(path, "iOS17").to_dict()["rules"][1]["bits"] == 6
+    assert load_recipe(path, stored("iOS17")).to_dict()["rules"][1]["bits"] == 6
 
 
 BROKEN = {
@@ -59,7 +60,7 @@ def test_a_broken_recipe_file_is_one_line(tmp_path, case):
     if name:
         path.write_text(text)
     with pytest.raises(ConfigError) as caught:
-        load_recipe(path, "iOS18")
+        load_recipe(path, stored("iOS18"))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert path.name in str(caught.value)
@@ -67,14 +68,14 @@ def test_a_broken_recipe_file_is_one_line(tmp_path, case):
 
 def test_an_unknown_preset_lists_those_there_are():
     with pytest.raises(ConfigError, match="int8, palette8, palette6"):
-        load_recipe("tiny", "iOS17")
+        load_recipe("tiny", stored("iOS17"))
 
 
 def test_a_pattern_that_matches_nothing_is_refused(odd):
     graph, _ = physical(odd)
     recipe = CompressionRecipe((Rule("heads.*", "none"), Rule("*", "quantize", bits=8)))
     with pytest.raises(ConfigError, match=r"no weight matches heads\.\*; there are stem"):
-        compress_graph(graph, recipe, target="iOS17")
+        compress_graph(graph, recipe, storage=stored("iOS17"))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ def test_what_a_target_cannot_hold_is_refused_with_what_it_can(odd, options):
     graph, _ = physical(odd)
     recipe = CompressionRecipe((Rule("*", "palettize", **options),))
     with pytest.raises(ConfigError, match=r"needs iOS18, not iOS17.*palette4"):
-        compress_graph(graph, recipe, target="iOS17")
+        compress_graph(graph, recipe, storage=stored("iOS17"))
 
 
 def test_a_recipe_and_a_search_exclude_each_other(odd, samples, tmp_path):

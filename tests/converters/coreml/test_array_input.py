@@ -15,16 +15,16 @@ from converters import export, load_package, verify
 from converters.compress.calibrate import arrays_of
 from converters.compress.float16 import _examples
 from converters.coreml.loaded import Feature
-from converters.interface import image_interface
-from converters.verification.verify import folder_bytes
 from ondevice import create_model, preprocess
 from ondevice.cli import run
-from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, PackageError
 from ondevice.image.preprocess import normalize
+from ondevice.signature.samples import sample_images
 from ondevice.tasks.vlm import load_vision
+from ondevice.weights.output import folder_bytes
 
 from ...ondevice.tasks.vlm import tiny
+from ...support.lowered import function_of
 
 NANO, TOKENS = "shvit_nano.cifar10", "image_features"
 
@@ -95,7 +95,7 @@ def test_inside_is_half_precision_and_no_normalization(case):
 
 def test_the_numbers_are_those_of_a_package_that_takes_an_image(case):
     _, size, packages, (outputs, _) = case
-    for levels in patterns(size):
+    for levels in sample_images(size):
         a = packages["float32", "image"].predict({"image": levels})
         b = packages["float32", "array"].predict({"images": levels})
         for name in outputs:
@@ -105,7 +105,7 @@ def test_the_numbers_are_those_of_a_package_that_takes_an_image(case):
 def test_a_photo_levels_and_their_numbers_are_the_same_to_it(case):
     model, size, packages, (outputs, _) = case
     package = packages["float16", "array"]
-    photo = Image.fromarray(np.tile(patterns(size)[2], (3, 4, 1)))
+    photo = Image.fromarray(np.tile(sample_images(size)[2], (3, 4, 1)))
     numbers = np.array(preprocess(photo, package.preprocess)).transpose(0, 3, 1, 2)
     assert package.preprocess == replace(model.info.preprocess, size=size)
     levels = package.resize_and_crop(photo)
@@ -113,17 +113,17 @@ def test_a_photo_levels_and_their_numbers_are_the_same_to_it(case):
     for name in outputs:
         assert np.abs(a[name] - b[name]).max() <= 1e-4 * np.abs(b[name]).max()
     with pytest.raises(PackageError, match=r"is an image of shape \[\d+, \d+, 3\]; given"):
-        package.predict({"images": patterns(size // 2)[0]})
+        package.predict({"images": sample_images(size // 2)[0]})
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_verify_passes_and_can_fail(case, precision):
     model, size, packages, _ = case
     package = packages[precision, "array"]
-    assert verify(model, package, patterns(size), ladder=True).require().passed
+    assert verify(model, package, sample_images(size), baselines=True).require().passed
     wrong = load_package(package.path)
     wrong.preprocess = replace(package.preprocess, mean=(0.3, 0.2, 0.1))  # what callers read
-    assert not verify(model, wrong, patterns(size)).passed
+    assert not verify(model, wrong, sample_images(size)).passed
 
 
 def test_the_contract_says_what_the_numbers_must_be(case):
@@ -138,36 +138,36 @@ def test_the_contract_says_what_the_numbers_must_be(case):
     assert (contract["mean"], contract["std"]) == (list(spec.mean), list(spec.std))
     (declared,) = package.saved.spec.description.input
     mean, std = (", ".join(f"{x:g}" for x in v) for v in (spec.mean, spec.std))
-    line = f"RGB picture, (1, 3, {size}, {size}), as (levels / 255 - [{mean}]) / [{std}]"
+    line = f"RGB image, (1, 3, {size}, {size}), as (pixels / 255 - [{mean}]) / [{std}]"
     assert declared.shortDescription == line
 
 
 def test_ranges_are_measured_on_normalized_numbers():
     model = create_model(NANO)
-    interface = image_interface(model, input="array")
-    levels = patterns(96)[0]
-    ((found,),) = arrays_of(interface, [levels])
+    function = function_of(model, input="array")
+    levels = sample_images(96)[0]
+    ((found,),) = arrays_of(function, [levels])
     np.testing.assert_array_equal(
         found, np.array(normalize(mx.array(levels)[None], model.info.preprocess))
     )
-    (pattern,) = _examples(interface)
+    (pattern,) = _examples(function)
     assert 1 < np.abs(pattern).max() < 3  # of levels it would be 255
 
 
 def test_compressed_to_a_budget(tmp_path):
-    model, samples = create_model(NANO), [p for s in (96, 128) for p in patterns(s)]
+    model, samples = create_model(NANO), [p for s in (96, 128) for p in sample_images(s)]
     path = export(
         model, tmp_path / "x.mlpackage", input="array", budget=500_000, calibration=samples
     )
     assert folder_bytes(path) <= 500_000
-    assert verify(model, path, patterns(96)).passed
+    assert verify(model, path, sample_images(96)).passed
 
 
 def test_several_sizes(tmp_path):
     model = create_model(NANO)
     path = export(model, tmp_path / "x.mlpackage", input="array", size=[64, 96], target="iOS18")
     package = load_package(path)
-    photo = Image.fromarray(patterns(200)[1])
+    photo = Image.fromarray(sample_images(200)[1])
     for size in (64, 96):
         (given,) = package.features("input", f"size_{size}").values()
         assert given.shape == (1, 3, size, size)
@@ -180,10 +180,10 @@ def test_only_an_array_of_a_picture_is_taken_for_one(case):
     package = case[2]["float16", "array"]
     for shape in ((3, 96, 96), (1, 4, 96, 96), (2, 3, 96, 96), ()):
         feature = Feature("x", "array", shape, "float32")
-        assert package.as_picture(feature) is feature
+        assert package.as_image(feature) is feature
     numbers = package.inputs["images"]
-    assert package.as_picture(numbers).kind == "image"
-    assert case[2]["float32", "image"].as_picture(numbers) is numbers
+    assert package.as_image(numbers).kind == "image"
+    assert case[2]["float32", "image"].as_image(numbers) is numbers
 
 
 def test_the_commands_take_it(tmp_path, capsys):

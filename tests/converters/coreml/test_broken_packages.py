@@ -51,9 +51,9 @@ def no_block(spec):
 
 
 BREAKAGES = {
-    no_outputs: ("", "gives no numbers to compare"),
-    no_inputs: ("", "takes nothing; shvit_nano.cifar10 takes one picture"),
-    another_picture: ("", "takes a picture of 96 x 7 pixels; its preprocessing makes 96"),
+    no_outputs: ("", "gives no arrays to compare"),
+    no_inputs: ("", "takes nothing; shvit_nano.cifar10 takes image: float32 [1, 96, 96, 3]"),
+    another_picture: ("", "takes an image of 96 x 7 pixels; its preprocessing makes 96"),
     unknown_type: ("", "coremltools cannot read its program: 99"),
     no_block: ("has no block", "Missing block"),
 }

@@ -14,10 +14,10 @@ from PIL import Image
 from converters import export, load_package, verify
 from converters.compress.apply import LEAST
 from converters.compress.recipe import PRESETS, CompressionRecipe, Rule
-from ondevice import create_model, load_clip
-from ondevice.cli.verify import CAPTIONS, samples
+from ondevice import create_model, load, load_clip
 from ondevice.errors import ConfigError
 from ondevice.models.clip_text import example_tokens
+from ondevice.signature.samples import CAPTIONS
 from ondevice.tasks.clip.load import load_text
 from ondevice.tasks.clip.tokenizer import Tokenizer
 
@@ -103,17 +103,18 @@ def test_packages_of_both_encoders_give_the_cosines_of_the_model(tmp_path):
 
 def test_the_commands_export_and_verify_either_encoder(ondevice_, tmp_path):
     folder = clips.save(tmp_path)
-    for tower, output in (("image", "embedding"), ("text", "embedding")):
-        path = tmp_path / f"{tower}.mlpackage"
-        status, out, _ = ondevice_("export", folder, "--tower", tower, "--out", path, "--json")
+    for part, output in (("image", "embedding"), ("text", "embedding")):
+        path = tmp_path / f"{part}.mlpackage"
+        model = {"image": folder, "text": folder / "text"}[part]
+        status, out, _ = ondevice_("export", model, "--out", path, "--json")
         report = json.loads(out)
         assert (status, report["inputs"], report["outputs"]) == (
             0,
-            {"image": "image", "text": "text"}[tower],
+            part,
             output,
         )
         assert report["license"] == "apple-amlr"
-        status, out, _ = ondevice_("verify", path, "--model", folder, "--json", "--no-ladder")
+        status, out, _ = ondevice_("verify", path, "--model", model, "--json", "--no-baselines")
         assert (status, json.loads(out)["passed"]) == (0, True)
 
 
@@ -122,23 +123,23 @@ def test_a_text_package_takes_no_images(ondevice_, tmp_path, named):
     folder = clips.save(tmp_path)
     path = export(load_text(folder), tmp_path / "t.mlpackage")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    model = ("--model", folder) if named else ()
+    model = ("--model", folder / "text") if named else ()
     status, out, err = ondevice_("verify", path, "--images", tmp_path / "a.png", *model)
     assert (status, out, err.count("\n")) == (2, "", 1)
-    assert "takes no images (text: int32 [1, 77]): leave out --images" in err
-    with pytest.raises(ConfigError, match=r"takes arrays \(text: int32 \[1, 77\]\), no images"):
+    assert "takes no images (text: array int32 [1, 77]): leave out --images" in err
+    with pytest.raises(ConfigError, match=r"an array, text: int32 \[1, 77\], is expected"):
         verify(load_text(folder), path, [tmp_path / "a.png"])
 
 
 def test_a_text_encoder_is_verified_on_captions_of_all_lengths(tmp_path):
     folder = clips.save(tmp_path)
-    text, tokenizer = load_text(folder), Tokenizer(folder / "tokenizer.json", vocab=clips.VOCAB)
-    for place in (folder, folder / "text"):
-        rows = np.concatenate(samples(text, 0, str(place)))
-        assert np.array_equal(rows, tokenizer(CAPTIONS))
-        ends = rows.argmax(axis=1)
-        assert (ends[0] < 77 / 2, ends[-1]) == (True, 76)
-    any_words = np.concatenate(samples(text, 0, None))
+    tokenizer = Tokenizer(folder / "tokenizer.json", vocab=clips.VOCAB)
+    text = load(folder / "text")
+    rows = np.concatenate(text.signature.samples(4))
+    assert np.array_equal(rows, tokenizer(CAPTIONS[::-1]))
+    ends = rows.argmax(axis=1)
+    assert (ends[0], ends[-1] < 77 / 2) == (76, True)
+    any_words = np.concatenate(load_text(folder).signature.samples(4))
     assert np.array_equal(any_words, example_tokens(text.config, texts=4))
 
 
@@ -152,13 +153,13 @@ def test_the_ladder_of_a_text_encoder_is_measured_on_texts(tmp_path, monkeypatch
     )
     model = small_text("mobileclip_s0")
     path = export(model, tmp_path / "t.mlpackage")
-    report = verify(model, path, list(example_tokens(model.config, 2)[:, None]), ladder=True)
+    report = verify(model, path, list(example_tokens(model.config, 2)[:, None]), baselines=True)
     assert report.passed
     assert len(seen) == 2
     assert all(np.array_equal(tokens, example_tokens(model.config)) for tokens in seen)
 
 
-def test_without_a_tower_a_clip_is_its_image_encoder(ondevice_, tmp_path):
+def test_the_folder_of_a_clip_is_its_image_encoder(ondevice_, tmp_path):
     folder = clips.save(tmp_path)
     path = tmp_path / "m.mlpackage"
     assert ondevice_("export", folder, "--out", path)[0] == 0
@@ -168,22 +169,26 @@ def test_without_a_tower_a_clip_is_its_image_encoder(ondevice_, tmp_path):
     assert load_clip(folder).info.preprocess == package.preprocess
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
+def test_images_are_not_for_a_text_encoder(ondevice_, tmp_path):
+    folder = clips.save(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    out = tmp_path / "m.mlpackage"
+    for options, said in {
         (
-            ("shvit_nano.cifar10", "--tower", "text"),
-            "has no text encoder; there are mobileclip2",
-        ),
-        (("shvit_nano.cifar10", "--tower", "image"), "has no text encoder"),
-        (
-            ("shvit_nano.cifar10", "--tower", "text", "--calibrate", "x"),
-            "has pictures, which a text encoder cannot take",
-        ),
-    ],
-)
-def test_a_tower_that_is_not_there_is_one_line(ondevice_, tmp_path, args, said):
-    status, out, err = ondevice_("export", *args, "--out", tmp_path / "m.mlpackage")
-    assert (status, out) == (2, "")
-    assert said in err
-    assert err.count("\n") == 1
+            "--calibrate",
+            tmp_path,
+        ): "--calibrate has images; mobileclip_s0_text takes text: int32",
+        ("--size", 64): "size is of images; mobileclip_s0_text takes text: int32",
+        ("--input", "array"): "input is of images; mobileclip_s0_text takes text: int32",
+    }.items():
+        status, printed, err = ondevice_("export", folder / "text", "--out", out, *options)
+        assert (status, printed, err.count("\n")) == (2, "", 1)
+        assert said in err
+
+
+def test_a_package_and_a_model_of_other_inputs_are_one_line(ondevice_, tmp_path):
+    folder = clips.save(tmp_path)
+    path = export(load_text(folder), tmp_path / "t.mlpackage")
+    status, _, err = ondevice_("verify", path, "--model", folder)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "takes text: array int32 [1, 77]; mobileclip_s0 takes image" in err

@@ -17,8 +17,8 @@ from PIL import Image
 
 from converters import export, load_package, verify
 from ondevice import create_model, fuse
-from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError, OutputError
+from ondevice.signature.samples import sample_images
 from ondevice.weights.hash import weights_hash
 
 from ...support.interrupts import AS_IN_THE_FOREGROUND
@@ -46,13 +46,13 @@ def packages(nano, tmp_path_factory):
 
 
 def test_a_float32_package_gives_the_models_numbers(nano, packages):
-    report = verify(nano, packages["float32"], patterns(96))
+    report = verify(nano, packages["float32"], sample_images(96))
     (logits,) = report.require().comparisons
     assert logits.relative_error <= 1e-5
 
 
 def test_a_float16_package_stays_within_55_db(nano, packages):
-    report = verify(nano, packages["float16"], patterns(96))
+    report = verify(nano, packages["float16"], sample_images(96))
     (logits,) = report.require().comparisons
     assert logits.psnr_db >= 55
     assert logits.top1_agreement == 1
@@ -60,7 +60,7 @@ def test_a_float16_package_stays_within_55_db(nano, packages):
 
 def test_the_gate_can_fail(packages):
     other = create_model("shvit_nano", weights=None)
-    report = verify(other, packages["float16"], patterns(96))
+    report = verify(other, packages["float16"], sample_images(96))
     assert not report.passed
     assert report.notes == ("the package was made from other weights than this model has",)
     with pytest.raises(GateError, match="psnr_db"):
@@ -94,14 +94,14 @@ def test_every_weight_is_found_by_its_path_in_the_saved_package(nano, packages):
 
 
 def test_labels_scores_and_logits_come_out(packages):
-    out = packages["float16"].predict({"image": patterns(96)[0]})
+    out = packages["float16"].predict({"image": sample_images(96)[0]})
     assert set(out) == {"classLabel", "classLabel_probs", "logits"}
     assert out["classLabel"] == max(out["classLabel_probs"], key=out["classLabel_probs"].get)
     assert sum(out["classLabel_probs"].values()) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_photo_goes_through_the_embedded_contract(nano, packages):
-    photo = Image.fromarray(np.tile(patterns(96)[2], (3, 4, 1)))
+    photo = Image.fromarray(np.tile(sample_images(96)[2], (3, 4, 1)))
     report = verify(nano, packages["float16"], [photo])
     assert report.passed
     assert packages["float16"].preprocess == nano.info.preprocess
@@ -123,29 +123,33 @@ def test_several_outputs_at_once(nano, tmp_path):
         nano, tmp_path / "x.mlpackage", outputs=outputs, precision="float32", size=128
     )
     package = load_package(path)
-    got = package.predict({"image": patterns(128)[0]})
+    got = package.predict({"image": sample_images(128)[0]})
     assert [got[f"features_{i}"].shape for i in range(3)] == [
         (1, 64, 8, 8),
         (1, 112, 4, 4),
         (1, 160, 2, 2),
     ]
     assert got["tokens"].shape == (1, 4, 160)
-    assert verify(nano, package, patterns(128)).require().passed
+    assert verify(nano, package, sample_images(128)).require().passed
 
 
 @pytest.mark.parametrize("target", ["iOS16", "iOS18"])
 def test_other_targets(nano, tmp_path, target):
     package = load_package(export(nano, tmp_path / "x.mlpackage", target=target))
     assert package.saved.spec.specificationVersion == {"iOS16": 7, "iOS18": 9}[target]
-    assert verify(nano, package, patterns(96)[:1]).passed
+    assert verify(nano, package, sample_images(96)[:1]).passed
 
 
 def test_all_impossible_options_are_said_at_once(nano, tmp_path):
     with pytest.raises(ConfigError) as error:
-        export(nano, tmp_path / "x.zip", target="iOS9", precision="int1")
-    for word in ("x.zip", "iOS9", "int1"):
+        export(nano, tmp_path / "x.mlpackage", target="iOS9", precision="int1", gelu="x")
+    for word in ("iOS9", "int1", "no gelu 'x'"):
         assert word in str(error.value)
-    with pytest.raises(ConfigError, match="no output nonsense"):
+    with pytest.raises(ConfigError, match=r"x\.zip does not end in \.mlpackage"):
+        export(nano, tmp_path / "x.zip")
+    with pytest.raises(ConfigError, match="no option flavour of Core ML; there are account"):
+        export(nano, tmp_path / "x.mlpackage", flavour="sweet")
+    with pytest.raises(ConfigError, match="gives no nonsense; it gives logits, embedding"):
         export(nano, tmp_path / "x.mlpackage", outputs=["nonsense"])
 
 

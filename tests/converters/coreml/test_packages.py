@@ -333,8 +333,8 @@ def test_a_package_says_what_it_is(classifier):
 
 @pytest.mark.skipif("sys.platform == 'darwin'")
 def test_core_ml_is_refused_elsewhere_in_one_line(classifier):
-    with pytest.raises(PackageError, match="needs macOS"):
-        classifier.predict({"image": np.zeros((8, 8, 3), np.uint8)}, backend="coreml")
+    with pytest.raises(PackageError, match="is Core ML on macOS"):
+        classifier.predict({"image": np.zeros((8, 8, 3), np.uint8)}, run_on="device")
 
 
 def test_wrong_inputs_are_named(classifier):

@@ -16,9 +16,10 @@ from converters.coreml.program import to_program
 from converters.coreml.reader import quiet
 from converters.coreml.target import opset
 from converters.export import lay_out, rename_inputs, to_graph
-from converters.interface import image_interface
 from ondevice import create_model
-from ondevice.cli.verify import patterns
+from ondevice.signature.samples import sample_images
+
+from ...support.lowered import function_of
 
 
 @pytest.mark.parametrize("name", ["shvit_nano.flowers", "efficientvit_m0", "fastvit_t8"])
@@ -30,11 +31,11 @@ def test_the_default_pipeline_would_change_neither_operations_nor_numbers(name, 
     model.info = replace(model.info, labels=names)
     noise = tree_map(lambda p: p + 0.02 * mx.random.uniform(shape=p.shape), model.parameters())
     model.update(noise)  # else some parameters are zeros, and adding zeros is dropped
-    interface = image_interface(model)
+    function = function_of(model)
     ours = load_package(export(model, tmp_path / "ours.mlpackage", precision="float32"))
-    graph = lay_out(rename_inputs(to_graph(interface), interface.input_names), interface)
-    program = to_program(graph, names=interface.output_names)
-    height, width = interface.inputs[0].shape[1:3]
+    graph = lay_out(rename_inputs(to_graph(function), function.input_names), function)
+    program = to_program(graph, names=function.output_names)
+    height, width = function.inputs[0].shape[1:3]
     with quiet():
         package = ct.convert(
             program,
@@ -43,13 +44,13 @@ def test_the_default_pipeline_would_change_neither_operations_nor_numbers(name, 
             compute_precision=ct.precision.FLOAT32,
             inputs=[ct.ImageType(name="image", shape=(1, 3, height, width))],
             classifier_config=ct.ClassifierConfig(
-                list(interface.labels), predicted_probabilities_output="probabilities"
+                list(function.labels), predicted_probabilities_output="probabilities"
             ),
             skip_model_load=True,
         )
     save(package, tmp_path / "theirs.mlpackage")
     theirs = load_package(tmp_path / "theirs.mlpackage")
     assert Counter(theirs.operations) == Counter(ours.operations)
-    image = patterns(height)[0]
+    image = sample_images(height)[0]
     a, b = (p.predict({"image": image})["logits"] for p in (ours, theirs))
     assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max()

@@ -79,8 +79,14 @@ def test_a_good_package_runs(package):
 def test_a_path_that_is_no_package(tmp_path):
     assert refusal(tmp_path / "none.mlpackage") == "no such package"
     (tmp_path / "photo.jpg").write_bytes(b"x")
-    assert refusal(tmp_path / "photo.jpg") == "is not an .mlpackage, which is a folder"
-    assert refusal(tmp_path) == "is not an .mlpackage: it has no Manifest.json"
+    assert "does not end in .mlpackage" in refusal(tmp_path / "photo.jpg")
+    assert "does not end in .mlpackage" in refusal(tmp_path)
+    (tmp_path / "photo.mlpackage").write_bytes(b"x")
+    line = "is not an .mlpackage, which is a folder"
+    assert refusal(tmp_path / "photo.mlpackage") == line
+    (tmp_path / "empty.mlpackage").mkdir()
+    line = "is not an .mlpackage: it has no Manifest.json"
+    assert refusal(tmp_path / "empty.mlpackage") == line
     (tmp_path / "x.mlmodelc").mkdir()
     assert "compiled model" in refusal(tmp_path / "x.mlmodelc")
 

@@ -16,14 +16,15 @@ from converters.compress.apply import Compression
 from converters.compress.calibrate import calibrate, input_divisors
 from converters.compress.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
 from converters.compress.plan import in_mlx
-from converters.export import lay_out, to_graph
+from converters.export import lay_out, named, to_graph
+from converters.function import module_function
 from converters.graph.evaluate import evaluate, peaks
 from converters.graph.passes import run_passes
 from converters.graph.trace import trace
-from converters.interface import array_interface
 
 from ...support.lowered import as_module
 
+mx.random.seed(0)  # of the cases below
 X = mx.random.normal((1, 8, 8, 4), key=mx.random.key(3))
 
 
@@ -112,13 +113,14 @@ def test_a_layer_that_no_parameter_tells_is_not_called_by_a_traced_name(tmp_path
 def test_weights_go_back_to_mlx_without_their_powers_of_two(gain):
     net = Stream(gain)
     net.stem.bias = mx.full(8, min(gain, 1) / 4)
-    interface = array_interface(as_module(net), X)
+    function = module_function(as_module(net), X)
     samples = [np.array(X) * scale for scale in np.linspace(0.5, 1.5, 8, dtype=np.float32)]
-    calibration = calibrate(interface, samples)
-    graph, safety = make_safe(to_graph(interface), interface)
+    calibration = calibrate(function, samples)
+    graph, safety = make_safe(to_graph(function), function)
+    function = named(function, graph)
     assert safety.rescaled
     divisors = input_divisors(graph, safety.rescaled)
-    constants = in_mlx(calibration.graph, Compression(lay_out(graph, interface)), divisors)
+    constants = in_mlx(calibration.graph, Compression(lay_out(graph, function)), divisors)
     assert {"stem.weight", "stem.bias", "up.weight", "down.weight"} <= constants.keys()
     (got,), (want,) = calibration.outputs(constants), calibration.outputs()
     np.testing.assert_array_equal(got, want)

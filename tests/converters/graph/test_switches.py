@@ -20,8 +20,8 @@ from ondevice.cli.export import (
     PRECISIONS,
     TARGETS,
 )
-from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError
+from ondevice.signature.samples import sample_images
 
 from ...support.lowered import as_module
 
@@ -153,9 +153,9 @@ def test_several_sizes_share_their_weights(tmp_path):
     assert weights[1].stat().st_size < 1.05 * weights[0].stat().st_size
     assert json.loads(many.metadata["ondevice.labels"]) == list(model.info.labels)
     assert many.metadata["license"] == "mit"
-    image = patterns(192)[0]
+    image = sample_images(192)[0]
     got = many.predict({"image": image}, function="size_192")["logits"]
-    photo = Image.fromarray(patterns(300)[3])
+    photo = Image.fromarray(sample_images(300)[3])
     levels = many.resize_and_crop(photo, function="size_192")
     assert "logits" in many.predict({"image": levels}, function="size_192")
     alone = export(model, tmp_path / "alone.mlpackage", size=192, target="iOS18")
@@ -165,7 +165,10 @@ def test_several_sizes_share_their_weights(tmp_path):
 def test_several_sizes_share_what_was_compressed_by_calibration(tmp_path):
     mx.random.seed(0)  # one block a stage: what is searched is the time this takes
     model = create_model("shvit_nano", num_classes=5, embed_dim=(32, 64, 96), depth=(1, 1, 1))
-    options = {"target": "iOS18", "calibration": [n for s in (96, 112) for n in patterns(s)]}
+    options = {
+        "target": "iOS18",
+        "calibration": [n for s in (96, 112) for n in sample_images(s)],
+    }
 
     def weights(name, **more):
         path = export(model, tmp_path / f"{name}.mlpackage", **options, **more)
@@ -182,13 +185,13 @@ def test_several_sizes_need_ios18(tmp_path):
 
 
 def test_the_command_line_knows_every_choice():
-    from converters.coreml.settings import PRECISIONS as ALL_PRECISIONS
+    from converters.backend import PRECISIONS as ALL_PRECISIONS
     from converters.coreml.targets import TARGETS as ALL_TARGETS
+    from converters.function import IMAGE_FORMS
     from converters.graph.passes.switches import ATTENTION, GELU
-    from converters.interface import INPUTS
 
     assert tuple(ATTENTION) == CLI_ATTENTION
     assert tuple(GELU) == CLI_GELU
-    assert tuple(INPUTS) == CLI_INPUTS
+    assert tuple(IMAGE_FORMS) == CLI_INPUTS
     assert ALL_PRECISIONS == PRECISIONS
     assert ALL_TARGETS == TARGETS

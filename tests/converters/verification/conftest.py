@@ -11,7 +11,7 @@ from converters import export, load_package
 from converters.verification import baselines
 from converters.verification.verify import verify
 from ondevice import create_model
-from ondevice.cli.verify import patterns
+from ondevice.signature.samples import sample_images
 
 NAME = "shvit_nano.cifar10"
 
@@ -42,7 +42,7 @@ def climbed(fresh, monkeypatch):
 
 @pytest.fixture(scope="session")
 def report(nano, package):
-    return verify(nano, package, patterns(96), ladder=True)
+    return verify(nano, package, sample_images(96), baselines=True)
 
 
 @pytest.fixture(scope="session")
@@ -56,4 +56,4 @@ def other():
 
 @pytest.fixture(scope="session")
 def failed(other, package):
-    return verify(other, package, patterns(96), ladder=True)
+    return verify(other, package, sample_images(96), baselines=True)

@@ -10,8 +10,9 @@ from PIL import Image
 
 from converters import verify
 from ondevice.cli import run
-from ondevice.cli.verify import patterns, print_report
+from ondevice.cli.verify import print_report
 from ondevice.errors import ImageError
+from ondevice.signature.samples import sample_images
 
 from .page import Checked
 
@@ -20,7 +21,7 @@ from .page import Checked
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    Image.fromarray(patterns(120)[3]).save(folder / "good.png")
+    Image.fromarray(sample_images(120)[3]).save(folder / "good.png")
     return folder
 
 
@@ -36,12 +37,12 @@ def test_the_command_climbs_and_writes_a_page(package, climbed, pictures, tmp_pa
     ]
     assert "good.png" in out
     assert "passed" in Checked(page.read_text(encoding="utf-8")).text
-    assert run([*line, "--no-ladder"]) == 2
+    assert run([*line, "--no-baselines"]) == 2
     assert "--force" in capsys.readouterr().err
 
 
 def test_a_missed_gate_is_status_1(package, pictures, capsys):
-    line = ["verify", str(package.path), "--images", str(pictures), "--no-ladder"]
+    line = ["verify", str(package.path), "--images", str(pictures), "--no-baselines"]
     assert run([*line, "--gate", "psnr_db=199"]) == 1
     out = capsys.readouterr().out
     assert "FAILED: as saved: logits psnr_db" in out
@@ -58,7 +59,7 @@ def test_a_failure_says_where_it_begins(failed, capsys):
 
 def test_bad_pictures_are_left_out_and_named(package, pictures, capsys):
     (pictures / "broken.jpg").write_bytes(b"\xff\xd8\xff but no picture")
-    line = ["verify", str(package.path), "--no-ladder", "--images", str(pictures), "--json"]
+    line = ["verify", str(package.path), "--no-baselines", "--images", str(pictures), "--json"]
     assert run(line) == 3
     out, err = capsys.readouterr()
     assert json.loads(out)["images"] == 1
@@ -68,7 +69,7 @@ def test_bad_pictures_are_left_out_and_named(package, pictures, capsys):
 
 
 def test_the_limit_is_of_test_patterns_too(package, capsys):
-    assert run(["verify", str(package.path), "--no-ladder", "--limit", "1", "--json"]) == 0
+    assert run(["verify", str(package.path), "--no-baselines", "--limit", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 1
 
 
@@ -97,7 +98,7 @@ def test_bad_options_are_one_line(options, said, package, capsys, tmp_path, monk
     (tmp_path / "empty" / "file.txt").write_text("")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "x.png").write_bytes(b"no")
-    assert run(["verify", str(package.path), "--no-ladder", *options]) == 2
+    assert run(["verify", str(package.path), "--no-baselines", *options]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert said in err

@@ -9,8 +9,8 @@ import pytest
 
 from converters import verify
 from converters.coreml.device import UNITS, _preferred, measure
-from ondevice.cli.verify import patterns
 from ondevice.errors import PackageError
+from ondevice.signature.samples import sample_images
 
 
 def test_placement_is_counted_by_what_core_ml_prefers():
@@ -38,14 +38,14 @@ def test_placement_is_counted_by_what_core_ml_prefers():
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="says what it needs elsewhere")
 def test_core_ml_is_refused_elsewhere_before_any_work(nano, package):
-    with pytest.raises(PackageError, match="needs macOS"):
-        verify(nano, package, iter(()), backend="coreml")
+    with pytest.raises(PackageError, match="needs an Apple device"):
+        verify(nano, package, iter(()), run_on="device")
 
 
 @pytest.mark.coreml
 @pytest.mark.skipif(sys.platform != "darwin", reason="needs macOS")
 def test_every_compute_unit_gives_the_models_numbers(nano, package):
-    report = verify(nano, package, patterns(96), backend="coreml").require()
+    report = verify(nano, package, sample_images(96), run_on="device").require()
     assert [s.name for s in report.steps[1:]] == [f"Core ML {unit}" for unit in UNITS]
     assert {unit["units"] for unit in report.device["units"]} == set(UNITS)
 
@@ -53,7 +53,7 @@ def test_every_compute_unit_gives_the_models_numbers(nano, package):
 @pytest.mark.coreml
 @pytest.mark.skipif(sys.platform != "darwin", reason="needs macOS")
 def test_latency_and_placement_are_measured(package):
-    figures = measure(package, {"image": patterns(96)[0]})
+    figures = measure(package, {"image": sample_images(96)[0]})
     for unit in figures.units:
         assert 0 < unit.median_ms < unit.first_load_ms
         assert sum(unit.placement.values()) >= len(package.operations) / 2

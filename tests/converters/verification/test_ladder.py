@@ -18,8 +18,8 @@ from converters.verification.deviations import Deviation, deviations, first_jump
 from converters.verification.metrics import EXACT, compare
 from converters.verification.verify import GATES
 from ondevice import create_model
-from ondevice.cli.verify import patterns
 from ondevice.errors import ConfigError, GateError
+from ondevice.signature.samples import sample_images
 from tests.support.mil import mb
 
 
@@ -51,7 +51,7 @@ def test_what_was_saved_is_what_a_fresh_export_gives(report):
 
 
 def test_every_layer_is_compared_by_name(report, package):
-    trail = report.as_saved.trail
+    trail = report.as_saved.deviations
     names = {d.name for d in trail}
     assert len(trail) > 0.9 * len(package.operations)
     assert {"patch_embed_0", "stages_1_blocks_0_conv", "logits"} <= names
@@ -59,7 +59,7 @@ def test_every_layer_is_compared_by_name(report, package):
 
 
 def test_the_float32_packages_layers_are_held_to_those_of_mlx(report, nano):
-    trail = report.steps[0].trail
+    trail = report.steps[0].deviations
     assert len(trail) >= 62  # every convolution
     assert min(d.after_db for d in trail) > 120
 
@@ -71,15 +71,15 @@ def test_a_wrong_lowering_fails_the_first_step_and_is_named(monkeypatch, tmp_pat
     monkeypatch.setitem(registry._LOWERINGS, "Relu", lambda node, x: mb.sigmoid(x=x))
     path = export_module(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
     x = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
-    first = verify(net, path, [x], ladder=True).steps[0]
+    first = verify(net, path, [x], baselines=True).steps[0]
     assert not first.passed
     assert (first.jump.op, first.jump.name) == ("conv", "layers_4")  # reads the relu
 
 
 def test_without_the_ladder_there_is_one_step(nano, package):
-    (step,) = verify(nano, package, patterns(96)[:1]).steps
+    (step,) = verify(nano, package, sample_images(96)[:1]).steps
     assert step.name == "as saved"
-    assert step.trail == ()
+    assert step.deviations == ()
 
 
 def test_other_weights_fail_only_as_saved_and_the_layer_is_named(failed):
@@ -94,7 +94,9 @@ def test_other_weights_fail_only_as_saved_and_the_layer_is_named(failed):
 
 def test_a_weight_changed_on_disk_is_found(nano, package, climbed, tmp_path):
     weight = "stages_2_blocks_1_ffn_m_pw1_weight"
-    report = verify(nano, damaged(package, tmp_path, weight), patterns(96)[:2], ladder=True)
+    report = verify(
+        nano, damaged(package, tmp_path, weight), sample_images(96)[:2], baselines=True
+    )
     assert [step.passed for step in report.steps] == [True, True, False]
     assert report.as_saved.jump.name == weight.removesuffix("_weight")
 
@@ -114,7 +116,7 @@ def test_the_first_jump_is_not_the_first_rounding():
 def test_the_worst_image_is_named(nano, package, tmp_path):
     calm = Image.new("RGB", (96, 96), (90, 120, 90))
     paths = []
-    for name, picture in (("a.png", calm), ("b.png", Image.fromarray(patterns(96)[0]))):
+    for name, picture in (("a.png", calm), ("b.png", Image.fromarray(sample_images(96)[0]))):
         picture.save(tmp_path / name)
         paths.append(tmp_path / name)
     (step,) = verify(nano, package, paths).steps
@@ -124,7 +126,7 @@ def test_the_worst_image_is_named(nano, package, tmp_path):
 
 
 def test_nan_is_a_failure_and_the_worst_there_is(nano, package, monkeypatch):
-    images = patterns(96)[:3]
+    images = sample_images(96)[:3]
     predict = package.predict
 
     def broken(inputs, **options):
@@ -141,7 +143,7 @@ def test_nan_is_a_failure_and_the_worst_there_is(nano, package, monkeypatch):
 
 
 def test_gates_can_be_replaced_one_by_one(nano, package):
-    image = patterns(96)[:1]
+    image = sample_images(96)[:1]
     strict = verify(nano, package, image, gates={"psnr_db": 90, "cosine": 0.5})
     assert strict.gates == {"psnr_db": 90, "top1_agreement": 0.998, "cosine": 0.5}
     assert not strict.passed
@@ -154,7 +156,7 @@ def test_a_compressed_package_is_held_to_the_models_decisions(nano, package):
     metadata = package.saved.spec.description.metadata.userDefined
     metadata["ondevice.recipe"] = "{}"
     try:
-        report = verify(nano, package, patterns(96)[:1])
+        report = verify(nano, package, sample_images(96)[:1])
     finally:
         del metadata["ondevice.recipe"]
     assert report.gates == GATES["compressed, few images"]
@@ -166,7 +168,7 @@ def test_any_module_climbs_the_ladder(tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.GELU(), nn.Conv2d(8, 4, 3)).eval()
     path = export_module(net, mx.zeros((1, 16, 16, 3)), tmp_path / "net.mlpackage")
     x = np.random.default_rng(0).normal(size=(1, 16, 16, 3)).astype(np.float32)
-    report = verify(net, path, [x], ladder=True)
+    report = verify(net, path, [x], baselines=True)
     assert len(report.require().steps) == 3
     assert report.steps[1].comparisons[0].output == "output"
 
@@ -177,12 +179,12 @@ def test_a_model_of_plain_levels_climbs_the_ladder(tmp_path):
     plain = replace(model.info.preprocess, mean=(0, 0, 0), std=(1, 1, 1))
     model.info = replace(model.info, preprocess=plain)
     path = export(model, tmp_path / "x.mlpackage")
-    assert len(verify(model, path, patterns(96)[:1], ladder=True).require().steps) == 3
+    assert len(verify(model, path, sample_images(96)[:1], baselines=True).require().steps) == 3
 
 
 def test_a_float32_package_needs_no_float16_step(nano, tmp_path):
     path = export(nano, tmp_path / "x.mlpackage", precision="float32", outputs=["embedding"])
-    report = verify(nano, path, patterns(96)[:1], ladder=True)
+    report = verify(nano, path, sample_images(96)[:1], baselines=True)
     assert [s.name for s in report.require().steps] == ["package float32", "as saved"]
     assert report.as_saved.gates["relative_error"] == 1e-5
 
@@ -194,7 +196,7 @@ def test_values_stored_scaled_by_a_power_of_two_are_the_same_values(package, mon
         for name, value in walk(inputs):
             yield name, value / 64 if name == "patch_embed_2" else value
 
-    given = {"image": patterns(96)[0]}
+    given = {"image": sample_images(96)[0]}
     other = load_package(package.path)
     monkeypatch.setattr(other, "walk", scaled)
     found = {d.name: d.after_db for d in deviations(other, package, given)}
@@ -215,7 +217,7 @@ def test_compare_knows_exact_broken_and_empty_arrays():
 def test_other_labels_fail(nano, package):
     model = create_model(nano.info.name)
     model.info = _relabelled(nano.info)
-    report = verify(model, package, patterns(96)[:1])
+    report = verify(model, package, sample_images(96)[:1])
     assert report.problems == ("class 3 is 'cat' in the package and 'tiger' in the model",)
     assert not report.passed
 
@@ -230,8 +232,8 @@ def test_a_package_of_other_outputs_or_inputs_is_one_line(nano, tmp_path):
     net = nn.Sequential(nn.Conv2d(3, 8, 3)).eval()
     x = mx.zeros((1, 16, 16, 3))
     path = export_module(net, x, tmp_path / "a.mlpackage", output_names=["heat"])
-    with pytest.raises(ConfigError, match=r"a\.mlpackage gives heat, which no model here"):
-        verify(nano, path, patterns(96))
+    with pytest.raises(ConfigError, match=r"a\.mlpackage gives heat, which shvit_nano"):
+        verify(nano, path, sample_images(96))
     path = export_module(net, x, tmp_path / "b.mlpackage", output_names=["logits"])
-    with pytest.raises(ConfigError, match=r"takes input \(array\); shvit_nano"):
-        verify(nano, path, patterns(96))
+    with pytest.raises(ConfigError, match=r"takes input: array float16 .*; shvit_nano"):
+        verify(nano, path, sample_images(96))

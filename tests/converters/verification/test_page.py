@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from converters.coreml.inspect import inspect
-from converters.plot import Axis, Curve, plot
 from converters.verification.html import to_html, write_html
+from converters.verification.inspect import inspect
 from ondevice.errors import OutputError
+from ondevice.plot import Axis, Curve, plot
 
 from .page import Checked
 
@@ -26,7 +26,7 @@ def test_the_page_has_the_figures_and_loads_nothing(report, package):
         assert f"{step.comparisons[0].psnr_db:.1f}" in page.text
         assert step.name in page.text
     assert page.tags.count("polyline") == 3
-    assert page.tags.count("circle") == sum(len(step.trail) for step in report.steps)
+    assert page.tags.count("circle") == sum(len(step.deviations) for step in report.steps)
     for word in ("passed", "mit", "image 3", "173 operations", "coremltools 9.0", "gate 55 dB"):
         assert word in page.text
 
@@ -48,7 +48,7 @@ def test_names_from_a_strangers_package_are_only_text(report, package):
     steps = [
         replace(
             step,
-            trail=tuple(replace(d, name=EVIL, op=EVIL) for d in step.trail),
+            deviations=tuple(replace(d, name=EVIL, op=EVIL) for d in step.deviations),
             comparisons=tuple(
                 replace(
                     c,
@@ -112,10 +112,10 @@ def test_json_has_a_stable_shape(report):
     }
     step = found["steps"][-1]
     assert step.keys() == {
-        *("name", "precision", "backend", "package_bytes", "comparisons", "gates", "trail"),
+        *("name", "precision", "run_on", "package_bytes", "comparisons", "gates", "deviations"),
         *("passed", "failures", "worst_image", "jump"),
     }
-    assert step["trail"][0].keys() == {"name", "op", "before_db", "after_db"}
+    assert step["deviations"][0].keys() == {"name", "op", "before_db", "after_db"}
     assert step["comparisons"][0].keys() == {
         *("output", "cosine", "psnr_db", "max_error", "relative_error", "finite"),
         *("worst_image", "spread_db", "top1_agreement", "top5_agreement", "per_image"),

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ondevice.cli import run
-from ondevice.cli.verify import patterns
+from ondevice.signature.samples import sample_images
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_demo_shows_both_sides_and_the_verdict(capsys, tmp_path):
 
 
 def test_demo_takes_ones_own_photos_and_gives_json(capsys):
-    for name, pixels in zip(("a.png", "b.png"), patterns(120)[2:], strict=True):
+    for name, pixels in zip(("a.png", "b.png"), sample_images(120)[2:], strict=True):
         Image.fromarray(pixels).save(name)
     assert run(["demo", "a.png", "b.png", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -51,7 +51,7 @@ def commands(package, tmp_path):
     return {
         "classify": (["classify", "--json"], "each"),
         "encode": (["encode", "--json", "--out", tmp_path / "e.npz"], "folder"),
-        "verify": (["verify", package, "--json", "--no-ladder", "--images"], "folder"),
+        "verify": (["verify", package, "--json", "--no-baselines", "--images"], "folder"),
         "demo": (["demo", "--json", "--out", tmp_path / "demo"], "each"),
         "export": (
             [

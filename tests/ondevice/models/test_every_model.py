@@ -8,8 +8,9 @@ import pytest
 
 from converters.coreml.registry import check_supported
 from converters.export import lay_out, rename_inputs, to_graph
-from converters.interface import image_interface
 from ondevice import create_model, list_models
+
+from ...support.lowered import function_of
 
 LARGE = {"fastvit_mci4"}  # 322 M parameters, and the same blocks as mci3
 MOVING = {"Reshape", "Transpose", "Split", "Slice", "Concatenate", "Pad", "Gather", "Broadcast"}
@@ -26,9 +27,8 @@ COUNTS = {
 @pytest.mark.parametrize("name", sorted(set(list_models()) - LARGE))
 def test_a_variant_needs_no_transpose(name):
     model = create_model(name)
-    outputs = ("logits",) if model.info.config.num_classes else ("embedding",)
-    interface = image_interface(model, outputs=outputs)
-    graph = lay_out(rename_inputs(to_graph(interface), interface.input_names), interface)
+    function = function_of(model, outputs=None if "head" in model else "embedding")
+    graph = lay_out(rename_inputs(to_graph(function), function.input_names), function)
     check_supported(graph)
     found = Counter(node.op for node in graph.nodes)
     assert found["Transpose"] == 0

@@ -7,11 +7,13 @@ from PIL import Image
 
 import ondevice
 from converters import export, load_package, verify
-from ondevice.cli.verify import patterns
 from ondevice.config.labels import imagenet1k
 from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import preprocess
+from ondevice.signature.samples import sample_images
 from ondevice.tasks.classify import Prediction, classify
+
+from ...support.lowered import function_of
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def binary(*labels):
     model.info = replace(model.info, labels=labels)
     spec = replace(model.info.preprocess, crop_pct=1.0, source_size=None)
     model.info = replace(model.info, preprocess=spec)
-    model.head.linear.bias = -model(preprocess(patterns(96), spec)).mean(axis=0)
+    model.head.linear.bias = -model(preprocess(sample_images(96), spec)).mean(axis=0)
     return model.eval()
 
 
@@ -133,7 +135,7 @@ def logistic(x):
 )
 def test_one_logit_is_the_sigmoid_of_the_second_of_two_classes(labels, names):
     model = binary(*labels)
-    images = patterns(96)
+    images = sample_images(96)
     wanted = logistic(model(preprocess(images, model.info.preprocess)))[:, 0]
     assert wanted.min() < 0.5 < wanted.max()
     for found, yes in zip(classify(model, images), wanted, strict=True):
@@ -151,7 +153,7 @@ def test_a_package_of_one_logit_gives_both_classes(labels, tmp_path):
     names = ("not cat", "cat") if len(labels) == 1 else labels
     assert package.labels == names
     said = set()
-    for image in patterns(96):
+    for image in sample_images(96):
         got = package.predict({"image": image})
         yes = logistic(got["logits"])[0, 0]
         assert got["classLabel_probs"] == pytest.approx(
@@ -159,7 +161,7 @@ def test_a_package_of_one_logit_gives_both_classes(labels, tmp_path):
         )
         said.add(got["classLabel"])
     assert said == set(names)
-    report = verify(model, package, patterns(96)).require()
+    report = verify(model, package, sample_images(96)).require()
     assert report.comparisons[0].top1_agreement == 1
 
 
@@ -168,14 +170,13 @@ def test_one_logit_of_the_other_sign_is_no_agreement(tmp_path):
     package = export(model, tmp_path / "x.mlpackage")
     head = model.head.linear
     head.weight, head.bias = -head.weight, -head.bias
-    assert verify(model, package, patterns(96)).comparisons[0].top1_agreement == 0
+    assert verify(model, package, sample_images(96)).comparisons[0].top1_agreement == 0
 
 
 def test_a_search_for_one_logit_sees_what_errors_cost(tmp_path):
     from converters.compress.calibrate import calibrate
     from converters.compress.sensitivity import output_gradients
-    from converters.interface import image_interface
 
-    calibration = calibrate(image_interface(binary("dog", "cat")), patterns(96) * 2)
+    calibration = calibrate(function_of(binary("dog", "cat")), sample_images(96) * 2)
     gradients = output_gradients(calibration)
     assert all(g.max() > 0 for path, g in gradients.items() if path.endswith("weight"))

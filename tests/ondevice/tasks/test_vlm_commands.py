@@ -175,7 +175,7 @@ def test_apples_app_gets_float32_arrays_both_ways(vlm_folder, tmp_path, capsys):
         ("images", (1, 3, 128, 128), FLOAT32),
         ("image_features", (1, 4, 256), FLOAT32),
     ]
-    assert given.shortDescription.endswith("as (levels / 255 - [0, 0, 0]) / [1, 1, 1]")
+    assert given.shortDescription.endswith("as (pixels / 255 - [0, 0, 0]) / [1, 1, 1]")
     assert run(["verify", str(path), "--model", str(vlm_folder)]) == 0
     assert "passed" in capsys.readouterr().out
 
@@ -272,11 +272,20 @@ def test_from_the_hubs_cache_to_an_answer_and_a_package(vlm_folder, photo, tmp_p
     assert report["results"][0]["timings"]["tokens"] == 4
 
     path = tmp_path / "encoder.mlpackage"
-    wanted = ("--image-features", "--projected", "--size", "128", "--out", str(path))
+    wanted = (
+        "--output",
+        "image_features",
+        "--output",
+        "projected",
+        "--size",
+        "128",
+        "--out",
+        str(path),
+    )
     report = command("export", "apple/FastVLM-0.5B", *wanted)
     assert (report["license"], report["outputs"]) == ("apple-amlr", "image_features, projected")
     check_package(path, vlm_folder, photo)
-    gate = ("--gate", "psnr_db=55", "--no-ladder")
+    gate = ("--gate", "psnr_db=55", "--no-baselines")
     assert command("verify", str(path), "--model", "apple/FastVLM-0.5B", *gate)["passed"]
 
 
@@ -297,5 +306,5 @@ def test_the_encoder_alone_has_no_projected_tokens(tmp_path):
     from ondevice import create_model
 
     model = create_model("fastvithd", embed_dim=(8, 16, 32, 64, 128), depth=(1,) * 5)
-    with pytest.raises(ConfigError, match="has no projector; take a whole FastVLM"):
+    with pytest.raises(ConfigError, match="gives no projected; it gives embedding"):
         export(model, tmp_path / "x.mlpackage", outputs=("projected",), size=64)

@@ -1,20 +1,14 @@
-"""What is in a package, anybody's: operations, weights, interface, origin, and the lint."""
+"""What is in a package, anybody's: operations, weights, signature, origin, and the lint."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ondevice.weights.output import folder_bytes
-
-from .lint import Finding, lint
-from .loaded import Feature, Package, load_package
-from .stored import DATA_MOVING, Weight
-
-# The oldest system that opens a specification version.
-TARGETS = {6: "iOS15", 7: "iOS16", 8: "iOS17", 9: "iOS18", 10: "iOS26"}
+from ..backend import load_package
+from ..program import Feature, Finding, Program, Weight
 
 
 @dataclass(frozen=True)
@@ -29,6 +23,7 @@ class Inspection:
     inputs: tuple[Feature, ...]
     outputs: tuple[Feature, ...]
     operations: dict[str, int]
+    data_moving: tuple[str, ...]  # types of operations that only move values
     weights: tuple[Weight, ...]
     preprocess: dict[str, Any] | None
     metadata: dict[str, str]
@@ -40,7 +35,7 @@ class Inspection:
 
     @property
     def data_moving_count(self) -> int:
-        return sum(n for op, n in self.operations.items() if op in DATA_MOVING)
+        return sum(self.operations[op] for op in self.data_moving)
 
     def formats(self) -> dict[str, tuple[int, int, int]]:
         """By storage format: how many weights, of how many values, in how many bytes."""
@@ -60,22 +55,23 @@ class Inspection:
         }
 
 
-def inspect(package: str | Path | Package, function: str | None = None) -> Inspection:
+def inspect(package: str | Path | Program, function: str | None = None) -> Inspection:
     """Raises PackageError."""
-    package = package if isinstance(package, Package) else load_package(package)
+    package = package if isinstance(package, Program) else load_package(package)
     stored = package.stored(function)
-    version = package.saved.spec.specificationVersion
+    counts = Counter(op.type for op in stored.operations)
     return Inspection(
         path=str(package.path),
-        bytes=folder_bytes(package.path),
-        target=TARGETS.get(version, f"specification {version}"),
+        bytes=package.size,
+        target=package.system,
         functions=tuple(package.functions),
         function=function or package.default_function,
         inputs=tuple(package.features("input", function).values()),
         outputs=tuple(package.features("output", function).values()),
-        operations=stored.counts(),
+        operations=dict(counts.most_common()),
+        data_moving=tuple(op for op in counts if op in package.data_moving),
         weights=tuple(stored.weights.values()),
         preprocess=package.preprocess.to_dict() if package.preprocess else None,
         metadata=package.metadata,
-        findings=tuple(lint(stored)),
+        findings=tuple(package.findings(function)),
     )

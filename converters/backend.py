@@ -1,0 +1,128 @@
+"""A back end is one value: how a format is written, opened, run and looked into.
+
+``export``, ``verify`` and ``inspect`` know formats through ``Backend`` and ``Program`` alone. A
+new one is a folder with a ``BACKEND`` and a row in ``BACKENDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ondevice.errors import ConfigError, PackageError
+
+from .compress.storage import Storage
+from .graph.passes.switches import ATTENTION, GELU, Switch
+
+if TYPE_CHECKING:
+    from .compress.forms import Form
+    from .function import Function
+    from .graph.graph import Graph
+    from .program import Program
+
+# The module of each format, by the suffix of its packages. It has a ``BACKEND``.
+BACKENDS = {".mlpackage": "converters.coreml.backend"}
+COMPILED = {".mlmodelc": ".mlpackage"}  # what a device makes of a package
+PRECISIONS = ("float16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """``precision`` is that of weights and computed values; ``attention`` and ``gelu`` are
+    forms whose speed depends on the chip, and are named in ``passes/switches.py``."""
+
+    precision: str = "float16"
+    attention: str = "matmul"
+    gelu: str = "exact"
+
+    @property
+    def choices(self) -> Mapping[str, tuple[str, ...]]:
+        """What each setting may be."""
+        return {
+            "precision": PRECISIONS,
+            "attention": tuple(ATTENTION),
+            "gelu": tuple(GELU),
+        }
+
+    def problems(self, functions: int = 1) -> list[str]:
+        """What is impossible about it, in words, for a package of so many functions."""
+        return [
+            f"no {name} {getattr(self, name)!r}; there are {', '.join(known)}"
+            for name, known in self.choices.items()
+            if getattr(self, name) not in known
+        ]
+
+    @property
+    def storage(self) -> Storage:
+        """What compressed forms the package can hold: all, unless a back end says less."""
+        return Storage()
+
+    @property
+    def before(self) -> tuple[Switch, ...]:
+        """Passes to run before the layout."""
+        return GELU[self.gelu].before + ATTENTION[self.attention].before
+
+    @property
+    def after(self) -> tuple[Switch, ...]:
+        """Passes to run after it."""
+        return ATTENTION[self.attention].after
+
+
+@dataclass(frozen=True)
+class Part:
+    """One function of a package that is about to be saved, as its back end has built it."""
+
+    function: Function
+    built: Any
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A format of packages.
+
+    ``check(graph)`` raises UnsupportedOpError that lists all operations that it cannot hold.
+    ``build(graph, function, settings, forms)`` makes a package in memory of a physical,
+    typed graph whose constants ``forms`` are stored compressed; ``size_of(built)`` is what it
+    would take on disk. ``save(parts, path, metadata)`` writes one function, or several by
+    name, the default first. ``load(path)`` opens what ``save`` wrote, and whatever else has
+    the ``suffix``; it raises PackageError. ``marker`` is the file that tells such a folder
+    from others. ``names(inputs, outputs)`` gives the names as the format can have them.
+    """
+
+    name: str
+    suffix: str
+    marker: str
+    settings: type[Settings]
+    check: Callable[[Graph], None]
+    build: Callable[[Graph, Function, Settings, Mapping[str, Form]], Any]
+    size_of: Callable[[Any], int]
+    save: Callable[[Mapping[str, Part], Path, Mapping[str, str]], None]
+    load: Callable[[Path], Program]
+    names: Callable[[Sequence[str], Sequence[str]], tuple[list[str], list[str]]]
+    distributions: tuple[str, ...] = ()  # whose versions a package names
+
+
+def backend_of(path: str | Path) -> Backend:
+    """The back end of a path, by its suffix. Raises ConfigError."""
+    path = Path(path)
+    if path.suffix not in BACKENDS:
+        raise ConfigError(f"{path} does not end in {' or '.join(BACKENDS)}")
+    found: Backend = import_module(BACKENDS[path.suffix]).BACKEND
+    return found
+
+
+def load_package(path: str | Path) -> Program:
+    """Open a saved package, anybody's. Raises PackageError."""
+    path = Path(path)
+    if path.suffix in COMPILED:
+        raise PackageError(
+            f"{path}: is a compiled model; open the {COMPILED[path.suffix]} it came from"
+        )
+    if path.suffix not in BACKENDS:
+        known = " or ".join(BACKENDS)
+        raise PackageError(f"{path}: does not end in {known}, so it is no package known here")
+    return backend_of(path).load(path)

@@ -1,0 +1,213 @@
+"""A function of a package: what is traced, and what its inputs and outputs are called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ondevice.config import Preprocess
+from ondevice.config.labels import check_labels
+from ondevice.errors import ConfigError
+from ondevice.image.preprocess import normalize
+from ondevice.nn.fuse import fuse
+from ondevice.signature import Input, Output, Signature
+from ondevice.signature.decode import probabilities
+
+from .graph.graph import Array
+from .graph.passes.layout import NCHW, Order
+
+Fn = Callable[..., Any]
+Step = Callable[[mx.array], mx.array]
+PROBABILITIES = "probabilities"
+
+
+@dataclass(frozen=True)
+class ImageForm:
+    """How an image goes into a package: what is done to its pixel values before, and inside.
+
+    ``io_dtype`` is the type of the array that goes in, and of all that comes out; without
+    one the package takes an image. ``metadata`` says it in the package.
+    """
+
+    name: str
+    text: str
+    metadata: Mapping[str, str]
+    outside: Step = lambda x: x
+    inside: Step = lambda x: x
+    io_dtype: str = ""
+
+    def given(self, pixels: Array) -> Array:
+        """(B, H, W, 3) pixel values from 0 to 255 as the array that goes in, NHWC."""
+        return np.array(self.outside(mx.array(pixels.astype(np.float32))))
+
+
+def _as_image(given: Input, spec: Preprocess) -> ImageForm:
+    return ImageForm(
+        name=given.name,
+        text="RGB image, resized and cropped",
+        metadata={"ondevice.input": "image"},
+        inside=lambda pixels: normalize(pixels, spec),
+    )
+
+
+def _as_array(given: Input, spec: Preprocess) -> ImageForm:
+    mean, std = (", ".join(f"{x:g}" for x in values) for values in (spec.mean, spec.std))
+    shape = f"(1, 3, {spec.size}, {spec.size})"
+    return ImageForm(
+        name=f"{given.name}s",  # as Apple's FastVLM app calls it
+        text=f"RGB image, {shape}, as (pixels / 255 - [{mean}]) / [{std}]",
+        metadata={
+            "ondevice.input": "array",
+            "ondevice.layout": "NCHW",
+            "ondevice.colors": "RGB",
+        },
+        outside=lambda pixels: normalize(pixels, spec),
+        io_dtype="float32",
+    )
+
+
+# In what form a package can take the images of a model.
+IMAGE_FORMS: dict[str, Callable[[Input, Preprocess], ImageForm]] = {
+    "image": _as_image,
+    "array": _as_array,
+}
+
+
+@dataclass(frozen=True)
+class Function:
+    """``fn`` calls ``model``, whose parameters keep their names; ``inputs`` are examples.
+
+    ``signature`` has the names, kinds and axes of the package's inputs and outputs, and
+    ``forms`` says for each input how an image goes in, None where it is an array.
+    """
+
+    model: nn.Module
+    fn: Fn
+    inputs: tuple[mx.array, ...]
+    signature: Signature
+    forms: tuple[ImageForm | None, ...]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(given.name for given in self.signature.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(output.name for output in self.signature.outputs)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that ``probabilities`` are of."""
+        return self.signature.labels
+
+    @property
+    def io_dtype(self) -> str:
+        """The type of arrays that go in and come out; "" is the package's precision."""
+        return next((form.io_dtype for form in self.forms if form and form.io_dtype), "")
+
+    @property
+    def orders(self) -> Mapping[str, Order]:
+        """Of the inputs and outputs that a package holds channels-first."""
+        images = [name for name, f in zip(self.input_names, self.forms, strict=True) if f]
+        maps = [o.name for o in self.signature.outputs if o.axes == "NHWC"]
+        return dict.fromkeys([*images, *maps], NCHW)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a package says of how images go in."""
+        return {k: v for form in self.forms if form for k, v in form.metadata.items()}
+
+    def given(self, sample: Any) -> tuple[Array, ...]:
+        """A sample (see ``Signature.read``) as what goes in, images with a batch axis.
+
+        Raises ImageError, ConfigError.
+        """
+        arrays = self.signature.read(sample)
+        return tuple(
+            form.given(x[None]) if form else x
+            for form, x in zip(self.forms, arrays, strict=True)
+        )
+
+
+def model_function(
+    model: nn.Module, signature: Signature, *, input: str = "image", fused: bool = True
+) -> Function:
+    """The outputs of ``signature``, preceded by probabilities where classes have labels.
+
+    Raises ConfigError for an ``input`` form that does not exist, or labels that do not fit.
+    """
+    if input not in IMAGE_FORMS:
+        raise ConfigError(f"no input {input}; there are {', '.join(IMAGE_FORMS)}")
+    model = fuse(model) if fused else model
+    forms = tuple(
+        IMAGE_FORMS[input](given, given.contract) if given.contract else None
+        for given in signature.inputs
+    )
+    inputs = tuple(given.example() for given in signature.inputs)
+    classes = next((output for output in signature.outputs if output.labels), None)
+    if classes:
+        logits = signature.compute(model, *inputs)[classes.name]
+        check_labels(classes.labels, logits.shape[-1], signature.model)
+
+    def fn(*given: mx.array) -> list[mx.array]:
+        pairs = zip(forms, given, strict=True)
+        found = signature.compute(model, *(f.inside(x) if f else x for f, x in pairs))
+        first = [probabilities(found[classes.name])] if classes else []
+        return [*first, *found.values()]
+
+    named = [
+        replace(i, name=form.name) if form else i
+        for i, form in zip(signature.inputs, forms, strict=True)
+    ]
+    outputs = signature.outputs
+    if classes:
+        said = Output(PROBABILITIES, "scores", text="Probability of each class")
+        outputs = (said, *outputs)
+    whole = replace(signature, inputs=tuple(named), outputs=outputs)
+    return Function(model, fn, inputs, whole, forms)
+
+
+def module_function(
+    module: nn.Module,
+    example_inputs: mx.array | Sequence[mx.array],
+    *,
+    input_names: Sequence[str] = (),
+    output_names: Sequence[str] = (),
+) -> Function:
+    """Arrays in, arrays out, shaped as MLX has them (images are NHWC). Raises ConfigError."""
+    if not isinstance(module, nn.Module):
+        name = getattr(module, "__name__", type(module).__name__)
+        raise ConfigError(f"{name} is no mlx.nn.Module; call it in the __call__ of one")
+    given: Any = example_inputs
+    listed = [given] if isinstance(given, mx.array | np.ndarray) else given
+    arrays = tuple(mx.array(x) for x in listed)
+    name = type(module).__name__
+    try:
+        inspect.signature(type(module).__call__).bind(module, *arrays)
+    except TypeError as error:
+        raise ConfigError(f"{name} is not called with {len(arrays)} arrays: {error}") from error
+    names = tuple(input_names) or numbered("input", len(arrays))
+    if len(names) != len(arrays):
+        raise ConfigError(f"{len(names)} input names for {len(arrays)} inputs")
+    inputs = tuple(
+        Input(n, shape=tuple(x.shape), dtype=_numpy_type(x))
+        for n, x in zip(names, arrays, strict=True)
+    )
+    outputs = tuple(Output(n) for n in output_names)
+    signature = Signature(inputs, outputs, tuple(output_names), name)
+    return Function(module, module, arrays, signature, (None,) * len(arrays))
+
+
+def _numpy_type(example: mx.array) -> str:
+    """Integers stay integers; all else is measured in float32."""
+    return "int32" if mx.issubdtype(example.dtype, mx.integer) else "float32"
+
+
+def numbered(name: str, count: int) -> tuple[str, ...]:
+    return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))

@@ -1,0 +1,400 @@
+"""A saved package of any format: what it says of itself, what it holds, what it computes."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from ondevice.config import Preprocess
+from ondevice.errors import ConfigError, PackageError
+from ondevice.signature import Input, Output, Signature
+from ondevice.weights.output import folder_bytes
+
+if TYPE_CHECKING:
+    from .graph.graph import Array
+
+PREPROCESS_KEY = "ondevice.preprocess"
+INPUT_KEY = "ondevice.input"
+LABELS_KEY = "ondevice.labels"
+
+_EIGHT_BITS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F"})
+_PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "grayscale": "L", "grayscale_float16": "F"}
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An input or output as a package declares it."""
+
+    name: str
+    kind: str  # "image", "array", "string", "dictionary", …
+    shape: tuple[int, ...] = ()  # an image's is (height, width)
+    dtype: str = ""  # an image's is its colour layout
+
+    def __str__(self) -> str:
+        shape = list(self.shape) if self.shape else ""
+        return " ".join(f"{self.name}: {self.kind} {self.dtype} {shape}".split())
+
+
+class Operation(Protocol):
+    """One stored operation: its type, what it reads and what it writes."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    def reads(self) -> Iterator[str]: ...
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A stored constant: what it is, in which format, and how many bytes that takes."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    bytes: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class Contents(Protocol):
+    """A function as it is stored."""
+
+    @property
+    def operations(self) -> Sequence[Operation]:
+        """What is computed, in order: constants aside."""
+
+    @property
+    def producers(self) -> Mapping[str, Operation]:
+        """What makes each value, constants included."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each computed value that is made of numbers."""
+
+    @property
+    def weights(self) -> Mapping[str, Weight]:
+        """Stored constants by name."""
+
+
+Severity = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One lint rule that operations break: how many, the first few, and what to do."""
+
+    rule: str
+    severity: Severity
+    source: str
+    advice: str
+    count: int
+    examples: tuple[str, ...]
+
+
+# Where a package is run: by what runs on any machine, by Apple's framework on this Mac, or by
+# the latter where there is one.
+RunOn = Literal["reference", "device", "auto"]
+
+
+class Program(ABC):
+    """A saved package: what it says of itself, what it holds, and the same ``predict``
+    everywhere. A ``function`` is one of several; without one, the package's default."""
+
+    path: Path
+    setting_names: tuple[str, ...] = ()  # of the choices that packages are exported with
+
+    # What it says of itself.
+
+    @property
+    def functions(self) -> list[str]:
+        """Their names: one, unless the format can have several."""
+        return ["main"]
+
+    @property
+    def default_function(self) -> str:
+        return self.functions[0]
+
+    @abstractmethod
+    def features(self, which: str, function: str | None = None) -> dict[str, Feature]:
+        """The inputs (``which="input"``) or outputs of a function, by name."""
+
+    @property
+    @abstractmethod
+    def metadata(self) -> dict[str, str]:
+        """Author, license, description and version, then what the maker added."""
+
+    @property
+    def system(self) -> str:
+        """The oldest system that runs it."""
+        return "any system"
+
+    @property
+    def inputs(self) -> dict[str, Feature]:
+        return self.features("input")
+
+    @property
+    def outputs(self) -> dict[str, Feature]:
+        return self.features("output")
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """The outputs that are arrays: not a class label or its scores by label."""
+        return tuple(name for name, f in self.outputs.items() if f.kind == "array")
+
+    @cached_property
+    def preprocess(self) -> Preprocess | None:
+        """The preprocessing contract inside, if there is one. Raises PackageError."""
+        text = self.metadata.get(PREPROCESS_KEY)
+        if text is None:
+            return None
+        try:
+            return Preprocess.from_dict(json.loads(text))
+        except (ValueError, AttributeError, ConfigError) as error:
+            raise PackageError(f"{self.path}: bad {PREPROCESS_KEY}: {error}") from error
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes in order. Raises PackageError."""
+        try:
+            return tuple(map(str, json.loads(self.metadata.get(LABELS_KEY, "[]"))))
+        except (ValueError, TypeError) as error:
+            raise PackageError(f"{self.path}: bad {LABELS_KEY}: {error}") from error
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The choices that it was exported with, as far as it says so."""
+        said = {name: self.metadata.get(f"ondevice.{name}") for name in self.setting_names}
+        return {name: value for name, value in said.items() if value is not None}
+
+    @property
+    def precision(self) -> str:
+        return self.settings.get("precision", "float16")
+
+    @property
+    def is_compressed(self) -> bool:
+        return "ondevice.recipe" in self.metadata
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs as ``verify`` and apps read them: images with their contract."""
+        inputs = tuple(map(self._input, self.inputs.values()))
+        outputs = tuple(Output(name) for name in self.arrays)
+        return Signature(inputs, outputs, self.arrays, str(self.path))
+
+    def _input(self, feature: Feature) -> Input:
+        image = self.as_image(feature)
+        if image.kind == "image" and self.preprocess is not None:
+            shape = (1, *image.shape, 3)
+            return Input(feature.name, "image", shape, contract=self.preprocess)
+        return self.array_input(feature)
+
+    def array_input(self, feature: Feature) -> Input:
+        """An input as an array, whatever it may stand for."""
+        return Input(feature.name, shape=feature.shape, dtype=_numpy_type(feature))
+
+    def as_image(self, feature: Feature) -> Feature:
+        """An array that the contract makes of an image, as that image; else ``feature``."""
+        made = self.metadata.get(INPUT_KEY) == "array" and self.preprocess is not None
+        if made and feature.kind == "array" and feature.shape[:-2] == (1, 3):
+            return Feature(feature.name, "image", feature.shape[-2:], "RGB")
+        return feature
+
+    # What it holds.
+
+    @abstractmethod
+    def stored(self, function: str | None = None) -> Contents:
+        """A function as it is written, whether or not it can be run here."""
+
+    @property
+    def operations(self) -> list[str]:
+        """The default function's operation types in order, constants aside."""
+        return [op.type for op in self.stored().operations]
+
+    @property
+    def weights(self) -> Mapping[str, Weight]:
+        """The default function's stored constants by name: format, shape and bytes."""
+        return self.stored().weights
+
+    @abstractmethod
+    def results(self) -> Sequence[str]:
+        """The names that the outputs have inside. Raises PackageError for a broken program."""
+
+    @property
+    def data_moving(self) -> frozenset[str]:
+        """The types of operations that only move values."""
+        return frozenset()
+
+    @abstractmethod
+    def array(self, name: str, function: str | None = None) -> Array:
+        """A weight's values, decompressed. Raises PackageError if there is no such weight."""
+
+    def findings(self, function: str | None = None) -> Sequence[Finding]:
+        """What a lint says of it, the worst first."""
+        return ()
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return folder_bytes(self.path)
+
+    # Running it.
+
+    @abstractmethod
+    def walk(
+        self, inputs: Mapping[str, Any], *, function: str | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """Every value that is computed, with its name inside, in order."""
+
+    def predict(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        run_on: RunOn = "reference",
+        function: str | None = None,
+    ) -> dict[str, Any]:
+        """Outputs by name: arrays (floats as float32), a label, or a dictionary of scores.
+
+        An image input takes pixels of exactly its size: a PIL image, a path to one, or uint8
+        values (height, width, 3). Nothing is resized or cropped; ``resize_and_crop(photo)``
+        does that. So does an array that stands for an image; it takes the normalized values
+        as well. Raises PackageError.
+        """
+        if run_on == "device":
+            raise PackageError(f"{self.path}: there is no device here; use run_on='reference'")
+        values = dict(self.walk(inputs, function=function))
+        return dict(zip(self.outputs, (values[n] for n in self.results()), strict=True))
+
+    def devices(self) -> Sequence[Device]:
+        """The package as each of this machine's processors runs it; none off Apple's."""
+        return ()
+
+    def measure(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Latency and placement on this machine's devices."""
+        return {}
+
+    def resize_and_crop(self, photo: Any, *, function: str | None = None) -> Array:
+        """A photo (PIL image, path, pixel values) as the uint8 (height, width, 3) pixel values
+        that ``predict`` takes, by the preprocessing contract in the package.
+
+        ``function`` is that which is called, of several. Raises ImageError for a photo that
+        cannot be read, PackageError if the package has no contract or not one image input.
+        """
+        from ondevice.image.preprocess import resize_and_crop
+
+        features = map(self.as_image, self.features("input", function).values())
+        sizes = [f.shape for f in features if f.kind == "image"]
+        if self.preprocess is None or len(sizes) != 1:
+            raise PackageError(
+                f"{self.path}: has no preprocessing contract of one image; give predict pixels "
+                "of the size that the input has"
+            )
+        return resize_and_crop(photo, replace(self.preprocess, size=sizes[0][0]))
+
+    def named_function(self, function: str | None) -> str:
+        """The function that is meant. Raises PackageError if there is none of that name."""
+        name = function or self.default_function
+        if name not in self.functions:
+            known = ", ".join(self.functions)
+            raise PackageError(f"{self.path}: no function {name!r}; it has {known}")
+        return name
+
+    def checked(self, inputs: Mapping[str, Any], function: str | None) -> dict[str, Feature]:
+        """The input features, of which ``inputs`` has all. Raises PackageError."""
+        features = self.features("input", function)
+        if inputs.keys() != features.keys():
+            given = ", ".join(inputs) or "nothing"
+            raise PackageError(f"{self.path}: takes {', '.join(features)}; given {given}")
+        return features
+
+    def given(self, inputs: Mapping[str, Any], function: str | None) -> dict[str, Array]:
+        """What ``predict`` was given, as the arrays that go in: an image's channels first."""
+        features = self.checked(inputs, function)
+        return {name: self.given_array(features[name], x) for name, x in inputs.items()}
+
+    def given_array(self, feature: Feature, value: Any) -> Array:
+        if feature.kind == "image":
+            return planes(self.pixels(feature, value), feature)
+        image = self.as_image(feature)
+        if image is not feature and _is_image(value):
+            return planes(self._normalized(self.pixels(image, value)), image)
+        if isinstance(value, Image.Image):
+            raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
+        array = np.asarray(value)
+        if feature.shape and array.shape != feature.shape:
+            raise PackageError(
+                f"{self.path}: input {feature.name!r} has shape {list(feature.shape)}; "
+                f"given {list(array.shape)}"
+            )
+        return array.astype(_numpy_type(feature))
+
+    def pixels(self, feature: Feature, value: Any) -> Array:
+        """The image of exactly the declared size, as uint8 (height, width, channels)."""
+        mode = _PIL_MODES[feature.dtype]
+        pixels = value if isinstance(value, np.ndarray) else _as_mode(value, mode)
+        if pixels.dtype != np.uint8 and mode != "F":
+            raise PackageError(f"{self.path}: image pixels are uint8; given {pixels.dtype}")
+        wanted = feature.shape + ((3,) if mode == "RGB" else ())
+        if pixels.shape != wanted:
+            raise PackageError(
+                f"{self.path}: input {feature.name!r} is an image of shape {list(wanted)}; "
+                f"given {list(pixels.shape)}; resize_and_crop(photo) makes it of a photo"
+            )
+        return pixels
+
+    def _normalized(self, pixels: Array) -> Array:
+        """Pixel values (height, width, 3) as the contract normalizes them."""
+        import mlx.core as mx
+
+        from ondevice.image.preprocess import normalize
+
+        assert self.preprocess is not None  # see as_image
+        return np.array(normalize(mx.array(pixels), self.preprocess))
+
+
+@dataclass(frozen=True)
+class Device:
+    """A package on one choice of processors."""
+
+    name: str
+    program: Program
+
+
+def _numpy_type(feature: Feature) -> str:
+    return "int32" if feature.dtype == "int32" else "float32"
+
+
+def _is_image(value: Any) -> bool:
+    """A photo, a path, a file or pixel values, rather than normalized values."""
+    return isinstance(value, Image.Image) or np.asarray(value).dtype.kind in "UOu"
+
+
+def _as_mode(image: Any, mode: str) -> Array:
+    """The pixels of a PIL image as they lie there, of a file as they are shown."""
+    from ondevice.image.open import as_rgb, open_image
+
+    if not isinstance(image, Image.Image):
+        image = open_image(image)
+    elif image.mode not in _EIGHT_BITS:
+        image = as_rgb(image)
+    return np.asarray(image.convert(mode))
+
+
+def planes(pixels: Array, feature: Feature) -> Array:
+    """(height, width, channels) to the program's (1, channels, height, width)."""
+    found = pixels[..., None] if pixels.ndim == 2 else pixels
+    found = found[..., ::-1] if feature.dtype == "BGR" else found
+    return np.ascontiguousarray(found.transpose(2, 0, 1)[None], np.float32)

@@ -1,0 +1,164 @@
+"""What a package is compared with: the model in MLX float32, on what the package is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ondevice.errors import ConfigError
+from ondevice.signature import Output, Signature
+
+from ..function import PROBABILITIES, Function, model_function, module_function
+from ..graph.graph import Array
+from ..graph.trace import flat_outputs
+
+if TYPE_CHECKING:
+    from ..program import Program
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``signature`` is the model's, of the outputs that the package has as arrays.
+
+    Samples are read by ``reading``: images by the package's contract.
+    """
+
+    model: nn.Module
+    signature: Signature
+    reading: Signature
+    is_own: bool  # the model has a signature of its own
+
+    @property
+    def name(self) -> str:
+        return self.signature.model
+
+    def compute(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        """The outputs by name, in float32, laid out as the package has them."""
+        values = self._lazy(self.signature.prepare(arrays))
+        return {name: np.array(value.astype(mx.float32)) for name, value in values.items()}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each output, which is not computed for it."""
+        inputs = [mx.zeros(i.shape, getattr(mx, i.dtype)) for i in self.signature.inputs]
+        return {name: tuple(value.shape) for name, value in self._lazy(inputs).items()}
+
+    def _lazy(self, inputs: Sequence[mx.array]) -> dict[str, mx.array]:
+        if self.is_own:
+            found = self.signature.compute(self.model, *inputs)
+        else:
+            names = [output.name for output in self.signature.outputs]
+            given = flat_outputs(self.model(*inputs)).values()
+            if len(names) != len(given):
+                raise ConfigError(f"{self.name} gives {len(given)} arrays, not {len(names)}")
+            found = dict(zip(names, given, strict=True))
+        maps = {o.name for o in self.signature.outputs if o.axes == "NHWC"}
+        return {n: v.transpose(0, 3, 1, 2) if n in maps else v for n, v in found.items()}
+
+
+def reference_of(model: nn.Module, package: Program) -> Reference:
+    """Raises ConfigError if the package has inputs or outputs that the model has not."""
+    if not package.arrays:
+        raise ConfigError(f"{package.path} gives no arrays to compare")
+    own = getattr(model, "signature", None)
+    if isinstance(own, Signature):
+        signature = _own(own, package)
+        contract = package.preprocess
+        reading = signature.with_contract(contract) if contract else signature
+        reference = Reference(model, signature, reading, is_own=True)
+    else:
+        plain = replace(package.signature, model=type(model).__name__)
+        arrays = tuple(map(package.array_input, package.inputs.values()))
+        signature = replace(plain, inputs=arrays, outputs=tuple(map(Output, package.arrays)))
+        reference = Reference(model, signature, signature, is_own=False)
+    _check_shapes(reference, package)
+    return reference
+
+
+def _own(signature: Signature, package: Program) -> Signature:
+    """The model's signature for the outputs and the image size of the package."""
+    names = [name for name in package.arrays if name != PROBABILITIES]
+    known = {output.name for output in signature.outputs}
+    if foreign := [name for name in names if name not in known]:
+        raise ConfigError(
+            f"{package.path} gives {', '.join(foreign)}, which {signature.model} does not; it "
+            f"gives {', '.join(known)}"
+        )
+    if not names:
+        raise ConfigError(f"{package.path} gives no arrays to compare but probabilities")
+    return _fitted(signature.select(names), package)
+
+
+def _fitted(signature: Signature, package: Program) -> Signature:
+    """For the size of the package's images. Raises ConfigError if the inputs are others."""
+    features = tuple(map(package.as_image, package.inputs.values()))
+    kinds = ["image" if i.contract else "array" for i in signature.inputs]
+    if [f.kind for f in features] != kinds:
+        takes = ", ".join(map(str, features)) or "nothing"
+        raise ConfigError(
+            f"{package.path} takes {takes}; {signature.model} takes {signature.listed()}: name "
+            "the model that it was made from with --model"
+        )
+    if package.preprocess is None or not signature.images:
+        return signature
+    size = package.preprocess.size
+    for feature in features:
+        if feature.kind == "image" and feature.shape != (size, size):
+            listed = " x ".join(map(str, feature.shape))
+            raise ConfigError(
+                f"{package.path} takes an image of {listed} pixels; its preprocessing makes "
+                f"{size}"
+            )
+    return signature.resized(size)
+
+
+def _check_shapes(reference: Reference, package: Program) -> None:
+    """Raises ConfigError for an output that has not the model's shape."""
+    wrong = [
+        f"{name} is {list(declared)}; the model gives {list(shape)}"
+        for name, shape in reference.shapes().items()
+        if (declared := package.outputs[name].shape) and declared != shape
+    ]
+    if wrong:
+        raise ConfigError(
+            f"{package.path}: {'; '.join(wrong)}: it was made from another model, such as a "
+            "fine-tuned one: name that with --model FOLDER"
+        )
+
+
+def function_of(model: nn.Module, package: Program) -> Function:
+    """What ``export`` traced for the package."""
+    own = getattr(model, "signature", None)
+    if isinstance(own, Signature):
+        return model_function(model, _own(own, package))
+    return module_function(
+        model,
+        example_inputs(package),
+        input_names=tuple(package.inputs),
+        output_names=package.arrays,
+    )
+
+
+def example_inputs(package: Program) -> list[mx.array]:
+    """Zeros as the package takes them."""
+    inputs = map(package.array_input, package.inputs.values())
+    return [mx.zeros(i.shape, getattr(mx, i.dtype)) for i in inputs]
+
+
+def export_options(model: nn.Module, package: Program) -> dict[str, Any]:
+    """The options of ``export`` that the package was made with, those of settings aside."""
+    own = getattr(model, "signature", None)
+    if not isinstance(own, Signature):
+        return {"input_names": tuple(package.inputs), "output_names": package.arrays}
+    signature = _own(own, package)
+    options: dict[str, Any] = {"outputs": [output.name for output in signature.outputs]}
+    if signature.images:
+        options |= {
+            "size": signature.images[0].shape[1],
+            "input": package.metadata.get("ondevice.input"),
+        }
+    return options
