@@ -51,7 +51,7 @@ class ModelSpec:
     preprocess: Preprocess
     checkpoints: tuple[Checkpoint, ...] = ()  # the default first
     fixed_size: bool = False  # only the preprocess size will do
-    tower: str = ""  # regex: where keys start with it, these alone are the model's, without it
+    key_prefix: str = ""  # regex: keep only keys with this prefix, and strip it
     renames: tuple[tuple[str, str], ...] = ()  # regex of an upstream key -> ours, all applied
     transposes: str = ""  # regex of upstream keys whose matrix is (in, out)
     adapt: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # a file's keys -> config
@@ -112,6 +112,7 @@ _SPECS: dict[str, ModelSpec] = {}
 
 
 def register_model(spec: ModelSpec) -> None:
+    """Add a variant to the table. Raises ValueError for a name that is taken."""
     if spec.name in _SPECS:
         raise ValueError(f"model {spec.name!r} is already registered")
     _SPECS[spec.name] = spec

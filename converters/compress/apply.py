@@ -83,21 +83,21 @@ def weights(
     biased = {node.inputs[1] for node in _biased(graph)}
     seen: set[str] = set()
     for node in graph.nodes:
-        for place, name in enumerate(node.inputs):
+        for position, name in enumerate(node.inputs):
             value = graph.constants.get(name)
             if name in seen or value is None or not _is_weight(node, value):
                 continue
             seen.add(name)
-            axis = _outputs_axis(node, place, value)
+            axis = _outputs_axis(node, position, value)
             kind = np.float32 if node.outputs[0].name in float32 else dtype
             given = (statistics or {}).get(name)
             given = given.centred() if given and name in biased else given
             yield Weight(name, value.astype(np.float32), kind, axis, given)
 
 
-def _outputs_axis(node: Node, place: int, value: Array) -> int:
+def _outputs_axis(node: Node, position: int, value: Array) -> int:
     """Where a layer's weight has its outputs, a table its rows: each gets a scale."""
-    if node.op in LAYERS and place == 1:
+    if node.op in LAYERS and position == 1:
         return 1 if node.op == "ConvTranspose" else 0
     return next(axis for axis, n in enumerate(value.shape) if n > 1)
 

@@ -21,7 +21,7 @@ from .rounding import Statistics
 
 LEAST = 8  # images; fewer say more of themselves than of a layer
 BATCH = 16
-_PLACES = 64  # of each map, and image, that enter the moments
+_POSITIONS = 64  # of each map, and image, that enter the moments
 _SAMPLES = 1 << 18  # values of a layer's input that are kept for its range
 _LAYERS = frozenset({"Convolution", "Linear"})
 
@@ -42,8 +42,8 @@ class Calibration:
 def calibrate(function: Function, samples: Iterable[Any]) -> Calibration:
     """Read the samples and trace the model for a batch of them.
 
-    A sample is what ``verify`` takes: a picture, or an array as the module has it. Raises
-    ImageError for pictures that cannot be read, ConfigError for too few or empty ones.
+    A sample is what ``verify`` takes: an image, or an array as the module has it. Raises
+    ImageError for images that cannot be read, ConfigError for too few or empty ones.
     """
     arrays = list(arrays_of(function, samples))
     if len(arrays) < LEAST:
@@ -154,7 +154,7 @@ def _check_finite(sums: Mapping[str, Sequence[Any]]) -> None:
 def _moments(node: Node, x: Array, shape: Sequence[int]) -> list[Any]:
     """Sums of the products and of the values of a layer's inputs, and their count.
 
-    Inputs are ordered as in a channels-first weight: channel, then place in the kernel.
+    Inputs are ordered as in a channels-first weight: channel, then position in the kernel.
     """
     groups = node["groups"] if node.op == "Convolution" else 1
     columns = _patches(node, x, shape) if node.op == "Convolution" else x
@@ -168,7 +168,7 @@ def _moments(node: Node, x: Array, shape: Sequence[int]) -> list[Any]:
 
 
 def _patches(node: Node, x: Array, shape: Sequence[int]) -> Array:
-    """What each place of a convolution's output sees: (places, channels, *kernel)."""
+    """What each position of a convolution's output sees: (positions, channels, *kernel)."""
     stride, low, high, dilation = (node[n] for n in ("stride", "low", "high", "dilation"))
     spatial = x.ndim - 2
     x = np.pad(x, [(0, 0), *zip(low, high, strict=True), (0, 0)])
@@ -182,8 +182,8 @@ def _patches(node: Node, x: Array, shape: Sequence[int]) -> Array:
 
 
 def _some(sizes: Sequence[int], images: int) -> tuple[Any, ...]:
-    """Indices of at most about ``_PLACES`` places of each map, spread evenly."""
+    """Indices of at most about ``_POSITIONS`` positions of each map, spread evenly."""
     total = math.prod(sizes)
-    flat = np.arange(0, total, max(1, total // _PLACES))
+    flat = np.arange(0, total, max(1, total // _POSITIONS))
     grid = np.unravel_index(flat, tuple(sizes))
     return (np.arange(images)[:, None], *(g[None] for g in grid))

@@ -20,7 +20,7 @@ from ..nn.layers import (
 )
 from ..registry import Checkpoint, ModelSpec, Shapes, model_spec, register_model
 from . import mobileclip as mobileclip, vit as vit  # the networks, registered first
-from .clip_text import RENAMES, TOWER, TRANSPOSES, TextConfig, TextTower
+from .clip_text import KEY_PREFIX, RENAMES, TRANSPOSES, TextConfig, TextTower
 
 
 class ImageTower(ImageModel):
@@ -38,10 +38,11 @@ class ImageTower(ImageModel):
         return self.trunk.final(x)
 
     def pooled(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) image to its (B, D) place in the space shared with texts."""
+        """(B, H, W, 3) image to its (B, D) vector in the space shared with texts."""
         return unit(self.trunk(x))
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, 3) image to its (B, D) unit vector, as ``pooled``."""
         return self.pooled(x)
 
 
@@ -73,7 +74,7 @@ def _text_spec(config: TextConfig, image: ModelSpec, params: int) -> ModelSpec:
         preprocess=image.preprocess,
         checkpoints=tuple(replace(c, top1=None, note="") for c in image.checkpoints),
         fixed_size=True,
-        tower=TOWER,
+        key_prefix=KEY_PREFIX,
         renames=RENAMES,
         transposes=TRANSPOSES,
         params=params,

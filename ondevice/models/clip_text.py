@@ -40,7 +40,7 @@ class TextConfig(ModelConfig):
 
 
 class MixerBlock(nn.Module):
-    """FastViT's block over a sequence: convolutions of eleven places."""
+    """FastViT's block over a sequence: convolutions over eleven tokens."""
 
     KERNEL = (1, 11)
 
@@ -50,6 +50,7 @@ class MixerBlock(nn.Module):
         self.block = ConvBlock(dim, 4 * dim, mixer, self.KERNEL)
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        """(B, N, C) tokens to the same shape; there is nothing to mask."""
         return self.block(x[:, None])[:, 0]
 
 
@@ -110,18 +111,20 @@ def at_end(x: mx.array, tokens: mx.array) -> mx.array:
     As a product with zeros and a one, which every Apple processor does, unlike a gather.
     """
     end = mx.argmax(tokens, axis=-1, keepdims=True)
-    places = (mx.arange(tokens.shape[1]) == end).astype(x.dtype)
-    return (places[:, None] @ x)[:, 0]
+    selected = (mx.arange(tokens.shape[1]) == end).astype(x.dtype)
+    return (selected[:, None] @ x)[:, 0]
 
 
 def example_tokens(config: TextConfig, texts: int = 1) -> mx.array:
     """(texts, context) numbers as of texts: short ones first, the last as long as can be."""
     c, key = config, mx.random.key(0)
-    place = mx.arange(c.context)
+    position = mx.arange(c.context)
     end = 1 + (c.context - 2) * mx.arange(1, texts + 1)[:, None] // texts
     words = mx.random.randint(1, c.vocab - 2, (texts, c.context), key=key)
-    words = mx.where(place == 0, c.vocab - 2, words)
-    return mx.where(place < end, words, mx.where(place == end, c.vocab - 1, 0)).astype(mx.int32)
+    words = mx.where(position == 0, c.vocab - 2, words)
+    return mx.where(position < end, words, mx.where(position == end, c.vocab - 1, 0)).astype(
+        mx.int32
+    )
 
 
 # Apple's names and open_clip's become ours.
@@ -145,5 +148,5 @@ RENAMES = (
 )
 TRANSPOSES = r"(^|\.)(projection_layer|text_projection)$"
 
-# Of a file with both towers, all but the images'; of a text tower's own, everything.
-TOWER = r"(?:(?:module|model)\.)?+(?:text_encoder\.|text\.|(?!image_encoder\.|visual\.))"
+# Of a file with both encoders, all but the images'; of a text encoder's own, everything.
+KEY_PREFIX = r"(?:(?:module|model)\.)?+(?:text_encoder\.|text\.|(?!image_encoder\.|visual\.))"

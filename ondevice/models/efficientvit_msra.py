@@ -80,6 +80,7 @@ class CascadedGroupAttention(nn.Module):
         self.attention_biases = mx.zeros((num_heads, window * window))
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         B, H, W, _ = x.shape
         biases = self.biases()
         outs: list[mx.array] = []
@@ -102,11 +103,11 @@ class CascadedGroupAttention(nn.Module):
         return mx.concatenate([self.dws[i](q) * self.splits[0] ** -0.5, kv], axis=-1)
 
     def biases(self) -> list[mx.array]:
-        """For every head the (N, N) bias of each pair of places, by its distance in y and x."""
+        """For every head the (N, N) bias of each pair of pixels, by its distance in y and x."""
         if "fused_biases" in self:
             return self.fused_biases
-        place = mx.arange(self.window)
-        gap = mx.abs(place[:, None] - place)
+        position = mx.arange(self.window)
+        gap = mx.abs(position[:, None] - position)
         index = gap[:, None, :, None] * self.window + gap[None, :, None, :]
         return list(self.attention_biases[:, index.reshape(self.window**2, -1)])
 
@@ -136,6 +137,7 @@ class WindowAttention(nn.Module):
         self.attn = attn
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape, for any height and width."""
         _, H, W, _ = x.shape
         size = self.attn.window
         bottom, right = -H % size, -W % size
@@ -169,6 +171,7 @@ class Block(nn.Module):
         self.ffn1 = Residual(FFN(dim))
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         x = self.mixer(self.ffn0(self.dw0(x)))
         return self.ffn1(self.dw1(x))
 

@@ -42,7 +42,7 @@ class FastViTConfig(ModelConfig):
     downsample_act: bool = False  # after the large kernel of a step down
     stem_scale: bool = True  # the stem's convolutions have a 1x1 branch
     head_bias: bool = True
-    tokens: bool = False  # model(x) gives (B, N, C): the last map's places, row by row
+    tokens: bool = False  # model(x) gives (B, N, C): the last map's pixels, row by row
     inference_mode: bool = False  # built with the branches merged
 
     @property
@@ -68,11 +68,12 @@ class ConvMlp(nn.Module):
         self.fc2: nn.Module = Conv2d(hidden, dim, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         return kernels.by_place(lambda x: self.fc2(kernels.gelu(self.fc1(x))), self.conv(x))
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over all places, with its norm, scale and residual."""
+    """Multi-head self-attention over all pixels, with its norm, scale and residual."""
 
     def __init__(self, dim: int, norm: str, head_dim: int = 32) -> None:
         super().__init__()
@@ -86,6 +87,7 @@ class Attention(nn.Module):
         self.layer_scale = mx.ones(dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         B, H, W, C = x.shape
         heads = self.qkv(self.norm(x)).reshape(B, H * W, -1, self.head_dim).swapaxes(1, 2)
         q, k, v = mx.split(heads, 3, axis=1)
@@ -114,7 +116,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Mixes places, then channels: ``x = token_mixer(x)``, ``x + layer_scale * mlp(x)``."""
+    """Mixes pixels, then channels: ``x = token_mixer(x)``, ``x + layer_scale * mlp(x)``."""
 
     def __init__(
         self, dim: int, hidden: int, token_mixer: nn.Module, kernel: Kernel = 7
@@ -125,6 +127,7 @@ class Block(nn.Module):
         self.layer_scale = mx.ones(dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         x = self.token_mixer(x)
         y = self.mlp(x)
         return x + (y * self.layer_scale if "layer_scale" in self else y)
@@ -155,6 +158,7 @@ class Stage(nn.Module):
             self.blocks.append(Block(dim, c.mlp_ratio * dim, mixer))
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, in) map to (B, H / s, W / s, C): s is 2, or 1 in the first stage."""
         for layer in [*self.downsample, self.pos_emb, *self.blocks]:
             x = layer(x)
         return x
@@ -224,7 +228,7 @@ class FastViT(ImageModel):
         return self.map_tokens(x) if self.config.tokens else super().__call__(x)
 
 
-_TOWER = (
+_KEY_PREFIX = (
     r"((module|model)\.)?(image_encoder\.model|visual\.trunk|"
     r"vision_tower\.(vision_tower\.model|timm_model|vision_model))\."
 )
@@ -298,7 +302,7 @@ def register(
             config=config,
             preprocess=preprocess,
             checkpoints=checkpoints,
-            tower=_TOWER,
+            key_prefix=_KEY_PREFIX,
             renames=_renames(config.attention),
             transposes=r"^head\.proj$",
             adapt=_adapt,

@@ -59,6 +59,7 @@ class SHSA(nn.Module):
         self.proj = [ReLU(), ConvNorm(dim, dim)]
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         B, H, W, _ = x.shape
         x, rest = mx.split(x, [self.partial_dim], axis=-1)
         qkv = self.qkv(self.pre_norm(x)).reshape(B, H * W, -1)
@@ -92,6 +93,7 @@ class Block(nn.Module):
         self.ffn = Residual(FFN(dim))
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         return self.ffn(self.mixer(self.conv(x)))
 
 

@@ -41,7 +41,7 @@ class ViTConfig(ModelConfig):
 
 
 class ViT(ImageModel):
-    """The first token, which belongs to no place, collects what is pooled."""
+    """The first token, which belongs to no patch, collects what is pooled."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class ViT(ImageModel):
             self.head = nn.Linear(dim, c.num_classes, bias=c.head_bias)
 
     def tokens(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) image to (B, 1 + places, C)."""
+        """(B, H, W, 3) image to (B, 1 + patches, C)."""
         if x.shape[1:3] != (self.config.img_size,) * 2:
             raise ConfigError(
                 f"an image of {x.shape[2]} x {x.shape[1]} px: this model takes "
@@ -142,7 +142,7 @@ register_model(
             ),
         ),
         fixed_size=True,
-        tower=r"((module|model)\.)?(image_encoder\.model|visual\.trunk)\.",
+        key_prefix=r"((module|model)\.)?(image_encoder\.model|visual\.trunk)\.",
         renames=_RENAMES,
         transposes=r"^classifier\.proj$",
         adapt=_adapt,

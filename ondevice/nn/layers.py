@@ -29,6 +29,7 @@ class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` (it is one, to all that look for them) in the form that is fast here."""
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, in) map to (B, H, W, out) of the size that stride and padding make."""
         y = kernels.conv2d(
             x, self.weight, self.stride, self.padding, self.dilation, self.groups
         )
@@ -53,6 +54,7 @@ class LeadingDepthwise(Conv2d):
         self.bias = mx.pad(conv.bias, (0, channels - leading))
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         if not kernels.is_fast(x):
             return super().__call__(x)
         n = self.leading
@@ -62,12 +64,18 @@ class LeadingDepthwise(Conv2d):
 
 
 class ReLU(nn.Module):
+    """``max(x, 0)``, in the form that is fast here."""
+
     def __call__(self, x: mx.array) -> mx.array:
+        """Any shape to the same."""
         return kernels.relu(x)
 
 
 class GELU(nn.Module):
+    """The exact GELU, in the form that is fast here."""
+
     def __call__(self, x: mx.array) -> mx.array:
+        """Any shape to the same."""
         return kernels.gelu(x)
 
 
@@ -149,6 +157,7 @@ class ConvNorm(nn.Module):
         self.bn = nn.BatchNorm(out_chs)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, in) map to (B, H / stride, W / stride, out), halves rounded up."""
         return self.bn(self.conv(x))
 
     def fuse(self) -> nn.Module:
@@ -164,6 +173,7 @@ class NormLinear(nn.Module):
         self.linear = nn.Linear(in_dim, out_dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, in) vectors to (B, out)."""
         return self.linear(self.bn(x))
 
     def fuse(self) -> nn.Linear:
@@ -182,6 +192,7 @@ class Residual(nn.Module):
         self.m = m
 
     def __call__(self, x: mx.array) -> mx.array:
+        """Any shape to the same."""
         return x + self.m(x)
 
     def fuse(self) -> nn.Module:
@@ -198,6 +209,7 @@ class GroupNorm1(nn.Module):
         self.bias = mx.zeros(dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, ..., C) to the same shape."""
         y = mx.fast.layer_norm(x.reshape(x.shape[0], -1), None, None, self.eps).reshape(x.shape)
         return y * self.weight + self.bias if "weight" in self else y
 
@@ -220,6 +232,7 @@ class SqueezeExcite(nn.Module):
         self.fc2 = Conv2d(hidden, dim, 1)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         gate = self.fc2(kernels.relu(self.fc1(x.mean(axis=(1, 2), keepdims=True))))
         return x * mx.sigmoid(gate)
 
@@ -233,6 +246,7 @@ class FFN(nn.Module):
         self.pw2 = ConvNorm(2 * dim, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
         return self.pw2(kernels.relu(self.pw1(x)))
 
 
@@ -248,6 +262,7 @@ class PatchMerging(nn.Module):
         self.conv3 = ConvNorm(hidden, out_dim)
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to (B, H / 2, W / 2, out), halves rounded up."""
         x = kernels.relu(self.conv2(kernels.relu(self.conv1(x))))
         return self.conv3(self.se(x))
 
@@ -269,6 +284,7 @@ class Stage(nn.Module):
         self.blocks = blocks
 
     def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, in) map to (B, H, W, C), or half the size after a step down."""
         for layer in [*self.downsample, *self.blocks]:
             x = layer(x)
         return x

@@ -233,8 +233,8 @@ def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
 
 def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.array]:
     """Upstream keys in the model's names, what is of no use here dropped."""
-    tower = re.compile(spec.tower or "(?!)")  # without one, a pattern that matches nothing
-    inside = {tower.sub("", k, 1): v for k, v in weights.items() if tower.match(k)}
+    prefix = re.compile(spec.key_prefix or "(?!)")  # without one, nothing matches
+    inside = {prefix.sub("", k, 1): v for k, v in weights.items() if prefix.match(k)}
     named = {}
     for key, array in (inside or weights).items():
         if is_ignored(key):
@@ -287,7 +287,7 @@ def _misfits(
     fitted: Mapping[str, mx.array],
     wanted: Mapping[str, mx.array],
 ) -> list[str]:
-    """What is wrong with arrays in the places of ``wanted``, ``fitted`` to their types."""
+    """What is wrong with arrays for ``wanted``, ``fitted`` to their types."""
     problems = {}
     for key, array in given.items():
         if array.shape != wanted[key].shape:
@@ -386,7 +386,7 @@ def read_info(folder: Path) -> ModelInfo:
         spec = model_spec(values["model"])
         config: ModelConfig = type(spec.config).from_dict(values.pop("config", {}))
         if "preprocess" not in values:
-            raise ConfigError("it does not say how pictures are prepared: no preprocess")
+            raise ConfigError("it does not say how images are prepared: no preprocess")
         preprocess = Preprocess.from_dict(values.pop("preprocess"))
         info = ModelInfo.from_dict({**values, "config": config, "preprocess": preprocess})
         check_labels(info.labels, config.num_classes, info.name)

@@ -55,7 +55,7 @@ def load_clip(
     config = text.config
     if config.embed_dim != image.config.num_classes:
         raise ConfigError(
-            f"{name}: its pictures have vectors of {image.config.num_classes} numbers, its "
+            f"{name}: its images have vectors of {image.config.num_classes} values, its "
             f"texts of {config.embed_dim}"
         )
     path = tokenizer or find_tokenizer(name, revision)

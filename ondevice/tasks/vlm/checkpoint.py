@@ -146,7 +146,7 @@ def read_parts(folder: Path) -> Parts:
 def split(arrays: Mapping[str, mx.array], origin: str) -> Parts:
     """The arrays by part. Raises WeightsError that names those that no FastVLM has."""
     parts, unknown = Parts(), []
-    encoder = re.compile(model_spec(ENCODER).tower)
+    encoder = re.compile(model_spec(ENCODER).key_prefix)
     for key, array in arrays.items():
         if _UNUSED.search(key):
             continue

@@ -44,7 +44,7 @@ def load_vlm(
     """A FastVLM: a repository such as "apple/FastVLM-0.5B", or a folder of its files.
 
     Encoder and projector compute in ``dtype``, the language model as it is stored, on a CPU
-    in float32. Tokens of pictures are remembered in ``cache``, which several models may share.
+    in float32. Tokens of images are remembered in ``cache``, which several models may share.
 
     Raises ConfigError, WeightsError, HubError.
     """
