@@ -79,7 +79,7 @@ def plot(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where values lie in the picture, in pixels."""
+    """Where values lie in the plot, in pixels."""
 
     x_axis: Axis
     y_axis: Axis

@@ -40,9 +40,9 @@ def decisions(logits: Any) -> Any:
 def top_predictions(
     logits: mx.array, labels: tuple[str, ...], top_k: int
 ) -> list[list[Prediction]]:
-    """The ``top_k`` likeliest classes of each row of scores, the likeliest first.
+    """The ``top_k`` most likely classes of each row of logits (B, classes), most likely first.
 
-    Raises ConfigError if there are labels, but not one for each score.
+    Raises ConfigError if there are labels, but not one for each class.
     """
     scores = probabilities(logits.astype(mx.float32))
     check_labels(labels, scores.shape[-1], "the model's scores")

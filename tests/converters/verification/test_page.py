@@ -44,7 +44,7 @@ EVIL = "<script>alert(1)</script>'\"&"
 
 def test_names_from_a_strangers_package_are_only_text(report, package):
     found = replace(inspect(package), metadata={EVIL: EVIL, "ondevice.versions": "[1"})
-    found = replace(found, operations={EVIL: 1}, data_moving=(), target=EVIL)
+    found = replace(found, operations={EVIL: 1, **found.operations}, target=EVIL)
     steps = [
         replace(
             step,
