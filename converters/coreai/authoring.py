@@ -225,7 +225,7 @@ def set_names(values: Sequence[Value], names: Sequence[str], function: str) -> N
 
 
 def constant(array: Array, name: str, function: str = "main") -> Value:
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     if array.nbytes < _INLINE:
         made = _constant(array, loc=_at(name, function))
     else:

@@ -19,10 +19,9 @@ from ..graph.graph import COMPUTED, Array, Graph, Node
 from . import authoring, lowerings as lowerings
 from .compressed import emit
 from .registry import check_supported, lowering
-from .values import dtype_of, shape_of, signed, unsigned
+from .values import dtype_of, numpy_type, shape_of, signed, unsigned
 
 PIXELS = "_pixels"  # ends the name of a function that takes the image of another as an array
-_TYPES = {"float32": np.float32, "float16": np.float16, "bool": np.bool_}
 _LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
 
 
@@ -100,10 +99,6 @@ def _add_image_function(
     authoring.define(function, {**inputs, image: authoring.image(height, width)}, outputs, body)
 
 
-def numpy_type(dtype: str) -> Any:
-    return _TYPES.get(dtype, np.int32)
-
-
 class _Lowerer:
     def __init__(
         self, graph: Graph, function: str, forms: Mapping[str, Form], taken: Iterable[str]
@@ -130,9 +125,10 @@ class _Lowerer:
             ) from error
         results = results if isinstance(results, tuple) else (results,)
         for value, result in zip(node.outputs, results, strict=True):
-            made = (shape_of(result), dtype_of(result))
-            if made != (value.shape, np.dtype(numpy_type(value.dtype))):
-                raise UnsupportedOpError(f"{node} came out as {made[1]}{list(made[0])}")
+            made, wanted = dtype_of(result), np.dtype(numpy_type(value.dtype))
+            same = made == wanted or made.kind == wanted.kind == "i"  # int8 after Quantize
+            if shape_of(result) != value.shape or not same:
+                raise UnsupportedOpError(f"{node} came out as {made}{list(shape_of(result))}")
             self.values[value.name] = result
         self.title(node, results)
 

@@ -42,7 +42,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RawOp:
-    """One operation of a saved program; ``names`` are those we gave its results, if any."""
+    """One operation of a saved program; ``names`` are those we gave its results, if any.
+
+    ``mlir`` is coreai-core's object, which is only good as long as ``program`` is alive.
+    """
 
     kind: str
     names: tuple[str, ...]
@@ -51,6 +54,7 @@ class RawOp:
     types: tuple[str, ...]
     callee: str
     mlir: Any
+    program: Any
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,10 @@ class RawFunction:
 def read_functions(program: Any) -> dict[str, RawFunction]:
     """The functions of a program by name, in order."""
     found = [op for op in program._module._body.operations if op.name == "coreai.graph"]
-    return {f.name: f for f in map(_function, found)}
+    return {f.name: f for f in (_function(graph, program) for graph in found)}
 
 
-def _function(graph: Any) -> RawFunction:
+def _function(graph: Any, program: Any) -> RawFunction:
     block = graph.regions[0].blocks[0]
     numbers = {value: i for i, value in enumerate(block.arguments)}
     made = []
@@ -91,6 +95,7 @@ def _function(graph: Any) -> RawFunction:
                 types=types,
                 callee=_callee(op),
                 mlir=op,
+                program=program,
             )
         )
     attributes = graph.attributes
@@ -231,7 +236,7 @@ def exposed(asset: AIModelAsset, function: str) -> tuple[Runner, list[str]]:
     with program._module._context, graph.location:
         outputs = dict(graph.outputs_spec)
         order: list[str] = []
-        for op in _function(graph).operations:
+        for op in _function(graph, program).operations:
             if op.kind != "constant":
                 order += op.names
                 outputs |= zip(op.names, op.mlir.results, strict=bool(op.names))

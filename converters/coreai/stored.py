@@ -240,12 +240,13 @@ def stored_function(raw: RawFunction, composites: Mapping[str, str]) -> StoredFu
     """``composites`` gives the kind of each composite by its name."""
     names = dict(enumerate(raw.arguments))
     types = {n: parsed(t) for n, t in zip(raw.arguments, raw.argument_types, strict=True)}
-    named = {name for op in raw.operations for name in op.names}
-    taken = set(types) | named
+    last = {name: op for op in raw.operations for name in op.names}
+    taken = {*types, *last}
     operations = []
     for op in raw.operations:
         kind = composites.get(op.callee, op.kind)
-        given = op.names or _made_up(op, kind, taken)
+        is_it = all(last[name] is op for name in op.names)  # of several made from one, the last
+        given = op.names if op.names and is_it else _made_up(op, kind, taken)
         names |= zip(op.results, given, strict=True)
         types |= {n: parsed(t) for n, t in zip(given, op.types, strict=True)}
         if op.kind != "output":

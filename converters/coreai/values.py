@@ -13,6 +13,12 @@ from ..graph.graph import Array, Shape
 from .authoring import instead, value_of as value_of
 
 SMALLEST_HALF = 2.0**-24
+_TYPES = {"float32": np.float32, "float16": np.float16, "bool": np.bool_}
+
+
+def numpy_type(dtype: str) -> Any:
+    """The type in a program of what is ``dtype`` in a graph: all integers are int32."""
+    return _TYPES.get(dtype, np.int32)
 
 
 def shape_of(x: Value) -> Shape:

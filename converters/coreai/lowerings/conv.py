@@ -14,6 +14,7 @@ import numpy as np
 from coreai.authoring import TensorType, Value
 
 from ...graph.graph import Node
+from ..authoring import literal
 from ..registry import lower
 from ..values import dtype_of, reshaped, scalar, scaled, shape_of, signed, unsigned
 
@@ -69,11 +70,11 @@ def conv_transpose(node: Node, x: Value, weight: Value, *rest: Any) -> Value:
     y = call(
         _two_axes(x),
         _two_axes(weight),
-        unsigned(_longer(stride, 1)),
-        unsigned(_longer(both, 0)),
-        unsigned(_longer(dilation, 1)),
-        unsigned(_longer([0] * len(stride), 0)),
-        np.uint32(groups),
+        literal(unsigned(_longer(stride, 1))),
+        literal(unsigned(_longer(both, 0))),
+        literal(unsigned(_longer(dilation, 1))),
+        literal(unsigned(_longer([0] * len(stride), 0))),
+        literal(np.array(groups, np.uint32)),
     )
     y = reshaped(y, shape_of(y)[: len(node.output.shape)])
     rest_of = ([n - b for n, b in zip(side, both, strict=True)] for side in (low, high))
@@ -96,7 +97,7 @@ def pool(
     node: Node, x: Value, kind: str, kernel: Ints, stride: Ints, low: Ints, high: Ints
 ) -> Value:
     """A mean is a sum of parts, so that half precision does not overflow on the way."""
-    one = unsigned([1] * len(kernel))
+    one = literal(unsigned([1] * len(kernel)))
     if kind == "max":
         least = float(np.finfo(dtype_of(x)).min)
         made = TensorType(node.output.shape, dtype_of(x).type)

@@ -10,7 +10,7 @@ from coreai.authoring import Value
 
 from ...graph.graph import Node
 from ..registry import lower
-from ..values import dtype_of, scalar, scaled, shape_of, value_of
+from ..values import dtype_of, numpy_type, scalar, scaled, shape_of, value_of
 
 _BINARY: dict[str, Callable[..., Value]] = {
     "Add": ca.broadcasting_add,
@@ -203,9 +203,15 @@ def select(node: Node, condition: Value, a: Value, b: Value) -> Value:
     return ca.broadcasting_where(condition, a, b)
 
 
-_TYPES = {"float32": np.float32, "float16": np.float16, "bool": np.bool_}
-
-
 @lower("AsType")
 def as_type(node: Node, x: Value, _: object) -> Value:
-    return ca.cast(x, _TYPES.get(node.output.dtype, np.int32))
+    """coreai-core takes a float of an integer, or of a bool, of a float for that float itself
+    (coreai-torch#9): what such a cast does to a number is done before it."""
+    wanted, zero = numpy_type(node.output.dtype), scalar(x, 0)
+    if wanted is np.bool_ and dtype_of(x) != np.bool_:
+        return ca.broadcasting_not_equal(x, zero)
+    if wanted is np.int32 and dtype_of(x).kind == "f":
+        size = floor(node, ca.abs_(x))
+        is_below = ca.broadcasting_greater(zero, x)
+        x = ca.broadcasting_where(is_below, scaled(size, -1), size)
+    return ca.cast(x, wanted)
