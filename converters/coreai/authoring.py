@@ -28,8 +28,11 @@ from coreai._compiler._mlir_libs._coreaiIR._bindings.mlir.dialects.coreai import
 from coreai._compiler.dialects._coreai_ops_gen import ConstantOp
 from coreai._compiler.ir import (
     Attribute,
+    DenseElementsAttr,
     DenseResourceElementsAttr,
+    FloatAttr,
     InsertionPoint,
+    IntegerAttr,
     IntegerType,
     RankedTensorType,
 )
@@ -93,6 +96,12 @@ def building(builder: Builder) -> Iterator[None]:
         _BUILDERS.reset(token)
 
 
+def is_splat(attribute: Attribute) -> bool:
+    """Whether it is one number, many times."""
+    is_dense = DenseElementsAttr.isinstance(attribute)
+    return bool(is_dense and DenseElementsAttr(attribute).is_splat)
+
+
 def first_line(error: BaseException) -> str:
     """Without the place in the program that coreai-core puts before each message."""
     text = str(error).partition("\n")[0]
@@ -104,7 +113,9 @@ def _store_folded(builder: Builder) -> None:
     ours = set(builder.stored.values())
     for graph in builder.module._body.operations:
         for op in graph.regions[0].blocks[0].operations:
-            if op.name == "coreai.constant" and op.attributes["value"] not in ours:
+            if op.name == "coreai.constant" and not (
+                op.attributes["value"] in ours or is_splat(op.attributes["value"])
+            ):
                 kind = RankedTensorType(op.results[0].type)
                 dtype = NUMPY.get(str(kind.element_type))
                 count = int(np.prod(kind.shape))
@@ -259,6 +270,15 @@ def packed(array: Array, bits: int, signed: bool) -> Value:
     """
     make = IntegerType.get_signed if signed else IntegerType.get_unsigned
     return _stored(_attribute(pack(array, bits), array.shape, make(bits)), STEP, "main")
+
+
+def zeros(shape: Shape, like: Value) -> Value:
+    """As many zeros of the type that ``like`` has, stored as one."""
+    kind = RankedTensorType(like._to_mlir().type).element_type
+    is_float = str(kind).startswith("f")
+    zero = FloatAttr.get(kind, 0.0) if is_float else IntegerAttr.get(kind, 0)
+    splat = DenseElementsAttr.get_splat(RankedTensorType.get(shape, kind), zero)
+    return _stored(splat, STEP, "main")
 
 
 def _stored(attribute: Attribute, name: str, function: str) -> Value:

@@ -13,7 +13,9 @@ from ..compress.forms import Affine, Palette, Sparse
 from ..graph.graph import Array
 from . import authoring
 
-_AXIS = np.int16(0)  # along which vectors of a palette would lie; ours are single numbers
+_AXIS = np.array(
+    0, np.int16
+)  # along which vectors of a palette would lie; ours are single numbers
 
 
 @singledispatch
@@ -37,13 +39,12 @@ def _affine(form: Affine) -> Value:
 
 def _scaled(codes: Value, form: Affine) -> Value:
     """``scale * (codes - offset)``, a scale and an offset a block."""
-    offset = np.zeros(form.scale.shape, np.int8) if form.offset is None else form.offset
-    return ca.blockwise_shift_scale(
-        codes,
-        authoring.literal(form.scale),
-        _integers(offset, form.bits, form.offset is None),
-        authoring.literal(np.zeros_like(form.scale)),
-    )
+    scale, blocks = authoring.literal(form.scale), form.scale.shape
+    if form.offset is None:
+        offset = authoring.zeros(blocks, like=codes)
+    else:
+        offset = _integers(form.offset, form.bits, signed=False)
+    return ca.blockwise_shift_scale(codes, scale, offset, authoring.zeros(blocks, like=scale))
 
 
 @emit.register
@@ -73,7 +74,7 @@ def _sparse(form: Sparse) -> Value:
         sparse = ca.build_sparse_with_bitmask(indices, mask)
         table = _table(kept)
         return ca.sparse_with_bitmask_to_dense(
-            ca.lut_to_sparse_with_bitmask(sparse, table, _AXIS)
+            ca.lut_to_sparse_with_bitmask(sparse, table, authoring.literal(_AXIS))
         )
     codes = _integers(kept.codes[here], kept.bits, kept.offset is None)
     dense = _scaled(_dense(codes, mask), kept)

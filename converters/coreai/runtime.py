@@ -32,7 +32,7 @@ from coreai.runtime import AIModel, NDArray
 from ondevice.errors import PackageError
 
 from ..graph.graph import Array, Shape
-from .authoring import NUMPY, STEP, UNNAMED
+from .authoring import NUMPY, STEP, UNNAMED, is_splat
 
 T = TypeVar("T")
 
@@ -53,6 +53,7 @@ class RawOp:
     results: tuple[int, ...]
     types: tuple[str, ...]
     callee: str
+    is_uniform: bool  # a constant that is one number many times, and stored so
     mlir: Any
     program: Any
 
@@ -94,6 +95,7 @@ def _function(graph: Any, program: Any) -> RawFunction:
                 results=results,
                 types=types,
                 callee=_callee(op),
+                is_uniform="value" in op.attributes and is_splat(op.attributes["value"]),
                 mlir=op,
                 program=program,
             )

@@ -146,10 +146,16 @@ class StoredFunction:
             is_part = any(self.is_constant(r.name) for r in self.readers.get(op.name, []))
             shape = self.types[op.name].shape
             if not is_part and sum(n > 1 for n in shape) > 1:
-                parts = [self.types[p.name] for p in self._made_of(op) if p.type == "constant"]
-                size = sum(p.bytes for p in parts)
+                size = sum(map(self._bytes, self._made_of(op)))
                 weights[op.name] = Weight(op.name, shape, self.format(op), size)
         return weights
+
+    def _bytes(self, op: StoredOp) -> int:
+        """What a constant takes; unpacking takes nothing."""
+        if op.type != "constant":
+            return 0
+        kind = self.types[op.name]
+        return kind._replace(shape=()).bytes if op.raw.is_uniform else kind.bytes
 
     def _made_of(self, op: StoredOp) -> Iterator[StoredOp]:
         """A constant and those that it unpacks."""
