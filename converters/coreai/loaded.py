@@ -53,10 +53,10 @@ def load(path: str | Path) -> Program:
     if not isinstance(metadata, dict) or not isinstance(metadata.get(CUSTOM, {}), dict):
         raise PackageError(f"{path}: {METADATA} is not a table of names and values")
     try:
-        asset = runtime.open_asset(path)
+        asset = runtime.open_asset(path, code)
         return Program(path, asset, metadata, runtime.read_functions(asset.program))
     except (RuntimeError, ValueError, KeyError) as error:
-        raise PackageError(f"{path}: coreai-core cannot read it: {error}") from error
+        raise PackageError(f"{path}: cannot read it: {printable(str(error))}") from error
 
 
 class Program:
@@ -200,9 +200,10 @@ class Program:
         else:
             given = {n: self._given(features[n], value) for n, value in inputs.items()}
         try:
-            return {n: _plain(v) for n, v in self.runner.call(name, given).items()}
+            values = self.runner.call(name, given)
         except (RuntimeError, TypeError) as error:
             raise PackageError(f"{self.path}: coreai-core cannot run it: {error}") from error
+        return {n: _plain(values[n]) for n in self.features("output", name)}
 
     def walk(
         self, inputs: Mapping[str, Any], *, function: str | None = None

@@ -26,7 +26,9 @@ from coreai._compiler._mlir_libs._coreaiIR._bindings.compiler import (
 from coreai._compiler._mlir_libs._coreaiIR._bindings.mlir import (
     get_file_line_col_locations,
 )
+from coreai._compiler.ir import Module as MLIRModule
 from coreai.authoring import AIModelAsset
+from coreai.authoring.context import Context
 from coreai.runtime import AIModel, NDArray
 
 from ondevice.errors import PackageError
@@ -35,6 +37,7 @@ from ..graph.graph import Array, Shape
 from .authoring import NUMPY, STEP, UNNAMED, is_splat
 
 T = TypeVar("T")
+_MAGIC = b"ML\xefR"  # starts MLIR's bytecode
 
 
 # -- a saved program, read
@@ -207,7 +210,20 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def open_asset(path: Path) -> AIModelAsset:
+def open_asset(path: Path, code: bytes) -> AIModelAsset:
+    """The package at ``path``, whose program is ``code``. Raises ValueError or RuntimeError.
+
+    The program is parsed once before, since coreai-core's own loading of one that cannot be
+    parsed ends the process.
+    """
+    if not code.startswith(_MAGIC):
+        raise ValueError("its program is not MLIR bytecode")
+    with Context():
+        try:
+            MLIRModule.parse(code)
+        except Exception as error:  # a class of its own, that cannot be imported
+            lines = str(error).splitlines()
+            raise ValueError(next((x for x in lines if "error:" in x), lines[0])) from None
     return AIModelAsset.load(path)
 
 
