@@ -21,11 +21,12 @@ from converters.coreai.package import save, size_of
 from converters.coreml.loaded import load_package
 from converters.coreml.settings import Settings
 from converters.export import export, export_module
-from converters.interface import array_interface, image_interface
+from converters.interface import array_interface, image_interface, text_interface
 from ondevice.errors import PackageError
 from ondevice.weights.output import folder_bytes
 
 from ... import ROOT
+from ...support import clips
 from .kit import built, front, saved
 
 SIZE = 96
@@ -341,3 +342,46 @@ def test_a_program_that_is_none_is_one_line(case, tmp_path):
     with pytest.raises(PackageError, match="cannot read it") as caught:
         load(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mobileclip_s0", "mobileclip_b"])
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("float16", 0.03)])
+def test_a_text_encoder_computes_the_same(name, precision, limit, tmp_path):
+    model = clips.scrambled(
+        ondevice.create_model(f"{name}_text", **clips.TEXT, vocab=clips.VOCAB), seed=3
+    )
+    parts, interface, _ = front(
+        text_interface(model), Settings(target="iOS18", precision=precision)
+    )
+    program = saved(parts, tmp_path / "t.aimodel")
+    assert program.inputs == {"text": Feature("text", "array", (1, 77), "int32")}
+    given = program.predict({"text": np.array(interface.inputs[0])})["embedding"]
+    reference = np.array(interface.fn(*interface.inputs))
+    assert np.abs(given - reference).max() <= limit * reference.std()
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("float16", 0.01)])
+def test_attention_is_one_composite_and_computes_the_same(precision, limit, tmp_path):
+    mx.random.seed(11)
+    net = nn.TransformerEncoder(2, 32, 4, mlp_dims=64)
+    mx.eval(net.parameters())
+    x = mx.random.normal((1, 9, 32))
+    mask = mx.zeros((9, 9))
+    interface = array_interface(Masked(net).eval(), [x, mask])
+    settings = Settings(target="iOS18", precision=precision, attention="fused")
+    program = saved(front(interface, settings)[0], tmp_path / "a.aimodel")
+    counts = program.stored().counts()
+    assert counts["scaled_dot_product_attention"] == 2
+    assert "softmax" not in counts
+    given = program.predict({"input_0": np.array(x), "input_1": np.array(mask)})["output"]
+    reference = np.array(net(x, mask))
+    assert np.abs(given - reference).max() <= limit * reference.std()
+
+
+class Masked(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def __call__(self, x, mask):
+        return self.net(x, mask)
