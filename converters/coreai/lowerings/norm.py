@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import coreai.authoring as ca
@@ -13,38 +12,55 @@ from coreai.authoring import Value
 from ...graph.graph import Node
 from ..authoring import composite, literal
 from ..registry import lower
-from ..values import dtype_of, reshaped, shape_of, signed
+from ..values import dtype_of, reshaped, shape_of, signed, unsigned
 
 
 @lower("LayerNorm")
 def layer_norm(node: Node, x: Value, *rest: Any) -> Value:
-    """Core AI's composite where it goes over the last axes, as Apple's own converter has it;
-    over all but the first, that of a group of all channels; over others, written out."""
+    """As the composite that devices have an operation for, whose statistics are in float32
+    without cutting a region in half precision; written out where there is none."""
     *affine, axes, eps = rest
-    axes, shape = [int(axis) for axis in axes], shape_of(x)
-    normalize = partial(_normalized, axes=axes, eps=eps)
-    if axes == [len(shape) - 1]:
-        gamma, beta = affine or _nothing(x, shape[-1])
-        return composite(
-            "layer_norm",
-            {"input": x, "gamma": gamma, "beta": beta},
-            shape,
-            lambda x, g, b: [_affine(normalize(x), [g, b], axes)],
-            axes=axes,
-            eps=float(eps),
-        )
-    if axes == list(range(1, len(shape))) and not affine:
-        weight, bias = _nothing(x, shape[1])
-        return composite(
-            "group_norm",
-            {"input": x, "weight": weight, "bias": bias},
-            shape,
-            lambda x, w, b: [_affine(normalize(x), [w, b], [1])],
-            num_groups=1,
-            num_channels=shape[1],
-            eps=float(eps),
-        )
-    return _affine(normalize(x), affine, axes)
+    axes, last = [int(axis) for axis in axes], len(shape_of(x)) - 1
+    if len(axes) == 1:
+        order = [axis for axis in range(last + 1) if axis not in axes] + axes
+        y = _of_last_axis(_moved(x, order), affine, eps)
+        return _moved(y, [order.index(axis) for axis in range(last + 1)])
+    if axes == list(range(1, last + 1)) and not affine:
+        return _of_one_group(x, eps)
+    return _affine(_normalized(x, axes, eps), affine, axes)
+
+
+def _moved(x: Value, order: list[int]) -> Value:
+    return x if order == sorted(order) else ca.transpose(x, unsigned(order))
+
+
+def _of_last_axis(x: Value, affine: Sequence[Value], eps: float) -> Value:
+    """Apple's own converter goes over the last axes only, and so do we."""
+    last = [len(shape_of(x)) - 1]
+    gamma, beta = (*affine, *_nothing(x, shape_of(x)[-1])[len(affine) :])
+    return composite(
+        "layer_norm",
+        {"input": x, "gamma": gamma, "beta": beta},
+        shape_of(x),
+        lambda x, gamma, beta: [_affine(_normalized(x, last, eps), [gamma, beta], last)],
+        axes=last,
+        eps=float(eps),
+    )
+
+
+def _of_one_group(x: Value, eps: float) -> Value:
+    """Over all but the first axis, as a group norm whose only group has all channels."""
+    rest, channels = range(1, len(shape_of(x))), shape_of(x)[1]
+    weight, bias = _nothing(x, channels)
+    return composite(
+        "group_norm",
+        {"input": x, "weight": weight, "bias": bias},
+        shape_of(x),
+        lambda x, weight, bias: [_affine(_normalized(x, rest, eps), [weight, bias], [1])],
+        num_groups=1,
+        num_channels=channels,
+        eps=float(eps),
+    )
 
 
 def _nothing(x: Value, count: int) -> tuple[Value, Value]:

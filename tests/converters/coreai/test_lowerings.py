@@ -7,6 +7,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
+from converters.coreai.package import build
 from converters.coreai.registry import _LOWERINGS
 from converters.coreml.registry import _LOWERINGS as _COREML
 from converters.graph.graph import Graph, Node, Value
@@ -77,6 +78,7 @@ MORE = {
     "softplus of much": (lambda x: nn.softplus(90 * x), TOKENS),
     "slope above one": (lambda x: mx.maximum(1.5 * x, x), TOKENS),
     "layer norm without a weight": (nn.LayerNorm(16, affine=False), TOKENS),
+    "layer norm without a bias": (nn.LayerNorm(16, bias=False), TOKENS),
     "layer norm over two axes": (
         lambda x: (
             (x - x.mean((1, 2), keepdims=True)) * mx.rsqrt(x.var((1, 2), keepdims=True) + 1e-5)
@@ -101,6 +103,24 @@ def test_large_half_precision_numbers_are_rounded_without_overflow(fn):
     x = mx.array([[-60000.0, -1.5, -0.25, 0.5, 2000.5, 40000.0]])
     [rounded] = run_graph(in_half(physical_graph(lambda x: fn(x), x)), [x])
     assert np.array_equal(rounded, np.array(fn(x.astype(mx.float16)), np.float32))
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+def test_a_norm_over_any_axis_is_the_composite(axis):
+    """Of the channels of tokens that lie as (1, C, 1, S), for one."""
+    given = (IMAGE, mx.random.normal((IMAGE.shape[axis],)), mx.random.normal((1,)))
+    x, gamma, beta = given[0], given[1], given[2] + mx.zeros_like(given[1])
+    values = (Value("x", x.shape), Value("g", gamma.shape), Value("b", beta.shape))
+    node = Node("LayerNorm", ("x", "g", "b"), (Value("y", x.shape),), ((axis,), 1e-5))
+    graph = Graph(values, ("y",), {}, (node,))
+    [y] = run_graph(graph, [x, gamma, beta])
+    wide = [n if i == axis else 1 for i, n in enumerate(x.shape)]
+    centered = x - x.mean(axis, keepdims=True)
+    wanted = centered * mx.rsqrt(x.var(axis, keepdims=True) + 1e-5)
+    wanted = wanted * gamma.reshape(wide) + beta.reshape(wide)
+    assert np.abs(y - np.array(wanted)).max() < 2e-5
+    part = build(graph, names=("y",))
+    assert 'composite_declaration<"layer_norm"' in str(part.module)
 
 
 def test_a_norm_in_half_precision_is_computed_in_float32():
