@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from typing import Any
 
 import coreai.authoring as ca
 import numpy as np
 from coreai.authoring import Value
 
-from ondevice.errors import UnsupportedOpError
+from ondevice.errors import ConfigError, UnsupportedOpError
 
 from ..compress.forms import Form
 from ..graph.graph import COMPUTED, Array, Graph, Node
@@ -44,15 +45,30 @@ class Part:
 def to_program(parts: Mapping[str, Part]) -> Any:
     """A module with a function for each of ``parts``, which share what is equal.
 
-    Raises UnsupportedOpError for what Core AI cannot hold.
+    Raises UnsupportedOpError for what Core AI cannot hold, ConfigError for names of inputs.
     """
     for part in parts.values():
         check_supported(part.graph)
+        _check_names(v.name.removeprefix(COMPUTED) for v in part.graph.inputs)
     builder = authoring.new_builder()
-    with authoring.building(builder):
-        for function, part in parts.items():
-            _add(part, function)
+    try:
+        with authoring.building(builder):
+            for function, part in parts.items():
+                _add(part, function)
+    except UnsupportedOpError as error:
+        # Without the frames below: whatever prints their values, as pytest does, would ask for
+        # those of a program that is gone, and end the process.
+        raise UnsupportedOpError(str(error)) from None
     return builder.module
+
+
+def _check_names(inputs: Iterable[str]) -> None:
+    """coreai-core makes each input an argument of a Python function."""
+    if wrong := [repr(name) for name in inputs if iskeyword(name) or not name.isidentifier()]:
+        raise ConfigError(
+            f"a Core AI function takes no input called {', '.join(wrong)}: give it a name "
+            "that Python could give to an argument"
+        )
 
 
 def _add(part: Part, function: str) -> None:

@@ -22,7 +22,7 @@ from converters.coreml.loaded import load_package
 from converters.coreml.settings import Settings
 from converters.export import export, export_module
 from converters.interface import array_interface, image_interface, text_interface
-from ondevice.errors import PackageError
+from ondevice.errors import ConfigError, PackageError
 from ondevice.weights.output import folder_bytes
 
 from ... import ROOT
@@ -237,6 +237,13 @@ def test_outputs_may_be_inputs_constants_and_twice_the_same(tmp_path):
     for name, reference in zip(given, (2 * x, x, 2 * x, np.arange(3) * 0.5), strict=True):
         assert np.array_equal(given[name], reference), name
     assert list(program.outputs) == [f"output_{i}" for i in range(4)]
+
+
+def test_an_input_that_python_cannot_name_is_one_line():
+    interface = array_interface(nn.ReLU().eval(), mx.zeros((2, 3)), input_names=["class"])
+    with pytest.raises(ConfigError, match="no input called 'class'") as caught:
+        built(interface)
+    assert "\n" not in str(caught.value)
 
 
 class Small(nn.Module):
