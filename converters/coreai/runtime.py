@@ -82,6 +82,7 @@ def read_functions(program: Any) -> dict[str, RawFunction]:
 
 
 def _function(graph: Any, program: Any) -> RawFunction:
+    is_ours = _file(program._module._mlir_module.operation) == UNNAMED
     block = graph.regions[0].blocks[0]
     numbers = {value: i for i, value in enumerate(block.arguments)}
     made = []
@@ -93,7 +94,7 @@ def _function(graph: Any, program: Any) -> RawFunction:
         made.append(
             RawOp(
                 kind=op.name.removeprefix("coreai.").removeprefix("decomposable."),
-                names=_names(op),
+                names=_names(op) if is_ours else (),
                 operands=operands,
                 results=results,
                 types=types,
@@ -122,12 +123,17 @@ def _io_names(attributes: Any, which: str) -> tuple[str, ...]:
     return tuple(a["coreai.name"].value for a in attributes[which])
 
 
-def _names(op: Any) -> tuple[str, ...]:
-    """The names in an operation's location, if it is one of ours and has as many as results."""
+def _file(op: Any) -> str:
+    """What an operation's location has for a file's name: in our programs its own name."""
     places = get_file_line_col_locations(op.location)
-    names = tuple(places[0].filename.split(" ")) if places else ()
-    own = len(names) == len(op.results) and names[0] not in {STEP, UNNAMED, "-", ""}
-    return names if own else ()
+    return places[0].filename if places else ""
+
+
+def _names(op: Any) -> tuple[str, ...]:
+    """The names of an operation's results, if it has as many."""
+    names = tuple(_file(op).split(" "))
+    has_names = len(names) == len(op.results) and names[0] not in {STEP, UNNAMED, "-", ""}
+    return names if has_names else ()
 
 
 def _callee(op: Any) -> str:
@@ -253,21 +259,19 @@ def exposed(asset: AIModelAsset, function: str) -> tuple[Runner, list[str]]:
     graph = program._get_graph(function)
     with program._module._context, graph.location:
         outputs = dict(graph.outputs_spec)
-        order: list[str] = []
+        order: dict[str, None] = {}
         for op in _function(graph, program).operations:
             if op.kind != "constant":
-                order += op.names
+                order |= dict.fromkeys(op.names)
                 outputs |= zip(op.names, op.mlir.results, strict=bool(op.names))
         graph.outputs_spec = list(outputs.items())
         for other in list(program._module._body.operations):
-            if (
-                "priv" not in other.attributes
-                and other.attributes["sym_name"].value != function
-            ):
+            name = other.attributes["sym_name"].value
+            if "priv" not in other.attributes and name != function:
                 other.operation.erase()  # it may call this one, whose type is another now
     with TemporaryDirectory() as folder:
         runner = Runner(program.save_asset(Path(folder) / "exposed.aimodel"))
-    return runner, order
+    return runner, list(order)
 
 
 async def _load(asset: AIModelAsset) -> AIModel:

@@ -87,6 +87,18 @@ def test_names_are_read_back(tmp_path):
     assert kept is not None
 
 
+def test_the_places_of_another_converter_are_no_names(tmp_path):
+    """They are files and lines of a program in Python."""
+    module = ca.Module.create()
+    with module:
+        authoring.define("main", {"x": F32}, {"y": F32}, lambda x: [ca.relu(ca.exp(x))])
+    authoring.write_program(module, tmp_path / "m.aimodel")
+    code = (tmp_path / "m.aimodel" / "main.mlirb").read_bytes()
+    kept, found = functions(runtime.open_asset(tmp_path / "m.aimodel", code))
+    assert [op.names for op in found["main"].operations] == [(), (), ()]
+    assert kept is not None
+
+
 @pytest.mark.parametrize(
     ("bits", "signed"), [(1, False), (2, False), (3, False), (4, False), (6, False), (4, True)]
 )
