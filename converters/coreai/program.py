@@ -1,0 +1,219 @@
+"""From our graph to functions of a Core AI program."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from keyword import iskeyword
+from typing import Any
+
+import coreai.authoring as ca
+import numpy as np
+from coreai.authoring import Value
+
+from ondevice.errors import ConfigError, UnsupportedOpError
+
+from ..compress.forms import Form
+from ..graph.graph import COMPUTED, Array, Graph, Node
+from . import authoring, lowerings as lowerings
+from .compressed import emit
+from .registry import check_supported, lowering
+from .values import dtype_of, numpy_type, shape_of, signed, unsigned
+
+PIXELS = "_pixels"  # ends the name of a function that takes the image of another as an array
+_LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
+
+
+@dataclass(frozen=True)
+class Part:
+    """What becomes one function, whose outputs are called ``names``.
+
+    ``graph`` is physical: ``channels_first`` and ``set_precision`` have run. ``forms`` are the
+    constants that are stored compressed. The input that ``image`` names, of shape
+    (1, 3, H, W), goes in as an RGB image; the same as an array is then a second function,
+    called as the first with ``PIXELS`` at its end, which the first calls.
+    """
+
+    graph: Graph
+    names: tuple[str, ...]
+    forms: Mapping[str, Form] = field(default_factory=dict)
+    image: str = ""
+
+
+def to_program(parts: Mapping[str, Part]) -> Any:
+    """A module with a function for each of ``parts``, which share what is equal.
+
+    Raises UnsupportedOpError for what Core AI cannot hold, ConfigError for names of inputs.
+    """
+    for part in parts.values():
+        check_supported(part.graph)
+        _check_names(v.name.removeprefix(COMPUTED) for v in part.graph.inputs)
+    builder = authoring.new_builder()
+    try:
+        with authoring.building(builder):
+            for function, part in parts.items():
+                _add(part, function)
+    except UnsupportedOpError as error:
+        # Without the frames below: whatever prints their values, as pytest does, would ask for
+        # those of a program that is gone, and end the process.
+        raise UnsupportedOpError(str(error)) from None
+    return builder.module
+
+
+def _check_names(inputs: Iterable[str]) -> None:
+    """coreai-core makes each input an argument of a Python function."""
+    if wrong := [repr(name) for name in inputs if iskeyword(name) or not name.isidentifier()]:
+        raise ConfigError(
+            f"a Core AI function takes no input called {', '.join(wrong)}: give it a name "
+            "that Python could give to an argument"
+        )
+
+
+def _add(part: Part, function: str) -> None:
+    graph, names = part.graph, part.names
+    inside = function + PIXELS if part.image else function
+    inputs = {
+        v.name.removeprefix(COMPUTED): authoring.tensor(v.shape, numpy_type(v.dtype))
+        for v in graph.inputs
+    }
+    values = [graph.values[name] for name in graph.outputs]
+    outputs = {
+        name: authoring.tensor(v.shape, numpy_type(v.dtype))
+        for name, v in zip(names, values, strict=True)
+    }
+
+    def body(*given: Value) -> list[Value]:
+        with authoring.steps(inside):
+            lowerer = _Lowerer(graph, inside, part.forms, taken=[*inputs, *names])
+            lowerer.values |= {v.name: x for v, x in zip(graph.inputs, given, strict=True)}
+            for node in graph.nodes:
+                lowerer.add(node)
+            return [lowerer.output(n, w) for n, w in zip(graph.outputs, names, strict=True)]
+
+    call = authoring.define(inside, inputs, outputs, body)
+    if part.image:
+        _add_image_function(function, call, inputs, outputs, part.image)
+
+
+def _add_image_function(
+    function: str, call: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], image: str
+) -> None:
+    """A function that makes of an RGB image what the function ``call`` takes, and calls it."""
+    *_, height, width = inputs[image].shape
+    kind = inputs[image].dtype
+
+    def body(*given: Value) -> list[Value]:
+        values = dict(zip(inputs, given, strict=True))
+        with authoring.steps(function):
+            levels = ca.cast(ca.image_to_tensor(values[image]), kind)
+            planes = ca.transpose(levels, unsigned([2, 0, 1]))
+            values[image] = ca.reshape(planes, signed([1, 3, height, width]))
+            return call(*values.values())
+
+    authoring.define(function, {**inputs, image: authoring.image(height, width)}, outputs, body)
+
+
+class _Lowerer:
+    def __init__(
+        self, graph: Graph, function: str, forms: Mapping[str, Form], taken: Iterable[str]
+    ) -> None:
+        self.graph, self.function, self.forms = graph, function, forms
+        self.values: dict[Any, Value] = {}
+        self.taken: Counter[str] = Counter(taken)
+        self.outputs: list[Value] = []
+
+    def add(self, node: Node) -> None:
+        if node.op in {"Subtract", "Negative"} and node.output.dtype.startswith("uint"):
+            raise UnsupportedOpError(
+                f"cannot export {node.op} of {node.output.dtype} in {self.graph.place(node)}: "
+                "integers without a sign are stored with one; compute in int32"
+            )
+        dtype = self.float_type(node)
+        inputs = [self.operand(name, dtype) for name in node.inputs]
+        try:
+            results = lowering(node.op)(node, *inputs, *node.args)
+        except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
+            raise UnsupportedOpError(
+                f"cannot export {node.op} in {self.graph.place(node)}: "
+                f"{authoring.first_line(error)} ({node})"
+            ) from error
+        results = results if isinstance(results, tuple) else (results,)
+        for value, result in zip(node.outputs, results, strict=True):
+            made, wanted = dtype_of(result), np.dtype(numpy_type(value.dtype))
+            same = made == wanted or made.kind == wanted.kind == "i"  # int8 after Quantize
+            if shape_of(result) != value.shape or not same:
+                raise UnsupportedOpError(f"{node} came out as {made}{list(shape_of(result))}")
+            self.values[value.name] = result
+        self.title(node, results)
+
+    def float_type(self, node: Node) -> str:
+        """The type of the node's floating constants: that of the values it reads with them."""
+        moving = (self.graph.values[i] for i in node.inputs if i not in self.graph.constants)
+        floating = (v.dtype for v in moving if v.dtype.startswith("float"))
+        return next(floating, node.outputs[0].dtype)
+
+    def title(self, node: Node, results: Sequence[Value]) -> None:
+        """Name what a layer computes after its path, anything else after its operation.
+
+        The numbering depends on the graph alone, as in Core ML packages of ours, so that the
+        values of packages in two precisions and two formats can be compared.
+        """
+        path = next((i for i in node.inputs[1:] if i.endswith(".weight")), "")
+        is_layer = path in self.graph.constants
+        title = path.removesuffix(".weight") if is_layer else node.op.lower()
+        if not any(r.defining_op is None for r in results):
+            authoring.set_names(results, [self._unique(title) for _ in results], self.function)
+
+    def operand(self, name: str, dtype: str) -> Value:
+        if name not in self.graph.constants:
+            return self.values[name]
+        array = self.graph.constants[name]
+        floating = np.issubdtype(array.dtype, np.floating)
+        kind = dtype if floating and dtype.startswith("float") else ""
+        if (name, kind) not in self.values:
+            self.values[name, kind] = self._constant(name, array, kind)
+        return self.values[name, kind]
+
+    def _constant(self, name: str, array: Array, kind: str) -> Value:
+        if name not in self.forms:
+            return authoring.constant(_cast(array, kind), self._unique(name), self.function)
+        made = emit(self.forms[name])
+        authoring.set_names([made], [self._unique(name)], self.function)
+        wanted = np.dtype(numpy_type(kind))
+        return made if dtype_of(made) == wanted else ca.cast(made, wanted.type)
+
+    def _unique(self, name: str) -> str:
+        """The name itself for its first bearer, then numbered."""
+        name = re.sub(r"\W", "_", name.replace(COMPUTED, "constant_"), flags=re.ASCII)
+        count = self.taken[name]
+        self.taken[name] += 1
+        return self._unique(f"{name}_{count}") if count else name
+
+    def output(self, name: str, wanted: str) -> Value:
+        """The value, under its outside name if it can have one."""
+        value = self.operand(name, "float32")
+        maker = value.defining_op
+        if maker is not None and len(maker.results) == 1 and value not in self.outputs:
+            authoring.set_names([value], [wanted], self.function)
+        self.outputs.append(value)
+        return value
+
+
+def _cast(array: Array, dtype: str) -> Array:
+    if dtype == "float16":
+        if np.isinf(array).any():
+            array = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
+        with np.errstate(over="ignore"):  # make_safe has kept those nodes in float32
+            return array.astype(np.float16)
+    if dtype == "float32":
+        return array.astype(np.float32)
+    if not np.issubdtype(array.dtype, np.integer):
+        return array
+    limits = np.iinfo(np.int32)
+    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+        raise UnsupportedOpError(
+            f"an integer of {max(array.max(), -array.min())} does not fit 32 bits"
+        )
+    return array.astype(np.int32)
