@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from converters.interface import Interface, array_interface
 
 from converters.compress.apply import Compression
 from converters.compress.calibrate import arrays_of, input_divisors
@@ -22,7 +23,6 @@ from converters.export import lay_out, named, rename_inputs, to_graph
 from converters.graph.graph import Graph
 from converters.graph.passes import channels_first, run_passes
 from converters.graph.passes.precision import set_precision
-from converters.interface import Interface, array_interface
 
 from ...support.lowered import as_module
 

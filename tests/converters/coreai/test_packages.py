@@ -11,6 +11,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from converters.interface import array_interface, image_interface, text_interface
 from PIL import Image
 
 import ondevice
@@ -21,7 +22,6 @@ from converters.coreai.package import save, size_of
 from converters.coreml.loaded import load_package
 from converters.coreml.settings import Settings
 from converters.export import export, export_module
-from converters.interface import array_interface, image_interface, text_interface
 from ondevice.errors import ConfigError, PackageError
 from ondevice.weights.output import folder_bytes
 
