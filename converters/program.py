@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 from PIL import Image
@@ -116,6 +117,7 @@ class Program(ABC):
 
     path: Path
     setting_names: tuple[str, ...] = ()  # of the choices that packages are exported with
+    selected = ""  # the function that ``at`` chose
 
     # What it says of itself.
 
@@ -126,7 +128,19 @@ class Program(ABC):
 
     @property
     def default_function(self) -> str:
+        """The one that is meant where none is named."""
         return self.functions[0]
+
+    def at(self, function: str) -> Self:
+        """The same package with ``function`` as the default. Raises PackageError."""
+        view = copy.copy(self)
+        view.selected = self.named_function(function)
+        vars(view).pop("preprocess", None)
+        return view
+
+    def faults(self) -> Iterator[str]:
+        """What the package says of itself and does not hold, in words."""
+        yield from ()
 
     @abstractmethod
     def features(self, which: str, function: str | None = None) -> dict[str, Feature]:
@@ -157,12 +171,17 @@ class Program(ABC):
 
     @cached_property
     def preprocess(self) -> Preprocess | None:
-        """The preprocessing contract inside, if there is one. Raises PackageError."""
+        """The preprocessing contract inside, if there is one: of several functions, for the
+        image size of the default one. Raises PackageError."""
         text = self.metadata.get(PREPROCESS_KEY)
         if text is None:
             return None
         try:
-            return Preprocess.from_dict(json.loads(text))
+            found = Preprocess.from_dict(json.loads(text))
+            sizes = [f.shape for f in self.inputs.values() if f.kind == "image"]
+            if len(self.functions) > 1 and len(sizes) == 1:
+                return replace(found, size=sizes[0][0])
+            return found
         except (ValueError, AttributeError, ConfigError) as error:
             raise PackageError(f"{self.path}: bad {PREPROCESS_KEY}: {error}") from error
 
