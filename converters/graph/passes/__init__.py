@@ -14,6 +14,7 @@ from .dead_code import remove_dead_code
 from .layout import channels_first as channels_first
 from .linear import raise_linear
 from .norms import norm_in_place, raise_means
+from .ranks import fit_rank
 from .windows import raise_pools, raise_upsampling
 
 Pass = Callable[[Graph], Graph]
@@ -31,6 +32,8 @@ PASSES: tuple[Pass, ...] = (
     raise_composites,
     raise_means,
     norm_in_place,
+    remove_dead_code,  # what was raised
+    fit_rank,  # after all that look for MLX's own shapes
     merge_moves,  # after all that know MLX's own reshapes
     remove_dead_code,
     fold_affine,

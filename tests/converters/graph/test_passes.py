@@ -66,6 +66,23 @@ class Foreign(nn.Module):
         return x.transpose(0, 3, 1, 2).transpose(0, 3, 1, 2)
 
 
+class Windows(nn.Module):
+    """Attention in windows, as many write it: with values of six axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+        self.attention = nn.MultiHeadAttention(8, 2)
+
+    def __call__(self, x):
+        x = self.patch(x)
+        B, H, W, C = x.shape
+        x = x.reshape(B, H // 4, 4, W // 4, 4, C).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(-1, 16, C)
+        x = self.attention(x, x, x).reshape(B, H // 4, W // 4, 4, 4, C)
+        return self.head(x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H, W, C))
+
+
 SMALL = {"embed_dim": (16, 16, 32, 32), "depth": (1, 1, 1, 1), "num_classes": 7}
 WIDE = {"embed_dim": (16, 16, 32, 32, 64), "depth": (1, 1, 1, 1, 1), "num_classes": 7}
 VIT = {"embed_dim": 64, "depth": 2, "heads": 2, "img_size": 64, "num_classes": 7}
@@ -79,6 +96,7 @@ FAMILIES = {  # of each a small model, and of others' networks one
     "text": (lambda: clips.towers()[1], mx.arange(77)[None] % clips.VOCAB),
     "vit": (lambda: create_model("vit_base_mci_224", **VIT), PICTURE),
     "foreign": (lambda: Foreign().eval(), PICTURE),
+    "windows": (lambda: Windows().eval(), PICTURE),
 }
 FORMS = {"plain": lambda model: model, "fused": fuse}
 ROUNDING = 1e-5  # of the spread; up to 3.4e-6: batch norms folded into EfficientViT
