@@ -245,6 +245,7 @@ _TABLE = (
     Op("Full", lambda x, *_: x, (), "move"),
     Op("Gather", _gather, ("axes", "sizes"), "reduction"),
     Op("GatherAxis", lambda x, i, axis: mx.take_along_axis(x, i, axis), ("axis",), "reduction"),
+    Op("Take", lambda x, i, axis: mx.take(x, i, axis), ("axis",), "reduction", "take"),
     Op("Pad", _pad, ("axes", "low", "high"), "move", "pad", "linear"),
     *map(_reshape, ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")),
     Op("Slice", _slice, ("start", "stop", "step"), "move", "slice", "linear"),

@@ -11,6 +11,7 @@ from .canonical import canonicalize, merge_moves
 from .composites import raise_composites
 from .constants import fold_constants
 from .dead_code import remove_dead_code
+from .gathers import raise_takes
 from .layout import channels_first as channels_first
 from .linear import raise_linear
 from .norms import norm_in_place, raise_means
@@ -29,6 +30,7 @@ PASSES: tuple[Pass, ...] = (
     remove_dead_code,  # a dead reader blocks a match
     raise_pools,
     raise_upsampling,
+    raise_takes,
     raise_composites,
     raise_means,
     norm_in_place,

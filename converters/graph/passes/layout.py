@@ -273,6 +273,12 @@ class _Layout:
         inputs = [self.at(i, order) for i in node.inputs]
         self.emit(node, node.op, inputs, order, order.index(axis))
 
+    def take(self, node: Node) -> None:
+        (x, index), (axis,) = node.inputs, node.args
+        order = self.full(x, [axis])
+        inputs = [self.at(x, order), self.at(index, identity(1))]
+        self.emit(node, node.op, inputs, order, order.index(axis))
+
     def slice(self, node: Node) -> None:
         (x,), (start, stop, step) = node.inputs, node.args
         order = self.full(x, range(len(start)))

@@ -290,6 +290,13 @@ class _Narrow:
         for value, name in zip(node.outputs, made, strict=True):
             self.give(value, name)
 
+    def take(self, node: Node) -> None:
+        (x, index), (axis,) = node.inputs, node.args
+        shape, count = self.shape(x), self.shape(index)[0]
+        outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        view = self.view(x, (outer, shape[axis], inner))
+        self.same(node, [view, index], (outer, count, inner), 1)
+
     def slice(self, node: Node) -> None:
         (x,), ranges = node.inputs, list(zip(*node.args, strict=True))
         made, shape = self.source(x), list(self.shape(x))

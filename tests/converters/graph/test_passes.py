@@ -67,7 +67,7 @@ class Foreign(nn.Module):
 
 
 class Windows(nn.Module):
-    """Attention in windows, as many write it: with values of six axes."""
+    """Rows in another order and attention in windows: values of six axes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Windows(nn.Module):
         self.attention = nn.MultiHeadAttention(8, 2)
 
     def __call__(self, x):
-        x = self.patch(x)
+        x = self.patch(x)[:, mx.arange(15, -1, -1)]
         B, H, W, C = x.shape
         x = x.reshape(B, H // 4, 4, W // 4, 4, C).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(-1, 16, C)
