@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
+from ..evaluate import fold
 from ..graph import Array, Graph, Node, Shape, Value, computed, free_name
 from ..ops import op
 from .orders import MAX_RANK
@@ -127,7 +129,7 @@ class _Taker:
     def _computed(self, name: str, length: int) -> str:
         """A computed index as int32 that counts from the front."""
         if self.values[name].dtype != "int32":
-            made = self.emit("AsType", [name], self.shape(name), "int32", dtype="int32")
+            made = self.emit("AsType", [name], self.shape(name), mx.int32, dtype="int32")
         else:
             made = name
         if _is_natural(self.graph, name):
@@ -155,7 +157,11 @@ class _Taker:
         name = computed(f"take.{len(self.values)}")
         value = Value(name, shape, dtype or self.values[inputs[0]].dtype)
         self.values[name] = value
-        self.nodes.append(Node(op, tuple(inputs), (value,), args))
+        node = Node(op, tuple(inputs), (value,), args)
+        if self.constants.keys() >= set(inputs):
+            self.constants |= fold(node, self.constants)
+        else:
+            self.nodes.append(node)
         return name
 
     def _pick(self, x: str, axis: int, line: Array) -> str:
