@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
-from ondevice.cpu import kernels
+from ondevice.cpu import blas, kernels
 
 Fn = Callable[..., Any]
 # What an operation does, seen from one element of its result: "arithmetic" is made of the
@@ -86,16 +87,24 @@ def _convolution(x: mx.array, w: mx.array, *rest: Any) -> mx.array:
     return y + bias[0] if bias else y
 
 
+def _product(a: mx.array, b: mx.array) -> mx.array:
+    """A matrix product; by numpy where MLX would take forty times as long."""
+    if not (kernels.is_plain_cpu() and blas.is_slow()) or a.dtype != mx.float32:
+        return a @ b
+    return mx.array(np.asarray(a) @ np.asarray(b))
+
+
 def _linear(x: mx.array, w: mx.array, *bias: mx.array) -> mx.array:
-    return x @ w.T + bias[0] if bias else x @ w.T
+    y = _product(x, w.T)
+    return y + bias[0] if bias else y
 
 
 def _attention(q: mx.array, k: mx.array, v: mx.array, *mask: mx.array) -> mx.array:
-    scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
+    scores = _product(q, k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
     for seen in mask:
         hides = seen.dtype == mx.bool_
         scores = mx.where(seen, scores, -mx.inf) if hides else scores + seen
-    return mx.softmax(scores, axis=-1) @ v
+    return _product(mx.softmax(scores, axis=-1), v)
 
 
 def _layer_norm(x: mx.array, *rest: Any) -> mx.array:
@@ -266,11 +275,11 @@ _TABLE = (
     # sums of products, and what goes over axes
     Op(
         "AddMM",
-        lambda a, b, c, alpha, beta: alpha * (a @ b) + beta * c,
+        lambda a, b, c, alpha, beta: alpha * _product(a, b) + beta * c,
         ("alpha", "beta"),
     ),
     Op("Attention", _attention),
-    Op("Matmul", lambda a, b: a @ b, ("transpose_x", "transpose_y"), "mixture", "matmul"),
+    Op("Matmul", _product, ("transpose_x", "transpose_y"), "mixture", "matmul"),
     Op("LayerNorm", _layer_norm, ("axes", "eps"), "mixture", "layer_norm", "norm"),
     Op(
         "Pool",
