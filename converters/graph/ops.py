@@ -17,6 +17,8 @@ import numpy as np
 
 from ondevice.cpu import blas, kernels
 
+from .resizing import resize
+
 Fn = Callable[..., Any]
 # What an operation does, seen from one element of its result: "arithmetic" is made of the
 # same element of each operand, "activation" likewise but of one operand and not exact for
@@ -122,10 +124,6 @@ def _pool(x: mx.array, kind: str, kernel: Any, stride: Any, low: Any, high: Any)
     shape = (B, (H - kh) // sh + 1, (W - kw) // sw + 1, kh, kw, C)
     windows = mx.as_strided(x, shape, (H * W * C, sh * W * C, sw * C, W * C, C, 1))
     return REDUCTIONS[kind](windows, axis=(3, 4))
-
-
-def _resize(x: mx.array, scale: Any, mode: Any) -> mx.array:
-    return nn.Upsample(tuple(map(float, scale)), mode)(x)
 
 
 # What MLX calls by a number is called by its name here: in MLX's order.
@@ -289,7 +287,7 @@ _TABLE = (
         "image",
         "linear",
     ),
-    Op("Resize", _resize, ("scale", "mode"), "reduction", "image", "linear"),
+    Op("Resize", resize, ("size", "mode"), "reduction", "image", "linear"),
     Op("Softmax", kernels.softmax, ("axis",), "mixture", "softmax", is_gate=True),
     Op(
         "Reduce",

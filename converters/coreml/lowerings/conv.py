@@ -65,15 +65,20 @@ def pool(
 
 
 @lower("Resize")
-def resize(node: Node, x: Var, scale: Ints, mode: str) -> Var:
-    height, width = (float(s) for s in scale)
+def resize(node: Node, x: Var, size: Ints, mode: str) -> Var:
+    """Whole factors have ops of their own, which run in more places than the one for sizes."""
+    height, width = (out / n for out, n in zip(size, x.shape[2:], strict=True))
+    factors = {"scale_factor_height": height, "scale_factor_width": width}
+    is_whole = height.is_integer() and width.is_integer()
+    if mode == "nearest" and is_whole:
+        return mb.upsample_nearest_neighbor(x=x, **factors)
+    if is_whole:
+        return mb.upsample_bilinear(x=x, **factors, align_corners=mode == "aligned")
+    sizes = {"target_size_height": size[0], "target_size_width": size[1]}
     if mode == "nearest":
-        return mb.upsample_nearest_neighbor(
-            x=x, scale_factor_height=height, scale_factor_width=width
-        )
-    return mb.upsample_bilinear(
-        x=x, scale_factor_height=height, scale_factor_width=width, align_corners=False
-    )
+        return mb.resize_nearest_neighbor(x=x, **sizes)
+    sampling = {"linear": "UNALIGN_CORNERS", "aligned": "STRICT_ALIGN_CORNERS"}
+    return mb.resize_bilinear(x=x, **sizes, sampling_mode=sampling[mode])
 
 
 def _like(x: Var, value: float) -> Any:

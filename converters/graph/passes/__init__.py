@@ -16,6 +16,7 @@ from .layout import channels_first as channels_first
 from .linear import raise_linear
 from .norms import norm_in_place, raise_means
 from .ranks import fit_rank
+from .resampling import raise_resizes
 from .windows import raise_pools, raise_upsampling
 
 Pass = Callable[[Graph], Graph]
@@ -31,6 +32,7 @@ PASSES: tuple[Pass, ...] = (
     raise_pools,
     raise_upsampling,
     raise_takes,
+    raise_resizes,  # whose gathers are Takes by now
     raise_composites,
     raise_means,
     norm_in_place,

@@ -46,7 +46,8 @@ class _Taker:
         x, *indices = node.inputs
         axes, sizes, shape = node["axes"], node["sizes"], self.graph.shape(node.inputs[0])
         whole = (1 if a in axes else n for a, n in enumerate(shape))
-        in_front = axes == (0,) and len(node.output.shape) <= MAX_RANK
+        is_row = axes == (0,) and indices[0] not in self.constants
+        in_front = is_row and len(node.output.shape) <= MAX_RANK
         if tuple(sizes) != tuple(whole) or in_front:
             return False
         picked = {a: i for a, i in zip(axes, indices, strict=True) if shape[a] != 1}

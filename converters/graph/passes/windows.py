@@ -115,5 +115,6 @@ def raise_upsampling(graph: Graph) -> Graph:
         _, h, sh, w, sw, _ = repeat.output.shape
         spaced = spread.output.shape == (B, H, 1, W, 1, C)
         if spaced and (h, w) == (H, W) and node.output.shape == (B, H * sh, W * sw, C):
-            nodes[node.output.name] = Node("Resize", (x,), node.outputs, ((sh, sw), "nearest"))
+            args = ((H * sh, W * sw), "nearest")
+            nodes[node.output.name] = Node("Resize", (x,), node.outputs, args)
     return graph.with_nodes(nodes.values())
