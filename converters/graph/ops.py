@@ -17,7 +17,7 @@ import numpy as np
 
 from ondevice.cpu import blas, kernels
 
-from .resizing import resize
+from .resizing import resize, sample
 
 Fn = Callable[..., Any]
 # What an operation does, seen from one element of its result: "arithmetic" is made of the
@@ -39,8 +39,9 @@ class Op:
     axes follows from the operands'; "logical" brings them to MLX's own order.
     ``by_output`` operations are called with their output's shape and type as well.
     ``is_gate``: its result lies between zero and one. ``periodic``: it needs the fraction of a
-    large operand. ``limits``: its result is one of its operands. ``steep``: a small operand has
-    a large result, which is the "end" of that, or the operand of a product ("through").
+    large operand. ``exact``: which operands stay float32. ``limits``: its result is one of its
+    operands. ``steep``: a small operand has a large result, which is the "end" of that, or the
+    operand of a product ("through").
     """
 
     name: str
@@ -54,6 +55,7 @@ class Op:
     is_gate: bool = False
     periodic: bool = False
     limits: bool = False
+    exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
 
 
@@ -287,6 +289,7 @@ _TABLE = (
         "image",
         "linear",
     ),
+    Op("Resample", sample, ("padding",), "reduction", "resample", exact=(1,)),
     Op("Resize", resize, ("size", "mode"), "reduction", "image", "linear"),
     Op("Softmax", kernels.softmax, ("axis",), "mixture", "softmax", is_gate=True),
     Op(

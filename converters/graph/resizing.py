@@ -63,3 +63,28 @@ def apply(x: mx.array, rows: mx.array, columns: mx.array) -> mx.array:
     B, H, W, C = x.shape
     x = (rows @ x.reshape(B, H, W * C)).reshape(B, -1, W, C)
     return columns @ x
+
+
+def sample(x: mx.array, grid: mx.array, padding: str) -> mx.array:
+    """Images (B, H, W, C) at the points (x, y) of a grid (B, N, M, 2): (B, N, M, C).
+
+    -1 and 1 are the edges of an image. Outside there is zero ("zeros") or the nearest pixel
+    ("border"); between pixels it is linear.
+    """
+    B, H, W, C = x.shape
+    size = mx.array([W, H], mx.float32)
+    at = ((grid + 1) * size - 1) / 2
+    at = mx.clip(at, 0, size - 1) if padding == "border" else at
+    low = mx.floor(at)
+    part = at - low
+    pixels = x.reshape(B, H * W, C)
+    total: Any = 0
+    for corner in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        place = low + mx.array(corner, mx.float32)
+        weight = mx.where(mx.array(corner) == 1, part, 1 - part).prod(axis=-1)
+        inside = mx.logical_and(place >= 0, place < size).all(axis=-1)
+        column, row = (mx.clip(place[..., i], 0, size[i] - 1).astype(mx.int32) for i in (0, 1))
+        index = (row * W + column).reshape(B, -1, 1)
+        found = mx.take_along_axis(pixels, index, axis=1).reshape(*grid.shape[:-1], C)
+        total = total + found * (weight * inside)[..., None]
+    return total

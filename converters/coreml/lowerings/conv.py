@@ -81,6 +81,19 @@ def resize(node: Node, x: Var, size: Ints, mode: str) -> Var:
     return mb.resize_bilinear(x=x, **sizes, sampling_mode=sampling[mode])
 
 
+@lower("Resample")
+def resample(node: Node, x: Var, grid: Var, padding: str) -> Var:
+    return mb.resample(
+        x=x,
+        coordinates=grid,
+        sampling_mode="bilinear",
+        padding_mode={"zeros": "constant", "border": "border"}[padding],
+        padding_value=_like(x, 0.0),
+        coordinates_mode="normalized_minus_one_to_one",
+        align_corners=False,
+    )
+
+
 def _like(x: Var, value: float) -> Any:
     from coremltools.converters.mil.mil import types
 

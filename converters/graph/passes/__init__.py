@@ -17,6 +17,7 @@ from .linear import raise_linear
 from .norms import norm_in_place, raise_means
 from .ranks import fit_rank
 from .resampling import raise_resizes
+from .sampling import raise_samples
 from .windows import raise_pools, raise_upsampling
 
 Pass = Callable[[Graph], Graph]
@@ -32,6 +33,7 @@ PASSES: tuple[Pass, ...] = (
     raise_pools,
     raise_upsampling,
     raise_takes,
+    raise_samples,
     raise_resizes,  # whose gathers are Takes by now
     raise_composites,
     raise_means,

@@ -325,6 +325,11 @@ class _Layout:
         """Pools and the like: arguments are per spatial axis, the order is channels-first."""
         self.emit(node, node.op, [self.at(node.inputs[0], NCHW)], NCHW, *node.args)
 
+    def resample(self, node: Node) -> None:
+        image, grid = node.inputs
+        inputs = [self.at(image, NCHW), self.at(grid, identity(4))]
+        self.emit(node, node.op, inputs, NCHW, *node.args)
+
     def convolution(self, node: Node) -> None:
         x, weight, *bias = node.inputs
         stride, low, high, dilation, input_dilation, groups, flip = node.args

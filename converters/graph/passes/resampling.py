@@ -29,7 +29,7 @@ _TRIES = 8  # ends of a region, or runs to read its weights
 
 def raise_resizes(graph: Graph) -> Graph:
     """``Resize`` where Core ML has one, else two matrix products with the weights."""
-    for root in (_image, _itself):
+    for root in (whole_image, _itself):
         raiser = _Raiser(graph)
         for region in _regions(graph, root):
             raiser.replace(region)
@@ -55,7 +55,7 @@ Root = Callable[[Graph, str], tuple[str, list[Node]]]
 
 
 def _regions(graph: Graph, root_of: Root) -> list[_Region]:
-    fixed = _fixed(graph)
+    fixed = known_values(graph)
     regions: dict[str, _Region] = {}
     inside: dict[str, _Region] = {}
     for node in graph.nodes:
@@ -73,7 +73,7 @@ def _regions(graph: Graph, root_of: Root) -> list[_Region]:
     return [r for r in regions.values() if graph.is_float(r.root)]
 
 
-def _fixed(graph: Graph) -> set[str]:
+def known_values(graph: Graph) -> set[str]:
     """Constants, and what is computed of them alone: large ones are not folded."""
     found = set(graph.constants)
     for node in graph.nodes:
@@ -82,7 +82,7 @@ def _fixed(graph: Graph) -> set[str]:
     return found
 
 
-def _image(graph: Graph, name: str) -> tuple[str, list[Node]]:
+def whole_image(graph: Graph, name: str) -> tuple[str, list[Node]]:
     """The value of four axes of which ``name`` is a view, or else itself, and the moves."""
     moves: list[Node] = []
     current = name
@@ -262,7 +262,7 @@ class _Run:
     ends: Sequence[Value]
 
     def __call__(self, x: Array) -> dict[str, mx.array]:
-        fixed = _fixed(self.graph)
+        fixed = known_values(self.graph)
         nodes = [
             n
             for n in self.graph.nodes
