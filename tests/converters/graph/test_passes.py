@@ -21,6 +21,7 @@ from ondevice.errors import ConfigError
 
 from ...support import clips
 from ...support.lowered import as_module, ops
+from .test_samples import border
 
 X = mx.random.normal((1, 8, 8, 6), key=mx.random.key(0))
 
@@ -67,7 +68,7 @@ class Foreign(nn.Module):
 
 
 class Windows(nn.Module):
-    """Rows in another order and attention in windows: values of six axes."""
+    """Rows in another order, attention in windows, values of six axes; resized and sampled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +81,8 @@ class Windows(nn.Module):
         x = x.reshape(B, H // 4, 4, W // 4, 4, C).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(-1, 16, C)
         x = self.attention(x, x, x).reshape(B, H // 4, W // 4, 4, 4, C)
-        return self.head(x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H, W, C))
+        x = nn.Upsample(1.5, "linear")(x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H, W, C))
+        return self.head(border(x, mx.tanh(x[..., :2])))
 
 
 SMALL = {"embed_dim": (16, 16, 32, 32), "depth": (1, 1, 1, 1), "num_classes": 7}
@@ -169,6 +171,7 @@ def test_check_names_the_node_that_uses_an_undefined_value(bias_add):
         (nn.LayerNorm(6), "LayerNorm"),
         (nn.MaxPool2d(2, 2), "Pool"),
         (nn.AvgPool2d(3, 1, 1), "Pool"),
+        (lambda x: x.sum((1, 2)) / 64, "Reduce"),
         (nn.Upsample(2), "Resize"),
         (nn.Linear(6, 4), "Linear"),
         (nn.Conv2d(6, 4, 3), "Convolution"),
