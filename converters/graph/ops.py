@@ -18,6 +18,7 @@ import numpy as np
 from ondevice.cpu import blas, kernels
 
 from .resizing import resize, sample
+from .shuffling import SHUFFLES
 
 Fn = Callable[..., Any]
 # What an operation does, seen from one element of its result: "arithmetic" is made of the
@@ -269,6 +270,7 @@ _TABLE = (
     Op(
         "Transpose", lambda x, axes: x.transpose(axes), ("axes",), "move", "transpose", "linear"
     ),
+    *(Op(name, fn, ("factor",), "move", "image", "linear") for name, fn in SHUFFLES.items()),
     # layers: products with constants
     Op("Convolution", _convolution, _CONVOLUTION, "layer", "convolution", "weights"),
     Op("Linear", _linear, (), "layer", "linear", "weights"),

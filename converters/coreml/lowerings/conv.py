@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Var
 
@@ -92,6 +94,19 @@ def resample(node: Node, x: Var, grid: Var, padding: str) -> Var:
         coordinates_mode="normalized_minus_one_to_one",
         align_corners=False,
     )
+
+
+_SHUFFLES: dict[str, Callable[[Var, int], Var]] = {
+    "DepthToSpace": lambda x, r: mb.depth_to_space(x=x, block_size=r),
+    "PixelShuffle": lambda x, r: mb.pixel_shuffle(x=x, upscale_factor=r),
+    "PixelUnshuffle": lambda x, r: mb.pixel_unshuffle(x=x, downscale_factor=np.uint32(r)),
+    "SpaceToDepth": lambda x, r: mb.space_to_depth(x=x, block_size=r),
+}
+
+
+@lower(*_SHUFFLES)
+def shuffle(node: Node, x: Var, factor: int) -> Var:
+    return _SHUFFLES[node.op](x, factor)
 
 
 def _like(x: Var, value: float) -> Any:

@@ -18,6 +18,7 @@ from .norms import norm_in_place, raise_means
 from .ranks import fit_rank
 from .resampling import raise_resizes
 from .sampling import raise_samples
+from .shuffles import raise_shuffles
 from .windows import raise_pools, raise_upsampling
 
 Pass = Callable[[Graph], Graph]
@@ -39,6 +40,7 @@ PASSES: tuple[Pass, ...] = (
     raise_means,
     norm_in_place,
     remove_dead_code,  # what was raised
+    raise_shuffles,
     fit_rank,  # after all that look for MLX's own shapes
     merge_moves,  # after all that know MLX's own reshapes
     remove_dead_code,

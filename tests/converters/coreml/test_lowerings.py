@@ -236,7 +236,7 @@ NODES = {
         lambda q, k, v, m: mx.fast.scaled_dot_product_attention(q, k, v, scale=8**-0.5, mask=m),
     ),
     "linear resize": (
-        graph_of("Resize", (IMAGE,), (1, 16, 24, 6), (2, 3), "linear"),
+        graph_of("Resize", (IMAGE,), (1, 16, 24, 6), (16, 24), "linear"),
         (IMAGE,),
         nn.Upsample((2.0, 3.0), "linear"),
     ),

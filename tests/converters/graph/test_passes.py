@@ -68,11 +68,11 @@ class Foreign(nn.Module):
 
 
 class Windows(nn.Module):
-    """Rows in another order, attention in windows, values of six axes; resized and sampled."""
+    """Rows reordered, attention in windows of six axes; resized, sampled, shuffled."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 5)
+        self.patch, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8)
         self.attention = nn.MultiHeadAttention(8, 2)
 
     def __call__(self, x):
@@ -82,7 +82,8 @@ class Windows(nn.Module):
         x = x.reshape(-1, 16, C)
         x = self.attention(x, x, x).reshape(B, H // 4, W // 4, 4, 4, C)
         x = nn.Upsample(1.5, "linear")(x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H, W, C))
-        return self.head(border(x, mx.tanh(x[..., :2])))
+        x = self.head(border(x, mx.tanh(x[..., :2]))).reshape(B, 24, 24, 2, 2, 2)
+        return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, 48, 48, 2)
 
 
 SMALL = {"embed_dim": (16, 16, 32, 32), "depth": (1, 1, 1, 1), "num_classes": 7}
