@@ -27,7 +27,8 @@ def _shares(graph: Graph, node: Node) -> Iterator[tuple[Node, float]]:
     pairs = [node.inputs, node.inputs[::-1]] if node.op == "Multiply" else [node.inputs]
     for name, other in pairs:
         total, factor = graph.producer.get(name), graph.constants.get(other)
-        if total is not None and factor is not None and factor.size == 1 and factor.item():
+        is_number = factor is not None and factor.size == 1 and factor.dtype.kind in "fiu"
+        if total is not None and factor is not None and is_number and factor.item():
             number = float(factor.item())
             yield total, number if node.op == "Multiply" else 1 / number
 
