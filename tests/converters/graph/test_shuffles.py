@@ -19,18 +19,29 @@ def rows_then_columns(x):
     return x.reshape(B, W // 2, H // 2, C * 4).transpose(0, 2, 1, 3)
 
 
+def split(x):
+    """Channels as four pixels and the rest, and the other way round."""
+    B, H, W, C = x.shape
+    return (B, H, W, 2, 2, C // 4), (B, H, W, C // 4, 2, 2), (B, 2 * H, 2 * W, C // 4)
+
+
+def joined(x):
+    B, H, W, C = x.shape
+    return (B, H // 2, 2, W // 2, 2, C), (B, H // 2, W // 2, 4 * C)
+
+
 SPELLINGS = {
     "DepthToSpace": lambda x: (
-        x.reshape(2, 4, 6, 2, 2, 2).transpose(0, 1, 3, 2, 4, 5).reshape(2, 8, 12, 2)
+        x.reshape(split(x)[0]).transpose(0, 1, 3, 2, 4, 5).reshape(split(x)[2])
     ),
     "PixelShuffle": lambda x: (
-        x.reshape(2, 4, 6, 2, 2, 2).transpose(0, 1, 4, 2, 5, 3).reshape(2, 8, 12, 2)
+        x.reshape(split(x)[1]).transpose(0, 1, 4, 2, 5, 3).reshape(split(x)[2])
     ),
     "SpaceToDepth": lambda x: (
-        x.reshape(2, 2, 2, 3, 2, 8).transpose(0, 1, 3, 2, 4, 5).reshape(2, 2, 3, 32)
+        x.reshape(joined(x)[0]).transpose(0, 1, 3, 2, 4, 5).reshape(joined(x)[1])
     ),
     "PixelUnshuffle": lambda x: (
-        x.reshape(2, 2, 2, 3, 2, 8).transpose(0, 1, 3, 5, 2, 4).reshape(2, 2, 3, 32)
+        x.reshape(joined(x)[0]).transpose(0, 1, 3, 5, 2, 4).reshape(joined(x)[1])
     ),
 }
 
