@@ -13,8 +13,12 @@ from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 
-from ondevice.cpu import kernels
+from ondevice.cpu import blas, kernels
+
+from .resizing import resize, sample
+from .shuffling import SHUFFLES
 
 Fn = Callable[..., Any]
 # What an operation does, seen from one element of its result: "arithmetic" is made of the
@@ -36,8 +40,9 @@ class Op:
     axes follows from the operands'; "logical" brings them to MLX's own order.
     ``by_output`` operations are called with their output's shape and type as well.
     ``is_gate``: its result lies between zero and one. ``periodic``: it needs the fraction of a
-    large operand. ``limits``: its result is one of its operands. ``steep``: a small operand has
-    a large result, which is the "end" of that, or the operand of a product ("through").
+    large operand. ``exact``: which operands stay float32. ``limits``: its result is one of its
+    operands. ``steep``: a small operand has a large result, which is the "end" of that, or the
+    operand of a product ("through").
     """
 
     name: str
@@ -51,6 +56,7 @@ class Op:
     is_gate: bool = False
     periodic: bool = False
     limits: bool = False
+    exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
 
 
@@ -86,16 +92,24 @@ def _convolution(x: mx.array, w: mx.array, *rest: Any) -> mx.array:
     return y + bias[0] if bias else y
 
 
+def _product(a: mx.array, b: mx.array) -> mx.array:
+    """A matrix product; by numpy where MLX would take forty times as long."""
+    if not (kernels.is_plain_cpu() and blas.is_slow()) or a.dtype != mx.float32:
+        return a @ b
+    return mx.array(np.asarray(a) @ np.asarray(b))
+
+
 def _linear(x: mx.array, w: mx.array, *bias: mx.array) -> mx.array:
-    return x @ w.T + bias[0] if bias else x @ w.T
+    y = _product(x, w.T)
+    return y + bias[0] if bias else y
 
 
 def _attention(q: mx.array, k: mx.array, v: mx.array, *mask: mx.array) -> mx.array:
-    scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
+    scores = _product(q, k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
     for seen in mask:
         hides = seen.dtype == mx.bool_
         scores = mx.where(seen, scores, -mx.inf) if hides else scores + seen
-    return mx.softmax(scores, axis=-1) @ v
+    return _product(mx.softmax(scores, axis=-1), v)
 
 
 def _layer_norm(x: mx.array, *rest: Any) -> mx.array:
@@ -113,10 +127,6 @@ def _pool(x: mx.array, kind: str, kernel: Any, stride: Any, low: Any, high: Any)
     shape = (B, (H - kh) // sh + 1, (W - kw) // sw + 1, kh, kw, C)
     windows = mx.as_strided(x, shape, (H * W * C, sh * W * C, sw * C, W * C, C, 1))
     return REDUCTIONS[kind](windows, axis=(3, 4))
-
-
-def _resize(x: mx.array, scale: Any, mode: Any) -> mx.array:
-    return nn.Upsample(tuple(map(float, scale)), mode)(x)
 
 
 # What MLX calls by a number is called by its name here: in MLX's order.
@@ -245,6 +255,7 @@ _TABLE = (
     Op("Full", lambda x, *_: x, (), "move"),
     Op("Gather", _gather, ("axes", "sizes"), "reduction"),
     Op("GatherAxis", lambda x, i, axis: mx.take_along_axis(x, i, axis), ("axis",), "reduction"),
+    Op("Take", lambda x, i, axis: mx.take(x, i, axis), ("axis",), "reduction", "take"),
     Op("Pad", _pad, ("axes", "low", "high"), "move", "pad", "linear"),
     *map(_reshape, ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")),
     Op("Slice", _slice, ("start", "stop", "step"), "move", "slice", "linear"),
@@ -259,17 +270,18 @@ _TABLE = (
     Op(
         "Transpose", lambda x, axes: x.transpose(axes), ("axes",), "move", "transpose", "linear"
     ),
+    *(Op(name, fn, ("factor",), "move", "image", "linear") for name, fn in SHUFFLES.items()),
     # layers: products with constants
     Op("Convolution", _convolution, _CONVOLUTION, "layer", "convolution", "weights"),
     Op("Linear", _linear, (), "layer", "linear", "weights"),
     # sums of products, and what goes over axes
     Op(
         "AddMM",
-        lambda a, b, c, alpha, beta: alpha * (a @ b) + beta * c,
+        lambda a, b, c, alpha, beta: alpha * _product(a, b) + beta * c,
         ("alpha", "beta"),
     ),
     Op("Attention", _attention),
-    Op("Matmul", lambda a, b: a @ b, ("transpose_x", "transpose_y"), "mixture", "matmul"),
+    Op("Matmul", _product, ("transpose_x", "transpose_y"), "mixture", "matmul"),
     Op("LayerNorm", _layer_norm, ("axes", "eps"), "mixture", "layer_norm", "norm"),
     Op(
         "Pool",
@@ -279,7 +291,8 @@ _TABLE = (
         "image",
         "linear",
     ),
-    Op("Resize", _resize, ("scale", "mode"), "reduction", "image", "linear"),
+    Op("Resample", sample, ("padding",), "reduction", "resample", exact=(1,)),
+    Op("Resize", resize, ("size", "mode"), "reduction", "image", "linear"),
     Op("Softmax", kernels.softmax, ("axis",), "mixture", "softmax", is_gate=True),
     Op(
         "Reduce",

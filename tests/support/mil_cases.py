@@ -322,6 +322,23 @@ CASES = {
     "gather_nd in batches": loops(
         "gather_nd", {"x": X, "indices": integers(0, 5, 2, 4, 2)}, batch_dims=1
     ),
+    **{
+        f"resample {padding} {mode}": loops(
+            "resample",
+            {"x": normal(2, 3, 4, 5), "coordinates": points},
+            sampling_mode="bilinear",
+            padding_mode=padding,
+            padding_value=0.5,
+            coordinates_mode=mode,
+            align_corners=mode == "normalized_zero_to_one",
+        )
+        for padding in ("constant", "border")
+        for mode, points in (
+            ("normalized_minus_one_to_one", 1.2 * normal(2, 3, 2, 2)),
+            ("normalized_zero_to_one", 0.5 + normal(2, 3, 2, 2)),
+            ("unnormalized", 2 + 2 * normal(2, 3, 2, 2)),
+        )
+    },
     "pixel_shuffle": loops("pixel_shuffle", {"x": normal(1, 8, 2, 3)}, upscale_factor=2),
     "pixel_unshuffle": loops(
         "pixel_unshuffle", {"x": normal(1, 2, 4, 6)}, downscale_factor=np.uint32(2)

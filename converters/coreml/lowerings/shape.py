@@ -93,6 +93,11 @@ def _front(y: Var, axis: int, index: Any) -> Var:
     return mb.transpose(x=y, perm=order) if axis and rank else y
 
 
+@lower("Take")
+def take(node: Node, x: Any, index: Any, axis: int) -> Var:
+    return mb.gather(x=x, indices=index, axis=axis)
+
+
 @lower("GatherAxis")
 def gather_axis(node: Node, x: Var, index: Var, axis: int) -> Var:
     return mb.gather_along_axis(x=x, indices=index, axis=axis)

@@ -11,9 +11,14 @@ from .canonical import canonicalize, merge_moves
 from .composites import raise_composites
 from .constants import fold_constants
 from .dead_code import remove_dead_code
+from .gathers import raise_takes
 from .layout import channels_first as channels_first
 from .linear import raise_linear
 from .norms import norm_in_place, raise_means
+from .ranks import fit_rank
+from .resampling import raise_resizes
+from .sampling import raise_samples
+from .shuffles import raise_shuffles
 from .windows import raise_pools, raise_upsampling
 
 Pass = Callable[[Graph], Graph]
@@ -28,9 +33,15 @@ PASSES: tuple[Pass, ...] = (
     remove_dead_code,  # a dead reader blocks a match
     raise_pools,
     raise_upsampling,
+    raise_takes,
+    raise_samples,
+    raise_resizes,  # whose gathers are Takes by now
     raise_composites,
     raise_means,
     norm_in_place,
+    remove_dead_code,  # what was raised
+    raise_shuffles,
+    fit_rank,  # after all that look for MLX's own shapes
     merge_moves,  # after all that know MLX's own reshapes
     remove_dead_code,
     fold_affine,

@@ -148,7 +148,9 @@ class _Folder:
 
     def _free_bias(self, weight: str) -> str:
         """A name for the layer's new bias: the folded parameter's own, if it is called so."""
-        name = _bias_of(weight, self.constants.keys() - self.spent)
+        name = weight.removesuffix("weight") + "bias"
+        if name not in self.spent:
+            return _bias_of(weight, self.constants)
         self.spent.discard(name)
         return name
 

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from ..graph import Graph, Node, Value
+from ..ops import op
 
 
 def set_precision(
@@ -47,7 +48,11 @@ class _Caster:
 
     def add(self, node: Node) -> None:
         dtype = "float32" if node.outputs[0].name in self.keep else self.precision
-        inputs = tuple(self.as_(name, dtype) for name in node.inputs)
+        exact = op(node.op).exact
+        inputs = tuple(
+            self.as_(name, "float32" if i in exact else dtype)
+            for i, name in enumerate(node.inputs)
+        )
         outputs = tuple(self.typed(v, dtype) for v in node.outputs)
         self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
 

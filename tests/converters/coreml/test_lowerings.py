@@ -18,6 +18,8 @@ from converters.graph.trace import trace
 from ondevice.errors import UnsupportedOpError
 
 from ...support.lowered import as_module, assert_lowered, physical_graph, run_graph
+from ..graph.test_samples import border, zeros
+from ..graph.test_shuffles import SPELLINGS
 
 mx.random.seed(0)
 IMAGE = mx.random.normal((1, 8, 8, 6))
@@ -214,6 +216,7 @@ CASES = {
 
 Q, K, V = mx.random.normal((3, 1, 2, 5, 8))
 SEEN = mx.random.normal((5, 5))
+POINTS = mx.random.uniform(-1.3, 1.3, (1, 4, 5, 2))
 
 
 def graph_of(op: str, inputs: tuple[mx.array, ...], shape: tuple[int, ...], *args) -> Graph:
@@ -236,11 +239,31 @@ NODES = {
         lambda q, k, v, m: mx.fast.scaled_dot_product_attention(q, k, v, scale=8**-0.5, mask=m),
     ),
     "linear resize": (
-        graph_of("Resize", (IMAGE,), (1, 16, 24, 6), (2, 3), "linear"),
+        graph_of("Resize", (IMAGE,), (1, 16, 24, 6), (16, 24), "linear"),
         (IMAGE,),
         nn.Upsample((2.0, 3.0), "linear"),
     ),
-}
+    "aligned resize": (
+        graph_of("Resize", (IMAGE,), (1, 15, 24, 6), (15, 24), "aligned"),
+        (IMAGE,),
+        nn.Upsample((15 / 8, 3.0), "linear", align_corners=True),
+    ),
+    **{
+        op: (graph_of(op, (IMAGE[..., :4],), shape, 2), (IMAGE[..., :4],), SPELLINGS[op])
+        for op, shape in {
+            "DepthToSpace": (1, 16, 16, 1), "PixelShuffle": (1, 16, 16, 1),
+            "SpaceToDepth": (1, 4, 4, 16), "PixelUnshuffle": (1, 4, 4, 16),
+        }.items()
+    },
+    **{
+        f"a sample, {padding}": (
+            graph_of("Resample", (IMAGE, POINTS), (1, 4, 5, 6), padding),
+            (IMAGE, POINTS),
+            by_hand,
+        )
+        for padding, by_hand in {"zeros": zeros, "border": border}.items()
+    },
+}  # fmt: skip
 # Lowered, and not to be evaluated: an activation's codes are written after all is measured.
 LOWERED_ONLY = {"Quantize", "Dequantize"}
 TRACED_ONLY = {"BitwiseBinary", "BitwiseInvert"}  # canonicalize spells them as logical ones

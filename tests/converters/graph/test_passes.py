@@ -21,6 +21,7 @@ from ondevice.errors import ConfigError
 
 from ...support import clips
 from ...support.lowered import as_module, ops
+from .test_samples import border
 
 X = mx.random.normal((1, 8, 8, 6), key=mx.random.key(0))
 
@@ -66,6 +67,25 @@ class Foreign(nn.Module):
         return x.transpose(0, 3, 1, 2).transpose(0, 3, 1, 2)
 
 
+class Windows(nn.Module):
+    """Rows reordered, attention in windows of six axes; resized, sampled, shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8)
+        self.attention = nn.MultiHeadAttention(8, 2)
+
+    def __call__(self, x):
+        x = self.patch(x)[:, mx.arange(15, -1, -1)]
+        B, H, W, C = x.shape
+        x = x.reshape(B, H // 4, 4, W // 4, 4, C).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(-1, 16, C)
+        x = self.attention(x, x, x).reshape(B, H // 4, W // 4, 4, 4, C)
+        x = nn.Upsample(1.5, "linear")(x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H, W, C))
+        x = self.head(border(x, mx.tanh(x[..., :2]))).reshape(B, 24, 24, 2, 2, 2)
+        return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, 48, 48, 2)
+
+
 SMALL = {"embed_dim": (16, 16, 32, 32), "depth": (1, 1, 1, 1), "num_classes": 7}
 WIDE = {"embed_dim": (16, 16, 32, 32, 64), "depth": (1, 1, 1, 1, 1), "num_classes": 7}
 VIT = {"embed_dim": 64, "depth": 2, "heads": 2, "img_size": 64, "num_classes": 7}
@@ -79,6 +99,7 @@ FAMILIES = {  # of each a small model, and of others' networks one
     "text": (lambda: clips.towers()[1], mx.arange(77)[None] % clips.VOCAB),
     "vit": (lambda: create_model("vit_base_mci_224", **VIT), PICTURE),
     "foreign": (lambda: Foreign().eval(), PICTURE),
+    "windows": (lambda: Windows().eval(), PICTURE),
 }
 FORMS = {"plain": lambda model: model, "fused": fuse}
 ROUNDING = 1e-5  # of the spread; up to 3.4e-6: batch norms folded into EfficientViT
@@ -151,6 +172,7 @@ def test_check_names_the_node_that_uses_an_undefined_value(bias_add):
         (nn.LayerNorm(6), "LayerNorm"),
         (nn.MaxPool2d(2, 2), "Pool"),
         (nn.AvgPool2d(3, 1, 1), "Pool"),
+        (lambda x: x.sum((1, 2)) / 64, "Reduce"),
         (nn.Upsample(2), "Resize"),
         (nn.Linear(6, 4), "Linear"),
         (nn.Conv2d(6, 4, 3), "Convolution"),
