@@ -105,7 +105,7 @@ def test_a_layer_that_no_parameter_tells_is_not_called_by_a_traced_name(tmp_path
     """The shipped model's largest values are its picture's, less the mean."""
     path = export(ondevice.create_model("shvit_nano", num_classes=2), tmp_path / "n.mlpackage")
     said = json.loads(load_package(path).metadata["ondevice.float16"])
-    assert said["at"] == "the model's first layers"
+    assert said["at"] == "the module itself"
 
 
 @pytest.mark.parametrize("gain", [1e6, 1e-4])

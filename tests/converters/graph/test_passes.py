@@ -17,7 +17,6 @@ from converters.graph.passes.broadcasts import drop_broadcasts
 from converters.graph.passes.dead_code import remove_dead_code
 from converters.graph.trace import trace
 from ondevice import create_model, fuse
-from ondevice.errors import ConfigError
 
 from ...support import clips
 from ...support.lowered import as_module, ops
@@ -220,11 +219,6 @@ def test_convolutions_leave_no_transposes_between_them():
         nn.Conv2d(8, 4, 1),
     )
     assert ops(net, X)["Transpose"] == 2  # in from NHWC, out to NHWC
-
-
-def test_a_model_in_training_mode_is_refused():
-    with pytest.raises(ConfigError, match="eval mode"):
-        trace(nn.Linear(6, 4).train(), X)
 
 
 def test_tracing_leaves_the_model_usable():
