@@ -8,13 +8,18 @@ from ..graph import Graph
 from .affine import fold_affine
 from .broadcasts import drop_broadcasts
 from .canonical import canonicalize, merge_moves
+from .complex_numbers import split_complex
 from .composites import raise_composites
 from .constants import fold_constants
 from .dead_code import remove_dead_code
+from .edges import raise_edge_pads
 from .layout import channels_first as channels_first
 from .linear import raise_linear
 from .norms import norm_in_place, raise_means
+from .numbers import raise_numbers
+from .scalars import scalars_to_vectors
 from .windows import raise_pools, raise_upsampling
+from .writes import raise_writes
 
 Pass = Callable[[Graph], Graph]
 
@@ -25,12 +30,17 @@ PASSES: tuple[Pass, ...] = (
     canonicalize,
     raise_linear,  # before constants swallow the transposes that name a weight
     fold_constants,
-    remove_dead_code,  # a dead reader blocks a match
+    raise_edge_pads,  # before the writes that they are made of
+    raise_writes,
+    raise_numbers,
+    split_complex,
+    fold_constants,  # and with it dead code: a dead reader blocks a match
     raise_pools,
     raise_upsampling,
     raise_composites,
     raise_means,
     norm_in_place,
+    scalars_to_vectors,
     merge_moves,  # after all that know MLX's own reshapes
     remove_dead_code,
     fold_affine,
