@@ -17,6 +17,7 @@ from ..graph.passes.canonical import COPIES, RESHAPES
 from ..graph.passes.complex_numbers import RULES
 from ..graph.passes.layout import REPLACED
 from ..graph.passes.numbers import NUMBERS
+from ..graph.passes.scatters import SCATTERS
 from ..graph.passes.writes import WRITES
 from ..graph.record import RENAMED
 from .registry import supported
@@ -77,7 +78,7 @@ def outcome(name: str) -> tuple[str, str]:
         return "traced through", "a copy"
     if op in supported() | REPLACED:
         return "lowered", "of complex numbers as pairs too" if op in RULES else ""
-    if op in WRITES or op in NUMBERS:
+    if op in WRITES or op in NUMBERS or op in SCATTERS:
         return "rewritten", f"of constants; else refused: {note}" if note else ""
     if op in RULES:
         return "rewritten", f"of pairs of real numbers; else refused: {note}"

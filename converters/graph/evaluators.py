@@ -136,6 +136,18 @@ def scatter(x: mx.array, *rest: Any) -> mx.array:
     return x
 
 
+def scatter_rows(x: mx.array, *rest: Any) -> mx.array:
+    """``x[index[i], …] = y[i]`` for one index array a written axis."""
+    *indices, y, kind, axes = rest
+    order = [*axes, *(a for a in range(x.ndim) if a not in axes)]
+    rows = x.transpose(order)
+    if kind == "none":
+        rows[tuple(indices)] = y
+    else:
+        rows = _WRITES[kind](rows.at[tuple(indices)], y)
+    return rows.transpose([order.index(a) for a in range(x.ndim)])
+
+
 def _elements(x: mx.array, indices: Any, axes: Any, shape: Any) -> tuple[mx.array, ...]:
     """The index along each axis of ``x`` of every element of the blocks: of this shape."""
     places = []

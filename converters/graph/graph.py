@@ -152,7 +152,8 @@ class Graph:
             is_given = name in self.constants and not name.startswith(COMPUTED)
             if is_given and module and re.fullmatch("[a-z_]+", leaf):  # by no pass
                 return module
-        return next((p for v in node.outputs if (p := self.places.get(v.name))), "")
+        found = next((self.places[v.name] for v in node.outputs if v.name in self.places), None)
+        return "the module itself" if found == "" else found or ""
 
     def refuse(self, nodes: Iterable[Node]) -> None:
         """Raise UnsupportedOpError that lists ``nodes`` by operation, if there are any."""

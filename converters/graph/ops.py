@@ -209,7 +209,14 @@ _TABLE = (
         ("kind", "start", "stop", "step"),
         "move",
     ),
-    Op("Scatter", ev.scatter, ("kind", "axes"), "reduction"),
+    Op(
+        "Scatter",
+        ev.scatter,
+        ("kind", "axes"),
+        "reduction",
+        instead="no scatter of parts of rows that the input says; write whole rows",
+    ),
+    Op("ScatterRows", ev.scatter_rows, ("kind", "axes"), "reduction"),
     Op("ScatterAxis", ev.scatter_axis, ("kind", "axis"), "reduction"),
     Op("MaskedScatter", ev.masked_scatter, (), "reduction"),
     Op(

@@ -79,10 +79,10 @@ def places_of(
     if [node.op for node in twin.nodes] != [node.op for node in graph.nodes]:
         return {}
     return {
-        value.name: stacks[copy.name][-1]
+        value.name: stacks[copy.name][-1] if stacks[copy.name] else ""
         for node, marked_node in zip(graph.nodes, twin.nodes, strict=True)
         for value, copy in zip(node.outputs, marked_node.outputs, strict=True)
-        if stacks.get(copy.name)
+        if copy.name in stacks
     }
 
 

@@ -172,34 +172,17 @@ def gather_axis(node: Node, x: Var, index: Var, axis: int) -> Var:
 _MODES = {"none": "update", "sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
 
-@lower("Scatter")
-def scatter(node: Node, x: Var, *rest: Any) -> Var:
-    """``x[index[i], ...] = y[i]``, of whole rows or, with constant indices, of any blocks."""
+@lower("ScatterRows")
+def scatter_rows(node: Node, x: Var, *rest: Any) -> Var:
     *indices, y, kind, axes = rest
-    shape, sizes = tuple(x.shape), tuple(y.shape)[len(y.shape) - len(x.shape) :]
-    whole = all(n == (1 if a in axes else shape[a]) for a, n in enumerate(sizes))
-    if not whole and any(i.val is None for i in indices):
-        raise UnsupportedOpError(
-            "no scatter of parts of rows that the input says; write whole rows"
-        )
-    if not whole:
-        flat, at = [int(np.prod(shape))], _elements(shape, indices, axes, sizes).reshape(-1, 1)
-        written = _scattered(mb.reshape(x=x, shape=flat), at, y, [-1], kind)
-        return mb.reshape(x=written, shape=list(shape))
-    rest_axes = [a for a in range(len(shape)) if a not in axes]
-    order = [*axes, *rest_axes]
+    shape = tuple(x.shape)
+    order = [*axes, *(a for a in range(len(shape)) if a not in axes)]
     turned = order != sorted(order)
     rows = mb.transpose(x=x, perm=order) if turned else x
     places = [positive(i, shape[a]) for i, a in zip(indices, axes, strict=True)]
-    grid = tuple(indices[0].shape)
-    block = [*grid, *(shape[a] for a in rest_axes)]
-    written = _scattered(rows, mb.stack(values=places, axis=len(grid)), y, block, kind)
+    at = mb.stack(values=places, axis=1)
+    written = mb.scatter_nd(data=rows, indices=at, updates=y, mode=_MODES[kind])
     return mb.transpose(x=written, perm=np.argsort(order)) if turned else written
-
-
-def _scattered(rows: Var, at: Any, y: Var, block: list[int], kind: str) -> Var:
-    y = mb.reshape(x=y, shape=block)
-    return mb.scatter_nd(data=rows, indices=at, updates=y, mode=_MODES[kind])
 
 
 @lower("ScatterAxis")

@@ -18,6 +18,7 @@ from .linear import raise_linear
 from .norms import norm_in_place, raise_means
 from .numbers import raise_numbers
 from .scalars import scalars_to_vectors
+from .scatters import raise_scatters
 from .windows import raise_pools, raise_upsampling
 from .writes import raise_writes
 
@@ -32,6 +33,7 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,
     raise_edge_pads,  # before the writes that they are made of
     raise_writes,
+    raise_scatters,
     raise_numbers,
     split_complex,
     fold_constants,  # and with it dead code: a dead reader blocks a match

@@ -62,7 +62,8 @@ def _masked(to: Builder, node: Node) -> Sequence[str]:
     one, zero = (to.constant(np.array(n, np.int32), like) for n in (1, 0))
     at = to.add("Subtract", [count, one], flat, like=count)
     at = to.add("Maximum", [at, zero], flat, like=count)
-    values = to.add("Reshape", [y], (flat[0], -1), (flat[0], -1), like=y)
+    given = (flat[0], int(np.prod(to.shape(y))) // flat[0])
+    values = to.add("Reshape", [y], given, given, like=y)
     taken = to.add("GatherAxis", [values, at], flat, 1, like=like)
     taken = to.add("Reshape", [taken], shape, shape, like=like)
     return [to.add("Select", [mask, taken, x], shape, like=like)]
