@@ -14,7 +14,6 @@ from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
 from ..graph.graph import COMPUTED, Graph, Node
-from ..graph.passes.orders import MAX_RANK
 from . import lowerings as lowerings
 from .compressed import emit
 from .names import mil_name
@@ -104,10 +103,6 @@ class _Lowerer:
         for value, result in zip(node.outputs, results, strict=True):
             if tuple(result.shape) != value.shape:
                 raise UnsupportedOpError(f"it came out as {tuple(result.shape)} ({node})")
-            if len(value.shape) > MAX_RANK:
-                raise UnsupportedOpError(
-                    f"{len(value.shape)} axes, of which Core ML has {MAX_RANK} at most ({node})"
-                )
             self.values[value.name] = result
         self.title(node, results)
 

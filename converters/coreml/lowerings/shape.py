@@ -11,6 +11,7 @@ from coremltools.converters.mil.mil import Var
 from ondevice.errors import UnsupportedOpError
 
 from ...graph.graph import Node
+from ...graph.passes.orders import MAX_RANK
 from ..registry import lower
 from .elementwise import scalar, widened
 
@@ -82,6 +83,8 @@ def _row(x: Var, axis: int, at: int) -> Var:
 @lower("AsStrided")
 def as_strided(node: Node, x: Var, shape: Ints, strides: Ints, offset: int) -> Var:
     """Overlapping windows, say: each element is taken from where it lies."""
+    if len(shape) > MAX_RANK:
+        raise UnsupportedOpError(f"{len(shape)} axes, of which Core ML has {MAX_RANK} at most")
     steps = (
         np.arange(n).reshape([-1 if a == axis else 1 for a in range(len(shape))]) * step
         for axis, (n, step) in enumerate(zip(shape, strides, strict=True))
