@@ -105,7 +105,7 @@ def export(
 
 def export_module(
     module: nn.Module,
-    inputs: mx.array | Sequence[mx.array],
+    inputs: mx.array | Sequence[mx.array] | Mapping[str, mx.array],
     path: str | Path,
     *,
     input_names: str | Sequence[str] = (),
@@ -114,10 +114,11 @@ def export_module(
 ) -> Path:
     """Write any ``mlx.nn`` module in eval mode to a Core ML package at ``path``.
 
-    ``inputs`` are examples of what it is called with: arrays go in and come out in the shapes
-    and with the axes that MLX has (images are NHWC). Inputs are called ``input``, or
-    ``input_0``, ``input_1``, …; outputs likewise. The other options and errors are those of
-    ``export``.
+    ``inputs`` are examples of what it is called with, by position or, in a dict, by keyword:
+    arrays go in and come out in the shapes and with the axes that MLX has (images are NHWC).
+    Inputs are called ``input``, or ``input_0``, ``input_1``, …, or by their keywords; outputs
+    by their keys or fields in what the module returns, or else likewise. The other options and
+    errors are those of ``export``.
     """
     interface = array_interface(
         module, inputs, input_names=_listed(input_names), output_names=_listed(output_names)
@@ -246,11 +247,9 @@ def named(interface: Interface, graph: Graph) -> Interface:
     from .coreml.names import check_names
 
     count = len(graph.outputs)
-    given = interface.output_names
+    given = interface.output_names or graph.output_names
     if len(given) != count:
-        if given not in {("output",), ()}:
-            raise ConfigError(f"{len(given)} output names for {count} outputs")
-        given = tuple(f"output_{i}" for i in range(count))
+        raise ConfigError(f"{len(given)} output names for {count} outputs")
     inputs, outputs = check_names(interface.input_names, given)
     return replace(interface, input_names=tuple(inputs), output_names=tuple(outputs))
 

@@ -218,32 +218,41 @@ def text_interface(model: TextTower) -> Interface:
 
 def array_interface(
     module: nn.Module,
-    example_inputs: mx.array | Sequence[mx.array],
+    example_inputs: mx.array | Sequence[mx.array] | Mapping[str, mx.array],
     *,
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
-    outputs: int = 1,
 ) -> Interface:
     """Arrays in, arrays out, shaped as MLX has them (images are NHWC). Raises ConfigError."""
     if not isinstance(module, nn.Module):
         name = getattr(module, "__name__", type(module).__name__)
         raise ConfigError(f"{name} is no mlx.nn.Module; call it in the __call__ of one")
     given: Any = example_inputs
-    listed = [given] if isinstance(given, mx.array | np.ndarray) else given
-    arrays = tuple(mx.array(x) for x in listed)
+    by_keyword = dict(given) if isinstance(given, Mapping) else {}
+    is_one = isinstance(given, mx.array | np.ndarray | np.generic | int | float)
+    listed = by_keyword.values() or ([given] if is_one else given)
+    arrays = tuple(_computable(mx.array(x)) for x in listed)
+    keywords = dict(zip(by_keyword, arrays, strict=False))
     try:
-        inspect.signature(type(module).__call__).bind(module, *arrays)
+        inspect.signature(type(module).__call__).bind(
+            module, *(() if keywords else arrays), **keywords
+        )
     except TypeError as error:
         raise ConfigError(
             f"{type(module).__name__} is not called with {len(arrays)} arrays: {error}"
         ) from error
     return Interface(
         model=module,
-        fn=module,
+        fn=(lambda *xs: module(**dict(zip(keywords, xs, strict=True)))) if keywords else module,
         inputs=arrays,
-        input_names=tuple(input_names) or _numbered("input", len(arrays)),
-        output_names=tuple(output_names) or _numbered("output", outputs),
+        input_names=tuple(input_names or keywords) or _numbered("input", len(arrays)),
+        output_names=tuple(output_names),
     )
+
+
+def _computable(x: mx.array) -> mx.array:
+    """The array in a type that NumPy has."""
+    return x.astype(mx.float32) if x.dtype == mx.bfloat16 else x
 
 
 def _numbered(name: str, count: int) -> tuple[str, ...]:

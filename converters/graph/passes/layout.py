@@ -85,7 +85,13 @@ class _Layout:
             self.at(name, outputs.get(name, identity(len(self.graph.shape(name)))))
             for name in self.graph.outputs
         )
-        return Graph(self.inputs, final, self.constants, tuple(self.nodes))
+        return replace(
+            self.graph,
+            inputs=self.inputs,
+            outputs=final,
+            constants=self.constants,
+            nodes=tuple(self.nodes),
+        )
 
     # -- values ---------------------------------------------------------------------------
 

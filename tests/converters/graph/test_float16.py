@@ -16,7 +16,7 @@ from converters.compress.apply import Compression
 from converters.compress.calibrate import calibrate, input_divisors
 from converters.compress.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
 from converters.compress.plan import in_mlx
-from converters.export import lay_out, to_graph
+from converters.export import lay_out, named, to_graph
 from converters.graph.evaluate import evaluate, peaks
 from converters.graph.passes import run_passes
 from converters.graph.trace import trace
@@ -97,7 +97,7 @@ def test_what_an_activation_needs_as_it_is_is_computed_in_float32(tmp_path):
     said = json.loads(package.metadata["ondevice.float16"])
     assert said["peak"] > LARGEST
     assert said["at"] == "a"
-    assert said["float32"] == ["a", "b"]
+    assert said["float32"] == ["a", "the module itself", "b"]
     assert package.operations.count("cast") == 2
 
 
@@ -105,7 +105,7 @@ def test_a_layer_that_no_parameter_tells_is_not_called_by_a_traced_name(tmp_path
     """The shipped model's largest values are its picture's, less the mean."""
     path = export(ondevice.create_model("shvit_nano", num_classes=2), tmp_path / "n.mlpackage")
     said = json.loads(load_package(path).metadata["ondevice.float16"])
-    assert said["at"] == "the model's first layers"
+    assert said["at"] == "the module itself"
 
 
 @pytest.mark.parametrize("gain", [1e6, 1e-4])
@@ -116,6 +116,7 @@ def test_weights_go_back_to_mlx_without_their_powers_of_two(gain):
     samples = [np.array(X) * scale for scale in np.linspace(0.5, 1.5, 8, dtype=np.float32)]
     calibration = calibrate(interface, samples)
     graph, safety = make_safe(to_graph(interface), interface)
+    interface = named(interface, graph)
     assert safety.rescaled
     divisors = input_divisors(graph, safety.rescaled)
     constants = in_mlx(calibration.graph, Compression(lay_out(graph, interface)), divisors)
