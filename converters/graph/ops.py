@@ -208,12 +208,7 @@ _TABLE = (
     Op("Take", lambda x, i, axis: mx.take(x, i, axis), ("axis",), "reduction", "take"),
     Op("Pad", ev.pad, ("axes", "low", "high"), "move", "pad", "linear"),
     Op("EdgePad", ev.edge_pad, ("axes", "low", "high"), "move", "pad", "linear"),
-    Op(
-        "SliceUpdate",
-        ev.slice_update,
-        ("kind", "start", "stop", "step"),
-        "move",
-    ),
+    Op("SliceUpdate", ev.slice_update, ("kind", "start", "stop", "step"), "move"),
     Op(
         "Scatter",
         ev.scatter,

@@ -17,7 +17,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 # Of passes and of MLX's own forms: no primitive of that name.
 RAISED = (
     "Affine Attention EdgePad Gelu GeluSigmoid GeluTanh HardSwish LayerNorm LeakyRelu Linear "
-    "LogicalXor Pool Relu Relu6 Resize ScatterRows Silu AffineQuantize".split()
+    "LogicalXor Pool Relu Relu6 Resize ScatterRows Silu AffineQuantize Take Resample "
+    "DepthToSpace SpaceToDepth PixelShuffle PixelUnshuffle".split()
 )
 
 
