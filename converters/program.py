@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
 LABELS_KEY = "ondevice.labels"
+KEYWORDS_KEY = "ondevice.keywords"
 
 _EIGHT_BITS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F"})
 _PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "grayscale": "L", "grayscale_float16": "F"}
@@ -188,10 +189,20 @@ class Program(ABC):
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes in order. Raises PackageError."""
+        return tuple(map(str, self._said(LABELS_KEY)))
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The names by which the module was called; nothing if it was by position."""
+        return tuple(map(str, self._said(KEYWORDS_KEY)))
+
+    def _said(self, key: str) -> list[Any]:
+        """A list in the metadata. Raises PackageError."""
         try:
-            return tuple(map(str, json.loads(self.metadata.get(LABELS_KEY, "[]"))))
+            found = json.loads(self.metadata.get(key, "[]"))
+            return list(found)
         except (ValueError, TypeError) as error:
-            raise PackageError(f"{self.path}: bad {LABELS_KEY}: {error}") from error
+            raise PackageError(f"{self.path}: bad {key}: {error}") from error
 
     @property
     def settings(self) -> dict[str, str]:

@@ -211,6 +211,30 @@ def gather_nd(x, indices, batch_dims=0):
     return np.stack(rows).reshape(*indices.shape[:-1], *rows[0].shape)
 
 
+def _write(old, new, mode):
+    return {
+        "update": new, "add": old + new, "mul": old * new,
+        "max": max(old, new), "min": min(old, new),
+    }[mode]  # fmt: skip
+
+
+def scatter_nd(data, indices, updates, mode="add"):
+    y = data.copy()
+    for at in np.ndindex(*indices.shape[:-1]):
+        for inner in np.ndindex(*data.shape[indices.shape[-1] :]):
+            place = (*indices[at], *inner)
+            y[place] = _write(y[place], updates[(*at, *inner)], mode)
+    return y
+
+
+def scatter_along_axis(data, indices, updates, axis=0, mode="add"):
+    y = data.copy()
+    for at in np.ndindex(*indices.shape):
+        place = (*at[:axis], indices[at], *at[axis + 1 :])
+        y[place] = _write(y[place], updates[at], mode)
+    return y
+
+
 def one_hot(indices, one_hot_vector_size, axis=-1, on_value=1, off_value=0):
     y = np.full((*indices.shape, one_hot_vector_size), off_value)
     for at in np.ndindex(*indices.shape):

@@ -110,6 +110,8 @@ class _Folder:
         value = self.constants.get(name)
         if value is None or value.size != (value.shape[-1] if value.ndim else 1):
             return None
+        if value.dtype.kind == "c":
+            return None
         return value.reshape(-1).astype(np.float32)
 
     def _into(self, layer: Node, scale: Array, shift: Array, out: Value) -> Node | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..graph import Array, Graph, Node, Shape, Value, free_name
 from ..ops import op
+from .linear import before_linear
 from .orders import (
     MAX_RANK as MAX_RANK,
     NCHW as NCHW,
@@ -50,17 +51,6 @@ def channels_first(
     return _Layout(graph, dict(inputs or {})).run(dict(outputs or {}))
 
 
-def _before_linear(graph: Graph) -> set[str]:
-    """The values that meet a linear layer before they meet a product, a reshape or a sum."""
-    found: set[str] = set()
-    for node in reversed(graph.nodes):
-        through = node.op not in {"Matmul", "Reshape", "Reduce"}
-        reaches = through and any(v.name in found for v in node.outputs)
-        if node.op == "Linear" or reaches:
-            found.update(node.inputs)
-    return found
-
-
 class _Layout:
     def __init__(self, graph: Graph, inputs: dict[str, Order]) -> None:
         self.graph = graph
@@ -76,7 +66,7 @@ class _Layout:
         self.laid: dict[tuple[str, Shape, Order], str] = {}
         self.nodes: list[Node] = []
         self.has_attention = any(n.op == "Matmul" for n in graph.nodes)
-        self.meets_linear = _before_linear(graph)
+        self.meets_linear = before_linear(graph)
 
     def run(self, outputs: dict[str, Order]) -> Graph:
         for node in self.graph.nodes:
@@ -85,7 +75,13 @@ class _Layout:
             self.at(name, outputs.get(name, identity(len(self.graph.shape(name)))))
             for name in self.graph.outputs
         )
-        return Graph(self.inputs, final, self.constants, tuple(self.nodes))
+        return replace(
+            self.graph,
+            inputs=self.inputs,
+            outputs=final,
+            constants=self.constants,
+            nodes=tuple(self.nodes),
+        )
 
     # -- values ---------------------------------------------------------------------------
 

@@ -45,10 +45,13 @@ class _Region:
     root: str
     nodes: dict[str, Node] = field(default_factory=dict)
 
-    @property
-    def weighs(self) -> bool:
-        """Whether it does not only pick."""
-        return any(n.op in _SUMS | {"Multiply", "Reduce"} for n in self.nodes.values())
+    def weighed(self) -> set[str]:
+        """What is not only picked: the values of weights and sums, and what comes of them."""
+        found: set[str] = set()
+        for node in self.nodes.values():
+            if node.op in _SUMS | {"Multiply", "Reduce"} or not found.isdisjoint(node.inputs):
+                found.add(node.output.name)
+        return found
 
 
 Root = Callable[[Graph, str], tuple[str, list[Node]]]
@@ -187,12 +190,15 @@ class _Raiser:
         run = _Run(self.graph, region, ends)
         noise = np.random.default_rng(0).normal(size=root.shape).astype(np.float32)
         results = run(noise)
+        weighed = region.weighed()
         for end in reversed(ends):
             for old, new in _views(root.shape, end.shape):
                 x, y = old.images(mx.array(noise)), new.images(results[end.name])
-                modes = ("nearest", "linear", "aligned") if region.weighs else ("nearest",)
+                modes = (
+                    ("nearest", "linear", "aligned") if end.name in weighed else ("nearest",)
+                )
                 nodes = self._resize(region.root, end, old, new, (x, y), modes)
-                if region.weighs and not nodes:
+                if end.name in weighed and not nodes:
                     nodes = self._products(region.root, end, old, new, (x, y), run)
                 if nodes:
                     self.replaced[end.name] = nodes
@@ -234,6 +240,8 @@ class _Raiser:
         rows, columns = found
         if rows is None or columns is None:
             return []
+        if max(np.count_nonzero(r, axis=1).max() for r in (rows, columns)) < 2:
+            return []  # no pixel is made of two
         if not _close(apply(x, mx.array(rows), mx.array(columns)), y):
             return []
         chain = _Chain(self, self.graph.values[root], end)
@@ -321,7 +329,7 @@ class _Chain:
         right: Array | None = None,
     ) -> _Chain:
         """Append an operation on what there is, with a constant on either side of it."""
-        name = f"{self.end.name}.{len(self.nodes)}"
+        name = f"{self.end.name}.resized.{len(self.nodes)}"
         sides = [left, None, right]
         inputs = tuple(
             self.value.name if i == 1 else self._constant(side)

@@ -276,7 +276,7 @@ class _Form:
         made: list[Node] = []
 
         def emit(op: str, inputs: list[str], shape: Shape, *args: object) -> str:
-            value = Value(f"{self.end.name}.{len(made)}", shape, root.dtype)
+            value = Value(f"{self.end.name}.sampled.{len(made)}", shape, root.dtype)
             made.append(Node(op, tuple(inputs), (value,), args))
             return value.name
 

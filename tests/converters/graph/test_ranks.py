@@ -18,6 +18,7 @@ from converters.graph.passes.orders import MAX_RANK
 from converters.graph.passes.permutations import steps
 from converters.graph.passes.ranks import fit_rank
 from converters.graph.record import trace_function
+from converters.graph.trace import trace
 from ondevice.errors import UnsupportedOpError
 
 RNG = np.random.default_rng(0)
@@ -116,9 +117,18 @@ def test_six_axes_need_at_most_two_transposes():
         assert tuple(lying) == order
 
 
+class Weighed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = WIDE
+
+    def __call__(self, x):
+        return (x.reshape(2, 2, 3, 2, 2, 2, 4) * self.w).sum()
+
+
 def test_a_parameter_of_many_axes_keeps_its_name():
-    graph = trace_function(lambda x, w: (x.reshape(2, 2, 3, 2, 2, 2, 4) * w).sum(), X, w=WIDE)
-    assert narrowed(run_passes(graph, BEFORE)).constants["w"].ndim <= MAX_RANK
+    graph = run_passes(trace(Weighed().eval(), X), BEFORE)
+    assert narrowed(graph).constants["w"].ndim <= MAX_RANK
 
 
 def test_an_output_of_six_axes_is_refused_in_one_line():
