@@ -212,7 +212,10 @@ def build(
 
     def pack(compressed: Compression) -> Any:
         typed = set_precision(
-            compressed.graph, settings.precision, keep=safety.float32, border=function.io_dtype
+            compressed.graph,
+            settings.precision,
+            keep=safety.float32,
+            io_dtype=function.io_dtype,
         ).check()
         return backend.build(typed, function, settings, compressed.forms)
 
