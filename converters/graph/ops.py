@@ -49,7 +49,8 @@ class Op:
     ``by_output`` operations are called with their output's shape and type as well.
     ``is_gate``: its result lies between zero and one. ``periodic``: it needs the fraction of a
     large operand. ``exact``: which operands stay float32. ``limits``: its result is one of its
-    operands. ``steep``: a small operand has a large result, which is the "end" of that, or the
+    operands. ``literal``: its constants are written as they are, never compressed. ``steep``: a
+    small operand has a large result, which is the "end" of that, or the
     operand of a product ("through").
     ``instead`` says why no back end has it and what to do instead; of constants alone it is
     computed before.
@@ -68,6 +69,7 @@ class Op:
     limits: bool = False
     exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
+    literal: bool = False
     instead: str = ""
 
 
@@ -142,6 +144,7 @@ _TABLE = (
         kind="arithmetic",
         layout="affine",
         scale="weights",
+        literal=True,
     ),
     # functions of one element
     Op("AsType", lambda x, dtype: x.astype(dtype), ("dtype",), "activation", "unary"),
@@ -206,7 +209,7 @@ _TABLE = (
     Op("Gather", ev.gather, ("axes", "sizes"), "reduction"),
     Op("GatherAxis", lambda x, i, axis: mx.take_along_axis(x, i, axis), ("axis",), "reduction"),
     Op("Take", lambda x, i, axis: mx.take(x, i, axis), ("axis",), "reduction", "take"),
-    Op("Pad", ev.pad, ("axes", "low", "high"), "move", "pad", "linear"),
+    Op("Pad", ev.pad, ("axes", "low", "high"), "move", "pad", "linear", literal=True),
     Op("EdgePad", ev.edge_pad, ("axes", "low", "high"), "move", "pad", "linear"),
     Op("SliceUpdate", ev.slice_update, ("kind", "start", "stop", "step"), "move"),
     Op(
@@ -258,7 +261,15 @@ _TABLE = (
     ),
     Op("Attention", ev.attention),
     Op("Matmul", ev.product, ("transpose_x", "transpose_y"), "mixture", "matmul"),
-    Op("LayerNorm", ev.layer_norm, ("axes", "eps"), "mixture", "layer_norm", "norm"),
+    Op(
+        "LayerNorm",
+        ev.layer_norm,
+        ("axes", "eps"),
+        "mixture",
+        "layer_norm",
+        "norm",
+        literal=True,
+    ),
     Op(
         "Pool",
         ev.pool,
