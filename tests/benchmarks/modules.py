@@ -201,7 +201,7 @@ _RT_DETR: dict[str, Any] = {
     },
 }  # fmt: skip
 _RF_DETR: dict[str, Any] = {
-    "resolution": 56, "num_queries": 16, "dec_layers": 2, "sa_nheads": 4,
+    "resolution": 56, "num_queries": 12, "dec_layers": 2, "sa_nheads": 4,
     "ca_nheads": 4, "group_detr": 1, "hidden_dim": 256, "num_windows": 2, "patch_size": 14,
 }  # fmt: skip
 

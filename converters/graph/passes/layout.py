@@ -34,6 +34,7 @@ from .orders import (
     with_nones,
     without,
 )
+from .shared_moves import share_moves
 
 REPLACED = frozenset({"Convolution"})  # operations that no physical graph has
 
@@ -48,7 +49,7 @@ def channels_first(
     ``inputs`` and ``outputs`` name the values that cross the border in another order than
     MLX's own. ``Convolution`` becomes ``Conv`` or ``ConvTranspose``, which are channels-first.
     """
-    return _Layout(graph, dict(inputs or {})).run(dict(outputs or {}))
+    return share_moves(_Layout(graph, dict(inputs or {})).run(dict(outputs or {})))
 
 
 class _Layout:

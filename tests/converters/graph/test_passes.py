@@ -19,7 +19,7 @@ from converters.graph.trace import trace
 from ondevice import create_model, fuse
 
 from ...support import clips
-from ...support.lowered import as_module, ops
+from ...support.lowered import as_module, assert_lowered, ops
 from .test_samples import border
 
 X = mx.random.normal((1, 8, 8, 6), key=mx.random.key(0))
@@ -268,3 +268,9 @@ def test_tracing_leaves_the_model_usable():
     before = conv(X)
     trace(conv, X)
     assert mx.array_equal(conv(X), before)
+
+
+def test_a_matrix_added_to_a_product_leaves_its_constant_as_it_is():
+    weight, other = mx.random.normal((8, 5)), mx.random.normal((6, 5))
+    mx.eval(weight, other)
+    assert_lowered(lambda x: mx.addmm(other, x, weight), mx.random.normal((6, 8)))
