@@ -214,6 +214,10 @@ CASES = {
     "types": (lambda x: (3 * x).astype(mx.int32).astype(mx.float32) + x, TOKENS),
     "floor division": (lambda x: x // 1 + x // 0.7 + x, TOKENS),
     "exclusive or": (lambda x: mx.where((x > 0) ^ (x < 1), x, 2 * x), STEPS),
+    "addmm of a constant map and matrix": (
+        lambda x: mx.addmm(mx.arange(6.0).reshape(2, 3), x, mx.arange(24.0).reshape(8, 3) / 9),
+        mx.random.normal((2, 8)),
+    ),
     "addmm without factors": (lambda x: mx.addmm(x, x, 2 * x), mx.random.normal((2, 8, 8))),
     "log-add-exp": (lambda x: mx.logaddexp(x, 0.5 * x[:, :1]), TOKENS),
     "remainders of negative numbers": (lambda x: x % 0.7 + x % -0.3, TOKENS),

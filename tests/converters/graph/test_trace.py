@@ -17,7 +17,7 @@ from converters.graph.evaluate import evaluate
 from converters.graph.trace import trace
 from ondevice.errors import ConfigError, UnsupportedOpError
 
-from ...support.lowered import as_module, assert_lowered
+from ...support.lowered import as_module, assert_lowered, ops
 
 X = mx.random.normal((2, 8), key=mx.random.key(0))
 
@@ -121,6 +121,25 @@ def test_arrays_of_the_callers_keep_their_elements():
     for array in (net.table, net._private, net.parts[0], net.helper.table):
         assert mx.array_equal(array, mx.ones(8))
     assert net(X).shape == X.shape
+
+
+def test_what_a_module_writes_each_time_alike_leaves_its_layers_recognizable():
+    """Two calls give the same, but not by the same operations: the second writes once more."""
+
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self._mask = nn.Linear(8, 8), mx.zeros(8)
+
+        def __call__(self, x):
+            self._mask[2:4] = 1.0
+            return self.layer(x) * self._mask
+
+    net = as_module(Writing())
+    assert "layer.weight" in trace(net, X).constants
+    assert ops(net, X)["Linear"] == 1
+    assert_lowered(net, X)
+    assert mx.array_equal(Writing()._mask, mx.zeros(8))
 
 
 def test_a_contiguous_copy_is_a_copy():
