@@ -142,6 +142,14 @@ def test_what_a_module_writes_each_time_alike_leaves_its_layers_recognizable():
     assert mx.array_equal(Writing()._mask, mx.zeros(8))
 
 
+def test_numbers_of_numpys_are_numbers():
+    def fn(x):
+        return np.sqrt(2 / np.pi) * x + np.float32(0.5) * x - np.float64(1) / (x * x + 1)
+
+    assert_lowered(fn, X)
+    assert not hasattr(mx.array, "__array_ufunc__")
+
+
 def test_a_contiguous_copy_is_a_copy():
     def fn(x):
         y = mx.contiguous(x)
