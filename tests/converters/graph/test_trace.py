@@ -14,6 +14,7 @@ import pytest
 
 from converters import export_module, load_package
 from converters.graph.evaluate import evaluate
+from converters.graph.passes import run_passes
 from converters.graph.trace import trace
 from ondevice.errors import ConfigError, UnsupportedOpError
 
@@ -140,6 +141,27 @@ def test_what_a_module_writes_each_time_alike_leaves_its_layers_recognizable():
     assert ops(net, X)["Linear"] == 1
     assert_lowered(net, X)
     assert mx.array_equal(Writing()._mask, mx.zeros(8))
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (5,), (4, 4), (7, 3), (1001,)])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda key, shape: mx.random.normal(shape, key=key),
+        lambda key, shape: mx.random.randint(0, 100, shape, key=key),
+        lambda key, shape: mx.random.uniform(shape=shape, key=mx.random.split(key, 3)[1]),
+        lambda key, shape: mx.random.uniform(shape=shape, key=key, dtype=mx.float16),
+    ],
+)
+def test_random_numbers_of_a_fixed_key_are_constants(draw, shape):
+    def fn(x):
+        return draw(mx.random.key(11), shape).astype(mx.float32) + x
+
+    x = mx.zeros(1)
+    graph = run_passes(trace(as_module(fn), x))
+    assert len(graph.nodes) == 1
+    [found] = evaluate(graph, x).values()
+    assert mx.allclose(found, fn(x), atol=1e-3)  # halves of a range are not the same in float32
 
 
 def test_numbers_of_numpys_are_numbers():
