@@ -212,6 +212,14 @@ CASES = {
     "limits": (lambda x: mx.where(x <= 0.5, x, -x) + 3 * (x >= -0.5), STEPS),
     "signs": (lambda x: mx.sign(x) + x, STEPS),
     "types": (lambda x: (3 * x).astype(mx.int32).astype(mx.float32) + x, TOKENS),
+    "cast to truths and bytes": (
+        lambda x: mx.where(x.astype(mx.bool_), x.astype(mx.int8).astype(mx.float32), 9.0),
+        STEPS,
+    ),
+    "small integers": (
+        lambda i: [i.astype(t) for t in (mx.int8, mx.uint8, mx.int16, mx.uint16)],
+        mx.arange(-400, 70000, 997),
+    ),
     "floor division": (lambda x: x // 1 + x // 0.7 + x, TOKENS),
     "exclusive or": (lambda x: mx.where((x > 0) ^ (x < 1), x, 2 * x), STEPS),
     "addmm of a constant map and matrix": (
