@@ -38,6 +38,7 @@ What becomes of each primitive that MLX can trace. Written by
 |---|---|---|"""
 
 _THROUGH = {
+    "BitwiseInvert": "`-1 - x`, or not",
     "Compiled": "functions of `mx.compile` run uncompiled while tracing",
     "Contiguous": "a copy",
     "CustomTransforms": "functions of `mx.checkpoint` and `mx.custom_function` run directly",

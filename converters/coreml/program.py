@@ -196,6 +196,4 @@ def _cast(array: Any, dtype: str) -> Any:
 
 
 def _plain(dtype: str) -> str:
-    return {"uint32": "int32", "int64": "int32", "uint8": "int32", "int8": "int32"}.get(
-        dtype, dtype
-    )
+    return "int32" if "int" in dtype else dtype

@@ -102,6 +102,12 @@ LINEAR_REDUCTIONS = frozenset({"sum", "min", "max", "mean"})
 LOGARITHMS: dict[str, Fn] = {"2": mx.log2, "10": mx.log10, "e": mx.log}
 
 
+def reduce(x: mx.array, kind: str, axes: Any, keep: bool = True) -> mx.array:
+    if not x.size:  # MLX may wait for ever
+        return mx.array(getattr(np, kind)(np.array(x), axis=tuple(axes), keepdims=keep))
+    return REDUCTIONS[kind](x, axis=axes, keepdims=keep)
+
+
 def reshaped(x: mx.array, *rest: Any) -> mx.array:
     return x.reshape(rest[-1].shape)
 

@@ -283,7 +283,7 @@ _TABLE = (
     Op("Softmax", kernels.softmax, ("axis",), "mixture", "softmax", is_gate=True),
     Op(
         "Reduce",
-        lambda x, kind, axes, keep=True: REDUCTIONS[kind](x, axis=axes, keepdims=keep),
+        ev.reduce,
         ("kind", "axes", "keep"),
         "reduction",
         "reduce",
@@ -390,7 +390,7 @@ REFUSED = {
     "GatherQQMM": "no product of chosen matrices; dequantize and take them, then use `@`",
     "QQMatmul": "no product of two quantized arrays; dequantize them",
     "GatedDeltaUpdate": "no recurrent update as one operation; write out its steps",
-} | dict.fromkeys(("BitwiseInvert", "ConvertFP8", "LUF", "SegmentedMM"), _HIDDEN)
+} | dict.fromkeys(("ConvertFP8", "LUF", "SegmentedMM"), _HIDDEN)
 ELEMENTWISE = frozenset(op.name for op in _TABLE if op.layout == "elementwise")
 
 

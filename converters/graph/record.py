@@ -157,5 +157,5 @@ def to_numpy(array: mx.array) -> Array:
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, mx.Dtype):
-        return getattr(mx, _type(value))
+        return mx.float32 if mx.issubdtype(value, mx.floating) else value
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

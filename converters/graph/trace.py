@@ -166,7 +166,7 @@ def _first_call(graph: Graph, is_same: bool) -> Graph:
     merged = merge_duplicates(graph)
     if is_same and not _is_twice(merged):  # perhaps of constants that it makes each time
         folded = merge_duplicates(merge_constants(fold_constants(merged)))
-        merged, is_same = folded, _is_twice(folded)
+        is_same = _is_twice(folded)
     if not is_same:
         raise ConfigError(
             "the module computes something else when it is called a second time; a package "

@@ -100,6 +100,7 @@ def _copied(value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else list(value)
 
 
+_MISSING = object()
 _QUANTIZED: dict[Any, Any] = {
     nn.QuantizedLinear: nn.Linear,
     nn.QuantizedEmbedding: nn.Embedding,
@@ -137,18 +138,37 @@ def dequantized(model: nn.Module) -> Iterator[int]:
 def plain_functions() -> Iterator[None]:
     """Functions of ``mx.compile`` and ``mx.custom_function`` run as what they are made of.
 
-    And ``mx.contiguous``, which MLX does not hand over, changes nothing.
+    And what MLX does not hand over is said in what it does: a copy, and the inverse of bits.
+    A number of NumPy's leaves a product with an array to MLX; it would ask for the values.
     """
-    was_compiling, contiguous = _compiles(), mx.contiguous
+    was_compiling = _compiles()
     mx.disable_compile()
-    mx.contiguous = lambda x, *_, **__: x.astype(x.dtype)
+    others = (
+        (mx, "contiguous", lambda x, *_, **__: x.astype(x.dtype)),
+        (mx, "bitwise_invert", lambda x, **_: _inverted(x)),
+        (mx.array, "__invert__", _inverted),
+        (mx.array, "__array_ufunc__", None),
+    )
+    saved = [(owner, name, vars(owner).get(name, _MISSING)) for owner, name, _ in others]
     try:
+        for owner, name, function in others:
+            setattr(owner, name, function)
         with _called_directly(mx.custom_function):
             yield
     finally:
-        mx.contiguous = contiguous
+        for owner, name, function in saved:
+            if function is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, function)
         if was_compiling:
             mx.enable_compile()
+
+
+def _inverted(x: mx.array) -> mx.array:
+    if x.dtype == mx.bool_:
+        return mx.logical_not(x)
+    return mx.array(-1).astype(x.dtype) - x
 
 
 @contextmanager

@@ -173,13 +173,25 @@ _CASTS = {
     "int32": "int32",
     "uint32": "int32",
     "int64": "int32",
+    "uint64": "int32",
     "bool": "bool",
 }
 
 
+_BITS = {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}
+
+
 @lower("AsType")
 def as_type(node: Node, x: Var, _: Any) -> Var:
-    return mb.cast(x=x, dtype=_CASTS[node.output.dtype])
+    """Small integers are held in 32 bits, and wrap around as if they were not."""
+    dtype = node.output.dtype
+    if dtype not in _BITS:
+        return mb.cast(x=x, dtype=_CASTS[dtype])
+    y, count = mb.cast(x=x, dtype="int32"), np.int32(2 ** _BITS[dtype])
+    if dtype.startswith("u"):
+        return mb.mod(x=y, y=count)
+    half = np.int32(count // 2)
+    return mb.sub(x=mb.mod(x=mb.add(x=y, y=half), y=count), y=half)
 
 
 @lower("LogAddExp")

@@ -14,10 +14,11 @@ import pytest
 
 from converters import export_module, load_package
 from converters.graph.evaluate import evaluate
+from converters.graph.passes import run_passes
 from converters.graph.trace import trace
 from ondevice.errors import ConfigError, UnsupportedOpError
 
-from ...support.lowered import as_module, assert_lowered
+from ...support.lowered import as_module, assert_lowered, ops
 
 X = mx.random.normal((2, 8), key=mx.random.key(0))
 
@@ -121,6 +122,54 @@ def test_arrays_of_the_callers_keep_their_elements():
     for array in (net.table, net._private, net.parts[0], net.helper.table):
         assert mx.array_equal(array, mx.ones(8))
     assert net(X).shape == X.shape
+
+
+def test_what_a_module_writes_each_time_alike_leaves_its_layers_recognizable():
+    """Two calls give the same, but not by the same operations: the second writes once more."""
+
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self._mask = nn.Linear(8, 8), mx.zeros(8)
+
+        def __call__(self, x):
+            self._mask[2:4] = 1.0
+            return self.layer(x) * self._mask
+
+    net = as_module(Writing())
+    assert "layer.weight" in trace(net, X).constants
+    assert ops(net, X)["Linear"] == 1
+    assert_lowered(net, X)
+    assert mx.array_equal(Writing()._mask, mx.zeros(8))
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (5,), (4, 4), (7, 3), (1001,)])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda key, shape: mx.random.normal(shape, key=key),
+        lambda key, shape: mx.random.randint(0, 100, shape, key=key),
+        lambda key, shape: mx.random.uniform(shape=shape, key=mx.random.split(key, 3)[1]),
+        lambda key, shape: mx.random.uniform(shape=shape, key=key, dtype=mx.float16),
+    ],
+)
+def test_random_numbers_of_a_fixed_key_are_constants(draw, shape):
+    def fn(x):
+        return draw(mx.random.key(11), shape).astype(mx.float32) + x
+
+    x = mx.zeros(1)
+    graph = run_passes(trace(as_module(fn), x))
+    assert len(graph.nodes) == 1
+    [found] = evaluate(graph, x).values()
+    assert mx.allclose(found, fn(x), atol=1e-3)  # halves of a range are not the same in float32
+
+
+def test_numbers_of_numpys_are_numbers():
+    def fn(x):
+        return np.sqrt(2 / np.pi) * x + np.float32(0.5) * x - np.float64(1) / (x * x + 1)
+
+    assert_lowered(fn, X)
+    assert not hasattr(mx.array, "__array_ufunc__")
 
 
 def test_a_contiguous_copy_is_a_copy():
