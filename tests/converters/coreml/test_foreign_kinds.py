@@ -191,6 +191,7 @@ def psnr(found, wanted):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_module_of_this_kind_becomes_a_package(kind, precision, least, tmp_path):
     build, inputs = KINDS[kind]
+    mx.random.seed(0)  # scores that lie close together would be ranked anew in half precision
     net = as_module(build())
     path = export_module(net, inputs, tmp_path / "x.mlpackage", precision=precision)
     package = load_package(path)
