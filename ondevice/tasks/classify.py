@@ -43,7 +43,8 @@ def classify(
     if model_spec(info.model).text:
         raise ConfigError(f"{info.name} has no classes but those you name: ondevice zeroshot")
     if not info.config.num_classes:
-        raise ConfigError(f"{info.name} has no classes: it was built with num_classes=0")
+        given = ", ".join(model.signature.default_outputs)
+        raise ConfigError(f"{info.name} has no classes (num_classes=0): it gives {given}")
     check_labels(info.labels, info.config.num_classes, info.name)  # before any image is read
     blas.advise()
     found = []
