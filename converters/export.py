@@ -266,6 +266,7 @@ def named(function: Function, graph: Graph, backend: Backend | None = None) -> F
 
 
 def rename_inputs(graph: Graph, names: Sequence[str]) -> Graph:
+    """The graph with its inputs called ``names``."""
     made = [computed(name) for name in names]
     inputs = tuple(replace(v, name=n) for v, n in zip(graph.inputs, made, strict=True))
     renames = {v.name: n for v, n in zip(graph.inputs, made, strict=True) if v.name != n}

@@ -95,10 +95,12 @@ class Function:
 
     @property
     def input_names(self) -> tuple[str, ...]:
+        """In the package."""
         return tuple(given.name for given in self.signature.inputs)
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        """In the package."""
         return tuple(output.name for output in self.signature.outputs)
 
     @property
@@ -232,4 +234,5 @@ def _numpy_type(example: mx.array) -> str:
 
 
 def numbered(name: str, count: int) -> tuple[str, ...]:
+    """``name`` for one, ``name_0``, ``name_1``, ... for several."""
     return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))

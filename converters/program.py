@@ -69,6 +69,7 @@ class Weight:
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
 
@@ -159,10 +160,12 @@ class Program(ABC):
 
     @property
     def inputs(self) -> dict[str, Feature]:
+        """Those of the default function, by name."""
         return self.features("input")
 
     @property
     def outputs(self) -> dict[str, Feature]:
+        """Those of the default function, by name."""
         return self.features("output")
 
     @property
@@ -212,10 +215,12 @@ class Program(ABC):
 
     @property
     def precision(self) -> str:
+        """The type of its computed values."""
         return self.settings.get("precision", "float16")
 
     @property
     def is_compressed(self) -> bool:
+        """Whether a recipe or a search compressed it."""
         return "ondevice.recipe" in self.metadata
 
     @property
@@ -356,6 +361,7 @@ class Program(ABC):
         return {name: self.given_array(features[name], x) for name, x in inputs.items()}
 
     def given_array(self, feature: Feature, value: Any) -> Array:
+        """One input as the array that goes in. Raises PackageError."""
         if feature.kind == "image":
             return planes(self.pixels(feature, value), feature)
         image = self.as_image(feature)

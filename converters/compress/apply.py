@@ -36,6 +36,7 @@ class Row:
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return int(np.prod(self.shape))
 
 
@@ -50,6 +51,7 @@ class Compression:
     front: Any = None  # a ``Front``, if formats were searched
 
     def summary(self) -> dict[str, Any]:
+        """Counts, and bits a weight, for reports."""
         elements = sum(r.size for r in self.rows) or 1
         return {
             "weights": len(self.rows),

@@ -56,10 +56,12 @@ class Point:
 
     @property
     def recipe(self) -> CompressionRecipe:
+        """The rules that make it."""
         rules = (Rule(c.path, c.format[0], **dict(c.format[1])) for c in self.choices)
         return CompressionRecipe((*rules, Rule("*", "quantize", bits=8)), name="mixed")
 
     def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
         return {
             "weight_bytes": round(self.bytes),
             "cost": self.cost,

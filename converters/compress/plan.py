@@ -38,6 +38,7 @@ class Observed:
 
     @cached_property
     def calibration(self) -> Calibration:
+        """The samples and the graph for a batch. Raises as ``calibrate``."""
         return calibrate(self.function, self.samples)
 
     @cached_property
@@ -47,6 +48,7 @@ class Observed:
 
     @cached_property
     def outputs(self) -> Array:
+        """(samples, ...) first output in MLX float32."""
         return np.concatenate(self.calibration.outputs())
 
 
@@ -72,10 +74,12 @@ class Request:
 
     @property
     def wanted(self) -> bool:
+        """Whether anything is to be compressed."""
         return bool(self.recipe or self.searched)
 
     @property
     def searched(self) -> bool:
+        """Whether formats are to be searched."""
         return bool(self.budget or self.min_agreement)
 
     def observe(self, function: Function) -> Observed:

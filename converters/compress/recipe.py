@@ -35,6 +35,7 @@ class Rule:
             object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
+        """As in a recipe file."""
         return {"pattern": self.pattern, "method": self.method, **self.options}
 
 
@@ -66,6 +67,7 @@ class CompressionRecipe:
             )
 
     def rule(self, path: str) -> Rule:
+        """The first rule that matches a parameter's path."""
         found = (rule for rule in self.rules if fnmatchcase(path, rule.pattern))
         return next(found, Rule(path, "none"))
 
@@ -88,6 +90,7 @@ class CompressionRecipe:
         return self
 
     def to_dict(self) -> dict[str, Any]:
+        """As in a recipe file."""
         rules = [rule.to_dict() for rule in self.rules]
         found = {"activations": self.activations, "equalization": self.equalization}
         return {"name": self.name, "rules": rules, **found}

@@ -26,4 +26,5 @@ class Storage:
     hint: str = ""
 
     def holds(self, level: Level) -> bool:
+        """Whether forms of ``level`` can be held."""
         return level <= self.level

@@ -115,6 +115,7 @@ def save_parts(parts: Mapping[str, Part], path: Path, metadata: Mapping[str, str
 
 
 def save(package: Any, path: Path) -> None:
+    """Write an ``MLModel`` to ``path``."""
     with quiet():
         package.save(str(path))
 

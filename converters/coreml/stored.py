@@ -32,6 +32,7 @@ class TensorType(NamedTuple):
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
@@ -54,13 +55,16 @@ class StoredOp:
 
     @property
     def name(self) -> str:
+        """That of its first output."""
         return self.outputs[0] if self.outputs else self.type
 
     @property
     def is_constant(self) -> bool:
+        """Whether it is a constant, stored plainly or compressed."""
         return self.type == "const" or self.type.startswith("constexpr_")
 
     def reads(self) -> Iterator[str]:
+        """The names of all values that it reads."""
         for names in self.inputs.values():
             yield from names
 
@@ -80,10 +84,12 @@ class StoredFunction:
 
     @cached_property
     def producers(self) -> dict[str, StoredOp]:
+        """What makes each value."""
         return {name: op for op in self.everything for name in op.outputs}
 
     @cached_property
     def readers(self) -> dict[str, list[StoredOp]]:
+        """What reads each value."""
         readers: dict[str, list[StoredOp]] = {}
         for op in self.everything:
             for name in op.reads():
@@ -103,10 +109,12 @@ class StoredFunction:
         return self.values.get(names[0], default) if names else default
 
     def type_of(self, op: StoredOp, parameter: str) -> TensorType | None:
+        """The type of an operand, if there is one."""
         names = op.inputs.get(parameter, ())
         return self.types.get(names[0]) if names else None
 
     def is_constant(self, name: str) -> bool:
+        """Whether a value is a constant."""
         return name in self.producers and self.producers[name].is_constant
 
     @cached_property

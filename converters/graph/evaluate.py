@@ -16,6 +16,7 @@ from .ops import OPS
 
 
 def can_evaluate(node: Node) -> bool:
+    """Whether MLX computes a node by the table of operations."""
     return node.op in OPS
 
 

@@ -127,9 +127,11 @@ class Graph:
         return readers
 
     def shape(self, name: str) -> Shape:
+        """The shape of a value or constant."""
         return self.values[name].shape
 
     def is_float(self, name: str) -> bool:
+        """Whether a value or constant is floating point."""
         return self.values[name].dtype.startswith("float")
 
     def place(self, node: Node) -> str:
@@ -198,6 +200,7 @@ class Graph:
         return self
 
     def with_nodes(self, nodes: Iterable[Node], **changes: Any) -> Graph:
+        """The same graph with other nodes, and other constants if given."""
         return replace(self, nodes=tuple(nodes), **changes)
 
     def rename(self, names: Mapping[str, str]) -> Graph:

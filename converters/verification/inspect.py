@@ -31,10 +31,12 @@ class Inspection:
 
     @property
     def operation_count(self) -> int:
+        """Constants aside."""
         return sum(self.operations.values())
 
     @property
     def data_moving_count(self) -> int:
+        """How many of them only move values."""
         return sum(self.operations[op] for op in self.data_moving)
 
     def formats(self) -> dict[str, tuple[int, int, int]]:
@@ -49,6 +51,7 @@ class Inspection:
         return {name: (count, size, total) for name, (count, size, total) in largest_first}
 
     def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
         return asdict(self) | {
             "operation_count": self.operation_count,
             "data_moving_count": self.data_moving_count,

@@ -106,6 +106,7 @@ class Metrics:
         self.rows: list[ImageMetrics] = []
 
     def add(self, image: str, given: Any, wanted: Array, got: Array) -> None:
+        """One more sample: both sides' output as arrays of one shape."""
         if wanted.shape != got.shape:
             raise ConfigError(
                 f"{self.output} is {list(got.shape)}; the model gives {list(wanted.shape)}"
@@ -144,6 +145,7 @@ class Metrics:
         return float(10 * np.log10(between / self.squares)) if self.squares else EXACT
 
     def result(self) -> Comparison:
+        """The comparison over all samples."""
         agreed = [row.top1_agrees for row in self.rows if row.top1_agrees is not None]
         return Comparison(
             output=self.output,

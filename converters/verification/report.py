@@ -33,14 +33,17 @@ class Step:
 
     @property
     def failures(self) -> list[str]:
+        """The gates that are missed, in words."""
         return [line for c in self.comparisons for line in c.failures(self.gates)]
 
     @property
     def passed(self) -> bool:
+        """Whether no gate is missed."""
         return not self.failures
 
     @property
     def jump(self) -> Deviation | None:
+        """Where the error first jumps, of a step that failed."""
         return None if self.passed else first_jump(self.deviations, self.precision)
 
     @property
@@ -50,6 +53,7 @@ class Step:
         return next(failing, self.comparisons[0]).worst_image
 
     def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
         jump = asdict(self.jump) if self.jump else None
         return asdict(self) | {
             "passed": self.passed,
@@ -77,27 +81,33 @@ class Report:
 
     @property
     def as_saved(self) -> Step:
+        """The step of the saved package."""
         return next(step for step in self.steps if step.name.startswith(AS_SAVED))
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
+        """Those of the saved package."""
         return self.as_saved.comparisons
 
     @property
     def gates(self) -> Mapping[str, float]:
+        """Those of the saved package."""
         return self.as_saved.gates
 
     @property
     def package_bytes(self) -> int:
+        """The saved package's size."""
         return self.as_saved.package_bytes
 
     @property
     def failures(self) -> list[str]:
+        """Problems and missed gates, in words."""
         missed = [f"{step.name}: {line}" for step in self.steps for line in step.failures]
         return [*self.problems, *missed]
 
     @property
     def passed(self) -> bool:
+        """Whether there are none."""
         return not self.failures
 
     def require(self) -> Report:
@@ -107,6 +117,7 @@ class Report:
         return self
 
     def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
         return asdict(self) | {
             "steps": [step.to_dict() for step in self.steps],
             "passed": self.passed,

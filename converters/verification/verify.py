@@ -258,6 +258,7 @@ class _Tried:
 def default_gates(
     package: Program, precision: str, *, saved: bool, images: int
 ) -> dict[str, float]:
+    """The limits for a package of ``precision``, on so many images."""
     if saved and package.is_compressed:
         return GATES["compressed" if images >= ENOUGH else "compressed, few images"]
     gates = GATES.get(precision, GATES["float16"])

@@ -203,12 +203,15 @@ def _print_failure(step: Step) -> None:
 
 
 def gate_text(step: Step) -> str:
+    """The gates of a step, on one line."""
     return ", ".join(f"{name} {limit:g}" for name, limit in step.gates.items())
 
 
 def decibels(value: float | None) -> str:
+    """For the table; - where it cannot be judged."""
     return "-" if value is None else f"{value:.1f}"
 
 
 def percent(share: float | None) -> str:
+    """For the table; - where there are no classes."""
     return "-" if share is None else f"{share:.1%}"

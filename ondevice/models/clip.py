@@ -32,9 +32,11 @@ class ImageTower(ImageModel):
         self.config = trunk.config
 
     def maps(self, x: mx.array) -> list[mx.array]:
+        """(B, H, W, 3) image to the trunk's NHWC maps."""
         return self.trunk.maps(x)
 
     def final(self, x: mx.array) -> mx.array:
+        """The trunk's (B, H, W, C) last map, to be pooled."""
         return self.trunk.final(x)
 
     def pooled(self, x: mx.array) -> mx.array:

@@ -133,6 +133,7 @@ class Block(nn.Module):
         return x + (y * self.layer_scale if "layer_scale" in self else y)
 
     def fuse(self) -> Block:
+        """The same with the layer scale in the MLP's last layer."""
         if "layer_scale" not in self:
             return self
         fused = copy.copy(self)
@@ -212,6 +213,7 @@ class FastViT(ImageModel):
             self.head = nn.Linear(2 * last, c.num_classes, bias=c.head_bias)
 
     def maps(self, x: mx.array) -> list[mx.array]:
+        """(B, H, W, 3) image to the NHWC map of every stage."""
         for layer in self.stem:
             x = layer(x)
         maps = []
@@ -221,6 +223,7 @@ class FastViT(ImageModel):
         return maps
 
     def final(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) last map to (B, H, W, 2C), to be pooled."""
         return self.final_conv(x)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -294,6 +297,7 @@ def register(
     params: int,
     macs: int | None,
 ) -> None:
+    """Add a variant with its published weights to the table."""
     register_model(
         ModelSpec(
             name=name,

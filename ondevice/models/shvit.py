@@ -113,6 +113,7 @@ class SHViT(ImageModel):
             self.head = NormLinear(c.embed_dim[-1], c.num_classes)
 
     def maps(self, x: mx.array) -> list[mx.array]:
+        """(B, H, W, 3) image to three NHWC maps."""
         for layer in self.patch_embed:
             x = layer(x)
         maps = []

@@ -78,10 +78,12 @@ class ViT(ImageModel):
         return x
 
     def maps(self, x: mx.array) -> list[mx.array]:
+        """(B, H, W, 3) image to one NHWC map, of the patches."""
         side = self.config.img_size // PATCH
         return [self.tokens(x)[:, 1:].reshape(x.shape[0], side, side, -1)]
 
     def final(self, x: mx.array) -> mx.array:
+        """The (B, H, W, C) map with the norm before the head."""
         return self.norm(x)
 
     def pooled(self, x: mx.array) -> mx.array:

@@ -161,6 +161,7 @@ class ConvNorm(nn.Module):
         return self.bn(self.conv(x))
 
     def fuse(self) -> nn.Module:
+        """One convolution with a bias."""
         return fold_norm(self.conv, self.bn)
 
 
@@ -177,6 +178,7 @@ class NormLinear(nn.Module):
         return self.linear(self.bn(x))
 
     def fuse(self) -> nn.Linear:
+        """One linear layer."""
         scale, shift = norm_affine(self.bn)
         linear = copy.copy(self.linear)
         linear.weight = self.linear.weight * scale
@@ -196,6 +198,7 @@ class Residual(nn.Module):
         return x + self.m(x)
 
     def fuse(self) -> nn.Module:
+        """One depthwise convolution where ``m`` is one, or itself."""
         return add_identity(self.m) if is_depthwise(self.m) else self
 
 

@@ -131,6 +131,7 @@ class Signature:
 
     @property
     def images(self) -> tuple[Input, ...]:
+        """The inputs that are images."""
         return tuple(given for given in self.inputs if given.contract is not None)
 
     @property

@@ -19,6 +19,7 @@ _PREFERRED: dict[int, tuple[Order, ...]] = {4: (NCHW,), 3: ((0, 1, 2), NCL)}
 
 
 def identity(rank: int) -> Order:
+    """The order in which ``ndim`` axes lie as they are."""
     return tuple(range(rank))
 
 
@@ -33,6 +34,7 @@ def longer(order: Order, shape: Shape) -> list[int]:
 
 
 def with_nones(kept: Order, have: Order) -> Order:
+    """An order with length-one axes where None stands."""
     return (*(a for a in kept if a is not None), *(a for a in have if a is None))
 
 
