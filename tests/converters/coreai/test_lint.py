@@ -8,22 +8,19 @@ import pytest
 
 from converters.compress.methods import compress
 from converters.coreai.lint import RULES, lint
-from converters.coreai.loaded import load
-from converters.coreai.package import build, save
 from converters.coreai.runtime import RawFunction, RawOp
 from converters.coreai.stored import stored_function
 from converters.graph.graph import Graph, Node, Value
 from converters.graph.passes.precision import set_precision
 
 from ..compress.test_forms import weight
-from .kit import in_half, physical_graph
+from .kit import in_half, physical_graph, saved
 
 X = mx.random.normal((2, 10, 16))
 
 
 def findings(graph, path, **options):
-    save(build(graph, names=("y",), **options), path / "m.aimodel", {})
-    return {f.rule: f for f in lint(load(path / "m.aimodel").stored())}
+    return {f.rule: f for f in saved(graph, path / "m.aimodel", **options).findings()}
 
 
 def test_a_network_without_any_of_it_is_clean(tmp_path):
