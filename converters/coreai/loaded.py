@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,10 +20,12 @@ from ..backend import Settings
 from ..graph.graph import Array
 from ..program import Device, Feature, Finding, Program, RunOn
 from . import runtime
-from .package import CUSTOM, FIELDS, HASH, METADATA, PROGRAM, SUFFIX
+from .authoring import PROGRAM
+from .package import CUSTOM, FIELDS, HASH, METADATA, SUFFIX
 from .program import PIXELS
 from .stored import DATA_MOVING, StoredFunction, TensorType, parsed, stored_function
 
+T = TypeVar("T")
 _WORDS = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
 
 
@@ -155,7 +157,7 @@ class Package(Program):
 
     @cached_property
     def runner(self) -> runtime.Runner:
-        return runtime.Runner(self.asset)
+        return self._runnable(lambda: runtime.Runner(self.asset))
 
     def predict(
         self,
@@ -173,7 +175,8 @@ class Package(Program):
             given, called = self._arrays(inputs, name), self._computed_by(name)
         else:
             given, called = self._images(inputs, name), name
-        values = self._called(self.runner, called, given)
+        runner = self.runner
+        values = self._runnable(lambda: runner.call(called, given))
         return {n: _plain(values[n]) for n in self.features("output", name)}
 
     def devices(self) -> Sequence[Device]:
@@ -186,17 +189,16 @@ class Package(Program):
         name = self.named_function(function)
         given, name = self._arrays(inputs, name), self._computed_by(name)
         if name not in self._exposed:
-            self._exposed[name] = runtime.exposed(self.asset, name)
+            self._exposed[name] = self._runnable(lambda: runtime.exposed(self.asset, name))
         runner, order = self._exposed[name]
-        values = self._called(runner, name, given)
+        values = self._runnable(lambda: runner.call(name, given))
         yield from ((value, _plain(values[value])) for value in order)
 
-    def _called(
-        self, runner: runtime.Runner, function: str, given: Mapping[str, Any]
-    ) -> dict[str, Array]:
+    def _runnable(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives; raises PackageError for what coreai-core says of the program."""
         try:
-            return runner.call(function, given)
-        except (RuntimeError, TypeError, ValueError) as error:
+            return make()
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
             text = printable(str(error).partition("\n")[0])
             raise PackageError(f"{self.path}: coreai-core cannot run it: {text}") from error
 

@@ -15,7 +15,7 @@ from . import authoring
 from .program import Source, to_program
 
 SUFFIX = ".aimodel"
-PROGRAM, HASH, METADATA = "main.mlirb", "main.hash", "metadata.json"  # the files of a package
+HASH, METADATA = "main.hash", "metadata.json"  # the files beside the program
 FIELDS = ("author", "license", "description")  # what Core AI has a field for
 CUSTOM = "creatorDefinedMetadata"
 

@@ -20,6 +20,7 @@ from ondevice.errors import ConfigError, ImageError, PackageError
 from ..backend import backend_of, load_package
 from ..graph.graph import Array
 from ..program import Program, RunOn
+from .against import agreement
 from .baselines import fresh_packages, layer_values
 from .deviations import Deviation, deviations
 from .faults import notes, problems, spoken_problems
@@ -56,6 +57,7 @@ def verify(
     run_on: RunOn = "reference",
     gates: Mapping[str, float] | None = None,
     baselines: bool = False,
+    against: str | Path | Program | None = None,
     on_error: OnError | None = None,
 ) -> Report:
     """Run ``package`` and ``model`` on the same ``images`` and compare every output.
@@ -67,13 +69,16 @@ def verify(
     first says why. ``gates`` replace limits of the same name in every step, or are added to
     those of the package. With ``run_on="device"`` (or "auto" on an Apple device) Apple's
     framework runs it too, on each choice of processors, with latency and placement.
+    ``against`` is another package of the model, such as one of another format: each value that
+    both compute is compared on the image that is worst for the first.
 
     An image that cannot be used is left out and given to ``on_error``, by its position and
     the ImageError; without ``on_error``, or if none can be used, an ImageError lists them.
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
-    package = package if isinstance(package, Program) else load_package(package)
+    package = _opened(package)
+    other = None if against is None else _opened(against)
     gates = check_gates(gates or {})
     devices = _devices(package, run_on)
     package.results()  # a broken one is refused before any work
@@ -92,10 +97,15 @@ def verify(
         images=count,
         steps=steps,
         problems=(*problems(model, reference.signature, package), *saved.spoken),
-        notes=(*notes(model, package), *_unjudged(package, saved, count)),
-        versions=versions(package),
+        notes=(*notes(model, package), *package.caveats(), *_unjudged(package, saved, count)),
+        versions=versions(package, *([other] if other else [])),
         device=measured,
+        against=agreement(package, other, saved.worst) if other else None,
     )
+
+
+def _opened(package: str | Path | Program) -> Program:
+    return package if isinstance(package, Program) else load_package(package)
 
 
 def _steps(
@@ -142,8 +152,7 @@ def _devices(package: Program, run_on: RunOn) -> list[_Tried]:
 
 def _measured(package: Program, tried: _Tried) -> dict[str, Any]:
     """Latency and placement, on the worst image."""
-    metrics = next(iter(tried.metrics.values()))
-    return package.measure(tried.named(metrics.worst[2]))
+    return package.measure(tried.named(tried.worst))
 
 
 def _fresh(
@@ -180,6 +189,12 @@ class _Tried:
 
     def named(self, given: Sequence[Array]) -> dict[str, Array]:
         return dict(zip(self.package.inputs, given, strict=True))
+
+    @property
+    def worst(self) -> Sequence[Array]:
+        """What went in where the first output was worst."""
+        metrics = next(iter(self.metrics.values()))
+        return metrics.worst[2]
 
     def step(self, gates: Mapping[str, float]) -> Step:
         """``gates`` replace limits of the same name; new ones are for the saved package."""
@@ -226,9 +241,10 @@ def check_gates(gates: Mapping[str, float]) -> Mapping[str, float]:
     return gates
 
 
-def versions(package: Program) -> dict[str, str]:
+def versions(*packages: Program) -> dict[str, str]:
     """Of all that has a part in the numbers."""
-    names = ("ondevice", "mlx", *backend_of(package.path).distributions, "numpy")
+    used = (name for p in packages for name in backend_of(p.path).distributions)
+    names = ("ondevice", "mlx", *used, "numpy")
     system = f"{platform.system()} {platform.machine()}"
     found = {name: version(name) for name in names}
     return found | {"python": platform.python_version(), "platform": system}

@@ -8,9 +8,11 @@ import shutil
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 
 from converters import export_module, load_package
+from converters.coreai import authoring, runtime
 from ondevice.cli import run
 from ondevice.errors import PackageError
 
@@ -90,3 +92,40 @@ def test_a_program_that_is_none_is_one_line(case, package):
     with pytest.raises(PackageError, match="cannot read it") as caught:
         load_package(package)
     assert "\n" not in str(caught.value)
+
+
+# Bits of the program of ``sound`` that, turned over, end the process: in reading, in compiling.
+CRASHES = {"read": (1498, "cannot read it"), "compile": (1274, "cannot run it")}
+
+
+@pytest.mark.parametrize("stage", CRASHES)
+def test_a_program_that_crashes_coreai_core_is_one_line(stage, package):
+    """It is tried in another process first; this one would not live to tell."""
+    bit, said = CRASHES[stage]
+    code = bytearray((package / "main.mlirb").read_bytes())
+    code[bit // 8] ^= 1 << bit % 8
+    (package / "main.mlirb").write_bytes(code)
+    (package / "main.hash").write_bytes(hashlib.sha256(code).digest())
+    with pytest.raises(PackageError, match=f"{said}: coreai-core crashes") as caught:
+        load_package(package).predict({"input": np.zeros((2, 3))})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_that_was_tried_is_not_tried_again(package, monkeypatch):
+    """Nor is one that this process has written."""
+    tried = []
+    load_package(package)
+    real = runtime.subprocess.run
+
+    def counted(*args, **options):
+        tried.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(runtime.subprocess, "run", counted)
+    given = {"input": np.full((2, 3), 0.5)}
+    load_package(package).predict(given)
+    assert not tried
+    monkeypatch.setattr(authoring, "_OWN", set())  # as another process begins
+    for _ in range(2):
+        assert (load_package(package).predict(given)["output"] == 0.5).all()
+    assert len(tried) == 2  # read, compiled
