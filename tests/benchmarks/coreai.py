@@ -5,7 +5,8 @@
 
 ``networks`` takes weights as a new model has them and one image, in float32 at the native
 size. Errors are largest differences over the standard deviation of the output; "unfused" is
-MLX against itself, which says how far the same sums in another order lie apart. ``accuracy``
+MLX against itself, which says how far the same sums in another order lie apart. Inner values
+are the evaluator's against the runtime's, by ``verification.against``. ``accuracy``
 needs ``cifar10/{train,test}.npz`` in DIR, as ``tests.benchmarks.accuracy`` has them.
 """
 

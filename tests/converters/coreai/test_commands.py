@@ -136,7 +136,7 @@ def test_two_runtimes_agree_on_every_value(order, both, capsys):
     given = load_package(first).signature.read(image)
     found = against.agreement(load_package(first), load_package(second), given)
     assert found.values > 180
-    assert found.worst_error < 3e-5 < found.tolerance == 1e-4
+    assert found.worst_error < 2e-5 < found.tolerance == 1e-4
     assert not found.failures
 
 
@@ -181,9 +181,9 @@ class Sum(nn.Module):
 
 def test_what_is_no_number_on_one_side_differs():
     a, b = np.array([1.0, np.nan, 3.0]), np.array([1.0, np.nan, 3.0])
-    assert against.error(a, b, largest=True) == 0
-    assert against.error(np.ones(3), b, largest=True) == float("inf")
-    assert against.error(np.ones(4) * 1.001, np.ones(4), largest=True) == pytest.approx(0.01)
+    assert against.error(a, b) == 0
+    assert against.error(np.ones(3), b) == float("inf")
+    assert against.error(np.ones(4) * 1.001, np.ones(4)) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("suffix", [".mlpackage", ".aimodel"])
