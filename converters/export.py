@@ -27,12 +27,12 @@ from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
-from .function import Function, model_function, module_function, numbered
+from .function import Function, model_function, module_function
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
-from .program import LABELS_KEY, PREPROCESS_KEY
+from .program import KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
 
 
 class Options(TypedDict, total=False):
@@ -105,7 +105,7 @@ def export(
 
 def export_module(
     module: nn.Module,
-    inputs: mx.array | Sequence[mx.array],
+    inputs: mx.array | Sequence[mx.array] | Mapping[str, mx.array],
     path: str | Path,
     *,
     input_names: str | Sequence[str] = (),
@@ -114,16 +114,19 @@ def export_module(
 ) -> Path:
     """Write any ``mlx.nn`` module in eval mode to a package at ``path``.
 
-    ``inputs`` are examples of what it is called with: arrays go in and come out in the shapes
-    and with the axes that MLX has (images are NHWC). Inputs are called ``input``, or
-    ``input_0``, ``input_1``, …; outputs likewise. The other options and errors are those of
-    ``export``.
+    ``inputs`` are examples of what it is called with, by position or, in a dict, by keyword:
+    arrays go in and come out in the shapes and with the axes that MLX has (images are NHWC).
+    Inputs are called ``input``, or ``input_0``, ``input_1``, …, or by their keywords; outputs
+    by their keys or fields in what the module returns, or else likewise. The other options and
+    errors are those of ``export``.
     """
     job = _Job(path, options)
     function = module_function(
         module, inputs, input_names=_listed(input_names), output_names=_listed(output_names)
     )
     metadata = {"description": f"{type(module).__name__}, exported from MLX"}
+    if isinstance(inputs, Mapping):
+        metadata[KEYWORDS_KEY] = json.dumps(list(inputs))
     return job.write([function], metadata)
 
 
@@ -262,7 +265,10 @@ def build_all(
 
     def packed(compressed: Compression, form: Format) -> Any:
         typed = set_precision(
-            compressed.graph, settings.precision, keep=safety.float32, border=function.io_dtype
+            compressed.graph,
+            settings.precision,
+            keep=safety.float32,
+            io_dtype=function.io_dtype,
         ).check()
         return form.backend.build(typed, function, form.settings, compressed.forms)
 
@@ -316,7 +322,7 @@ def named(function: Function, graph: Graph, backend: Backend | None = None) -> F
     Raises ConfigError for names too many, too few, empty or equal.
     """
     signature, count = function.signature, len(graph.outputs)
-    outputs = signature.outputs or tuple(map(Output, numbered("output", count)))
+    outputs = signature.outputs or tuple(map(Output, graph.output_names))
     if len(outputs) != count:
         raise ConfigError(f"{len(outputs)} output names for {count} outputs")
     if backend is not None:

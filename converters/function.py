@@ -175,24 +175,23 @@ def model_function(
 
 def module_function(
     module: nn.Module,
-    example_inputs: mx.array | Sequence[mx.array],
+    example_inputs: mx.array | Sequence[mx.array] | Mapping[str, mx.array],
     *,
     input_names: Sequence[str] = (),
     output_names: Sequence[str] = (),
 ) -> Function:
     """Arrays in, arrays out, shaped as MLX has them (images are NHWC). Raises ConfigError."""
+    name = type(module).__name__
     if not isinstance(module, nn.Module):
-        name = getattr(module, "__name__", type(module).__name__)
+        name = getattr(module, "__name__", name)
         raise ConfigError(f"{name} is no mlx.nn.Module; call it in the __call__ of one")
     given: Any = example_inputs
-    listed = [given] if isinstance(given, mx.array | np.ndarray) else given
-    arrays = tuple(mx.array(x) for x in listed)
-    name = type(module).__name__
-    try:
-        inspect.signature(type(module).__call__).bind(module, *arrays)
-    except TypeError as error:
-        raise ConfigError(f"{name} is not called with {len(arrays)} arrays: {error}") from error
-    names = tuple(input_names) or numbered("input", len(arrays))
+    by_keyword = dict(given) if isinstance(given, Mapping) else {}
+    is_one = isinstance(given, mx.array | np.ndarray | np.generic | int | float)
+    listed = by_keyword.values() or ([given] if is_one else given)
+    arrays = tuple(_computable(mx.array(x)) for x in listed)
+    _check_call(module, arrays, tuple(by_keyword))
+    names = tuple(input_names or by_keyword) or numbered("input", len(arrays))
     if len(names) != len(arrays):
         raise ConfigError(f"{len(names)} input names for {len(arrays)} inputs")
     inputs = tuple(
@@ -201,7 +200,30 @@ def module_function(
     )
     outputs = tuple(Output(n) for n in output_names)
     signature = Signature(inputs, outputs, tuple(output_names), name)
-    return Function(module, module, arrays, signature, (None,) * len(arrays))
+    fn = by_name(module, tuple(by_keyword)) if by_keyword else module
+    return Function(module, fn, arrays, signature, (None,) * len(arrays))
+
+
+def by_name(module: nn.Module, keywords: Sequence[str]) -> Fn:
+    """A function of arrays by position that calls the module by ``keywords``."""
+    return lambda *xs: module(**dict(zip(keywords, xs, strict=True)))
+
+
+def _check_call(module: nn.Module, arrays: Sequence[mx.array], keywords: Sequence[str]) -> None:
+    """Raises ConfigError for too many, too few or unknown arguments."""
+    named = dict(zip(keywords, arrays, strict=False))
+    try:
+        call = inspect.signature(type(module).__call__)
+        call.bind(module, *(() if named else arrays), **named)
+    except TypeError as error:
+        raise ConfigError(
+            f"{type(module).__name__} is not called with {len(arrays)} arrays: {error}"
+        ) from error
+
+
+def _computable(x: mx.array) -> mx.array:
+    """The array in a type that NumPy has."""
+    return x.astype(mx.float32) if x.dtype == mx.bfloat16 else x
 
 
 def _numpy_type(example: mx.array) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from abc import ABC, abstractmethod
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 from PIL import Image
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
 LABELS_KEY = "ondevice.labels"
+KEYWORDS_KEY = "ondevice.keywords"
 
 _EIGHT_BITS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F"})
 _PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "grayscale": "L", "grayscale_float16": "F"}
@@ -103,6 +105,7 @@ class Program(ABC):
 
     path: Path
     setting_names: tuple[str, ...] = ()  # of the choices that packages are exported with
+    selected = ""  # the function that ``at`` chose
 
     # What it says of itself.
 
@@ -113,7 +116,19 @@ class Program(ABC):
 
     @property
     def default_function(self) -> str:
+        """The one that is meant where none is named."""
         return self.functions[0]
+
+    def at(self, function: str) -> Self:
+        """The same package with ``function`` as the default. Raises PackageError."""
+        view = copy.copy(self)
+        view.selected = self.named_function(function)
+        vars(view).pop("preprocess", None)
+        return view
+
+    def faults(self) -> Iterator[str]:
+        """What the package says of itself and does not hold, in words."""
+        yield from ()
 
     @abstractmethod
     def features(self, which: str, function: str | None = None) -> dict[str, Feature]:
@@ -144,22 +159,37 @@ class Program(ABC):
 
     @cached_property
     def preprocess(self) -> Preprocess | None:
-        """The preprocessing contract inside, if there is one. Raises PackageError."""
+        """The preprocessing contract inside, if there is one: of several functions, for the
+        image size of the default one. Raises PackageError."""
         text = self.metadata.get(PREPROCESS_KEY)
         if text is None:
             return None
         try:
-            return Preprocess.from_dict(json.loads(text))
+            found = Preprocess.from_dict(json.loads(text))
+            sizes = [f.shape for f in self.inputs.values() if f.kind == "image"]
+            if len(self.functions) > 1 and len(sizes) == 1:
+                return replace(found, size=sizes[0][0])
+            return found
         except (ValueError, AttributeError, ConfigError) as error:
             raise PackageError(f"{self.path}: bad {PREPROCESS_KEY}: {error}") from error
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes in order. Raises PackageError."""
+        return tuple(map(str, self._said(LABELS_KEY)))
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The names by which the module was called; nothing if it was by position."""
+        return tuple(map(str, self._said(KEYWORDS_KEY)))
+
+    def _said(self, key: str) -> list[Any]:
+        """A list in the metadata. Raises PackageError."""
         try:
-            return tuple(map(str, json.loads(self.metadata.get(LABELS_KEY, "[]"))))
+            found = json.loads(self.metadata.get(key, "[]"))
+            return list(found)
         except (ValueError, TypeError) as error:
-            raise PackageError(f"{self.path}: bad {LABELS_KEY}: {error}") from error
+            raise PackageError(f"{self.path}: bad {key}: {error}") from error
 
     @property
     def settings(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ import ondevice
 from converters import export, load_package, verify
 from ondevice.weights.output import folder_bytes
 
-model = ondevice.create_model("shvit_nano.flowers")
+model = ondevice.load("shvit_nano.flowers")
 with tempfile.TemporaryDirectory() as folder:
     for recipe in ("", "int8", "palette6", "palette4"):
         path = Path(folder) / f"{recipe or 'float16'}.mlpackage"

@@ -25,7 +25,7 @@ args = parser.parse_args()
 
 group = mx.distributed.init()
 done = encode(
-    ondevice.create_model(args.model, pretrained=True),
+    ondevice.load(args.model),
     expand([args.folder]),
     args.out,
     group=group,

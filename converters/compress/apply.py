@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..graph.graph import Array, Graph, Node
+from ..graph.ops import op
 from .forms import Form, bits_per_weight, snr_db
 from .methods import compress
 from .recipe import CompressionRecipe
@@ -19,9 +20,7 @@ from .storage import Storage
 
 _RULES = 16  # as many are written into a package
 LEAST = 256  # elements: below, a table or a scale costs more than it saves
-LAYERS = frozenset({"Conv", "ConvTranspose", "Linear"})
 _EXACT = ("palettize", {"bits": 1})  # for a mask, which no method may prune or blur
-_FIXED = frozenset({"Affine", "LayerNorm", "Pad"})  # their lowerings look at the values
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def weights(
 
 def _outputs_axis(node: Node, position: int, value: Array) -> int:
     """Where a layer's weight has its outputs, a table its rows: each gets a scale."""
-    if node.op in LAYERS and position == 1:
+    if op(node.op).kind == "layer" and position == 1:
         return 1 if node.op == "ConvTranspose" else 0
     return next(axis for axis, n in enumerate(value.shape) if n > 1)
 
@@ -105,14 +104,15 @@ def _outputs_axis(node: Node, position: int, value: Array) -> int:
 def _biased(graph: Graph) -> Iterator[Node]:
     """Layers with a bias of their own."""
     for node in graph.nodes:
-        if node.op in LAYERS and len(node.inputs) > 2 and graph.uses[node.inputs[2]] == 1:
+        own_bias = len(node.inputs) > 2 and graph.uses[node.inputs[2]] == 1
+        if op(node.op).kind == "layer" and own_bias:
             yield node
 
 
 def _is_weight(node: Node, value: Array) -> bool:
     long = sum(n > 1 for n in value.shape)
     floating = np.issubdtype(value.dtype, np.floating)
-    return floating and long >= 2 and node.op not in _FIXED
+    return floating and long >= 2 and not op(node.op).literal
 
 
 def compress_graph(

@@ -15,6 +15,7 @@ from ondevice.errors import ConfigError, ImageError
 from ..function import Function
 from ..graph.evaluate import evaluate
 from ..graph.graph import Array, Graph, Node
+from ..graph.ops import op
 from ..graph.passes import run_passes
 from ..graph.trace import trace
 from .rounding import Statistics
@@ -23,7 +24,6 @@ LEAST = 8  # images; fewer say more of themselves than of a layer
 BATCH = 16
 _POSITIONS = 64  # of each map, and image, that enter the moments
 _SAMPLES = 1 << 18  # values of a layer's input that are kept for its range
-_LAYERS = frozenset({"Convolution", "Linear"})
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def arrays_of(function: Function, samples: Iterable[Any]) -> Iterator[tuple[Arra
 def layers(graph: Graph) -> Iterator[tuple[str, Node]]:
     """Each convolution and linear layer, by its weight's path; not transposed convolutions."""
     for node in graph.nodes:
-        if node.op not in _LAYERS or node.inputs[1] not in graph.constants:
+        if op(node.op).kind != "layer" or node.inputs[1] not in graph.constants:
             continue
         if node.op == "Linear" or (set(node["input_dilation"]) == {1} and not node["flip"]):
             yield node.inputs[1], node

@@ -24,9 +24,14 @@ EQUALIZATIONS = {
     "smooth": 0.5,  # Xiao et al., "SmoothQuant", 2023
     "repq": 1.0,  # Li et al., "RepQ-ViT: scale reparameterization", 2023: all ranges alike
 }
-LAYERS = frozenset({"Conv", "Linear"})
 # A channel is enlarged less than reduced: on other images it reaches further than here.
 _LIMITS = np.log(0.5), np.log(32)
+
+
+def _is_layer(node: Node) -> bool:
+    """Whether a node's weight can take up factors: not a transposed convolution's."""
+    entry = op(node.op)
+    return entry.kind == "layer" and entry.scale == "weights"
 
 
 def equalize(
@@ -45,7 +50,7 @@ def equalize(
         if channels.absorbs(node):
             after = factors[channels.of(node.output.name, channels.axis(node))]
             _, *vectors = node.inputs
-            if node.op in LAYERS:
+            if _is_layer(node):
                 before = factors[channels.of(node.inputs[0], channels.axis(node))]
                 weight, *vectors = vectors
                 value = constants[weight]
@@ -86,7 +91,7 @@ def _factors(channels: Channels, statistics: Mapping[str, Statistics], power: fl
     wanted = np.zeros(len(channels.parent))
     readers = np.zeros(len(channels.parent))
     for node in filter(channels.absorbs, channels.graph.nodes):
-        path = node.inputs[1] if node.op in LAYERS else ""
+        path = node.inputs[1] if _is_layer(node) else ""
         if path in statistics:
             classes = channels.of(node.inputs[0], channels.axis(node))
             weight = channels.graph.constants[path]
@@ -144,7 +149,7 @@ class Channels:
         own = node.inputs[1:]
         alone = all(n in self.graph.constants and self.graph.uses[n] == 1 for n in own)
         norm = node.op == "LayerNorm" and len(node["axes"]) == 1
-        return alone and (norm or node.op in LAYERS)
+        return alone and (norm or _is_layer(node))
 
     def axis(self, node: Node) -> int:
         """Where a layer or norm has its channels."""
@@ -175,7 +180,7 @@ class Channels:
             return self._pin(node.inputs)
         axis = self.axis(node)
         classes = self.of(node.inputs[0], axis)  # none if they lie along another axis
-        if node.op not in LAYERS:
+        if not _is_layer(node):
             self._join(classes, np.zeros_like(classes))
         fresh = len(self.parent) + np.arange(node.output.shape[axis])
         self.parent = np.concatenate([self.parent, fresh])

@@ -31,6 +31,7 @@ def _positions(graph: Graph) -> set[str]:
     ends = [node for node in graph.nodes if _makes_index(graph, node) or op(node.op).periodic]
     found = {v.name for node in ends for v in node.outputs}
     todo = [name for node in ends for name in node.inputs]
+    todo += [node.inputs[i] for node in graph.nodes for i in op(node.op).exact]
     while todo:
         name = todo.pop()
         maker = graph.producer.get(name)

@@ -68,7 +68,7 @@ class Package(Program):
         raw: Mapping[str, runtime.RawFunction],
     ) -> None:
         self.path, self.asset = path, asset
-        self._said, self._raw = said, raw
+        self._written, self._raw = said, raw
         self._stored: dict[str, StoredFunction] = {}
         self._exposed: dict[str, tuple[runtime.Runner, list[str]]] = {}
 
@@ -86,7 +86,8 @@ class Package(Program):
 
     @property
     def default_function(self) -> str:
-        return "main" if "main" in self.functions else self.functions[0]
+        first = "main" if "main" in self.functions else self.functions[0]
+        return self.selected or first
 
     def features(self, which: str, function: str | None = None) -> dict[str, Feature]:
         return self._features(which, self.named_function(function))
@@ -102,8 +103,8 @@ class Package(Program):
 
     @property
     def metadata(self) -> dict[str, str]:
-        standard = {k: str(self._said[k]) for k in FIELDS if self._said.get(k)}
-        custom = self._said.get(CUSTOM, {})
+        standard = {k: str(self._written[k]) for k in FIELDS if self._written.get(k)}
+        custom = self._written.get(CUSTOM, {})
         return standard | {
             k: v if isinstance(v, str) else json.dumps(v) for k, v in custom.items()
         }

@@ -58,7 +58,17 @@ class Package(Program):
 
     @property
     def default_function(self) -> str:
-        return self.saved.spec.description.defaultFunctionName or "main"
+        return self.selected or self.saved.spec.description.defaultFunctionName or "main"
+
+    def faults(self) -> Iterator[str]:
+        declared, made = len(self.outputs), len(self.results())
+        if declared != made:
+            yield f"the program computes {made} outputs; the package declares {declared}"
+        said = self.saved.spec.description.predictedFeatureName
+        labels = [f.name for f in self.outputs.values() if f.kind == "string"]
+        if said and said not in labels:
+            known = ", ".join(labels) or "none"
+            yield f"{said!r} is said to be the predicted class; outputs of labels: {known}"
 
     def features(self, which: str, function: str | None = None) -> dict[str, Feature]:
         name = self.named_function(function)

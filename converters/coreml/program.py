@@ -50,8 +50,7 @@ def to_program(
     with Function(inputs, opset_version=opset(target)) as function:
         values: dict[Any, Any] = {v: function.inputs[name] for v, name in outside.items()}
         lowerer = _Lowerer(graph, values, forms or {}, target, taken=[*inputs, *names])
-        for node in graph.nodes:
-            lowerer.add(node)
+        lowerer.add_all(graph.nodes)
         outputs = [lowerer.output(n, w) for n, w in zip(graph.outputs, names, strict=True)]
         lowerer.name_the_rest(function)
         function.set_outputs(outputs)
@@ -74,24 +73,36 @@ class _Lowerer:
         self.outputs: set[str] = set()
         self.named: set[Var] = set()
 
+    def add_all(self, nodes: Iterable[Node]) -> None:
+        """Lower each node. Raises one UnsupportedOpError for all that cannot be lowered."""
+        problems: dict[str, None] = {}
+        for node in nodes:
+            try:
+                self.add(node)
+            except UnsupportedOpError as error:
+                problems[f"{node.op} in {self.graph.place(node)}: {error}"] = None
+                for value in node.outputs:  # so that the rest can be looked at
+                    dtype = types.nptype_from_builtin(_TYPES[_plain(value.dtype)])
+                    self.values[value.name] = mb.const(val=np.zeros(value.shape, dtype))
+        if problems:
+            raise UnsupportedOpError(f"cannot export {'; '.join(problems)}")
+
     def add(self, node: Node) -> None:
         if node.op in {"Subtract", "Negative"} and node.output.dtype.startswith("uint"):
             raise UnsupportedOpError(
-                f"cannot export {node.op} of {node.output.dtype} in {self.graph.place(node)}: "
-                "Core ML has no integers without a sign; compute in int32"
+                f"of {node.output.dtype}: Core ML has no integers without a sign; "
+                "compute in int32"
             )
         dtype = self.float_type(node)
         inputs = [self.operand(name, dtype) for name in node.inputs]
         try:
             results = lowering(node.op)(node, *inputs, *node.args)
         except (ValueError, TypeError, KeyError, IndexError) as error:  # coremltools' own
-            raise UnsupportedOpError(
-                f"cannot export {node.op} in {self.graph.place(node)}: {error} ({node})"
-            ) from error
+            raise UnsupportedOpError(f"{' '.join(str(error).split())} ({node})") from error
         results = results if isinstance(results, tuple) else (results,)
         for value, result in zip(node.outputs, results, strict=True):
             if tuple(result.shape) != value.shape:
-                raise UnsupportedOpError(f"{node} came out as {tuple(result.shape)}")
+                raise UnsupportedOpError(f"it came out as {tuple(result.shape)} ({node})")
             self.values[value.name] = result
         self.title(node, results)
 
@@ -176,14 +187,13 @@ def _cast(array: Any, dtype: str) -> Any:
     if not np.issubdtype(array.dtype, np.integer):
         return array
     limits = np.iinfo(np.int32)
-    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+    ends = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if not limits.min <= ends[0] <= ends[1] <= limits.max:
         raise UnsupportedOpError(
-            f"an integer of {max(array.max(), -array.min())} does not fit Core ML's 32 bits"
+            f"an integer of {max(ends[1], -ends[0])} does not fit Core ML's 32 bits"
         )
     return array.astype(np.int32)
 
 
 def _plain(dtype: str) -> str:
-    return {"uint32": "int32", "int64": "int32", "uint8": "int32", "int8": "int32"}.get(
-        dtype, dtype
-    )
+    return "int32" if "int" in dtype else dtype

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count
 from typing import Any
@@ -86,12 +86,16 @@ class Graph:
     Parameters and literals are ``constants``; a parameter keeps its path in the module
     tree (``stages.0.blocks.1.conv.m.weight``) as its name, all the way to the package. The
     names of inputs and of what is computed start with ``%`` and so cannot meet a path.
+    ``places`` gives the module that a value is computed in, ``output_names`` what the outputs
+    are called where the model has them by keys or positions.
     """
 
     inputs: tuple[Value, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, Array]
     nodes: tuple[Node, ...]
+    places: Mapping[str, str] = field(default_factory=dict)
+    output_names: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.nodes))
@@ -129,20 +133,27 @@ class Graph:
         return self.values[name].dtype.startswith("float")
 
     def place(self, node: Node) -> str:
-        """The module a node is in, as far as the parameters around it tell."""
+        """The module a node is in, as far as its parameters, the trace or its operands tell."""
         seen, todo = {node.outputs[0].name}, [node]
         while todo:
             current = todo.pop(0)
+            if found := self._module(current):
+                return found
             for name in current.inputs:
-                module, _, leaf = name.rpartition(".")
-                is_given = name in self.constants and not name.startswith(COMPUTED)
-                if is_given and module and re.fullmatch("[a-z_]+", leaf):  # by no pass
-                    return module
                 maker = self.producer.get(name)
                 if maker is not None and maker.outputs[0].name not in seen:
                     seen.add(maker.outputs[0].name)
                     todo.append(maker)
-        return "the model's first layers"
+        return "the module itself"
+
+    def _module(self, node: Node) -> str:
+        for name in node.inputs:
+            module, _, leaf = name.rpartition(".")
+            is_given = name in self.constants and not name.startswith(COMPUTED)
+            if is_given and module and re.fullmatch("[a-z_]+", leaf):  # by no pass
+                return module
+        found = next((self.places[v.name] for v in node.outputs if v.name in self.places), None)
+        return "the module itself" if found == "" else found or ""
 
     def refuse(self, nodes: Iterable[Node]) -> None:
         """Raise UnsupportedOpError that lists ``nodes`` by operation, if there are any."""
@@ -150,14 +161,23 @@ class Graph:
         for node in nodes:
             by_op.setdefault(node.op, []).append(node)
         if by_op:
-            listed = "; ".join(
-                f"{op} (x{len(found)}, first in {self.place(found[0])}: {found[0]})"
-                for op, found in by_op.items()
-            )
             raise UnsupportedOpError(
-                f"cannot export {listed}; compute it outside of the module, or with other "
-                "operations"
+                "cannot export "
+                + "; ".join(self._refusal(name, found) for name, found in by_op.items())
             )
+
+    def _refusal(self, name: str, nodes: Sequence[Node]) -> str:
+        """The operation, where it is, why there is none and what to do."""
+        places = list(dict.fromkeys(map(self.place, nodes)))
+        listed = ", ".join(places[:3]) + (
+            f" and {n} more" if (n := len(places) - 3) > 0 else ""
+        )
+        is_complex = any(v.dtype == "complex64" for n in nodes for v in n.outputs)
+        instead = op(name).instead or (op("Real").instead if is_complex else "")
+        instead = instead or (
+            "no such operation; compute it outside of the module, or with other operations"
+        )
+        return f"{name} (x{len(nodes)}, in {listed}: {nodes[0]}): {instead}"
 
     def check(self) -> Graph:
         """Fail if a value is used before it is defined, or defined twice."""

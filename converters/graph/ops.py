@@ -16,6 +16,18 @@ import mlx.nn as nn
 
 from ondevice.cpu import kernels
 
+from . import evaluators as ev
+from .evaluators import (
+    ARG_REDUCTIONS as ARG_REDUCTIONS,
+    BITWISE as BITWISE,
+    LINEAR_REDUCTIONS as LINEAR_REDUCTIONS,
+    LOGARITHMS as LOGARITHMS,
+    REDUCTIONS as REDUCTIONS,
+    SCANS as SCANS,
+)
+from .resizing import resize, sample
+from .shuffling import SHUFFLES
+
 Fn = Callable[..., Any]
 # What an operation does, seen from one element of its result: "arithmetic" is made of the
 # same element of each operand, "activation" likewise but of one operand and not exact for
@@ -36,8 +48,12 @@ class Op:
     axes follows from the operands'; "logical" brings them to MLX's own order.
     ``by_output`` operations are called with their output's shape and type as well.
     ``is_gate``: its result lies between zero and one. ``periodic``: it needs the fraction of a
-    large operand. ``limits``: its result is one of its operands. ``steep``: a small operand has
-    a large result, which is the "end" of that, or the operand of a product ("through").
+    large operand. ``exact``: which operands stay float32. ``limits``: its result is one of its
+    operands. ``literal``: its constants are written as they are, never compressed. ``steep``: a
+    small operand has a large result, which is the "end" of that, or the
+    operand of a product ("through").
+    ``instead`` says why no back end has it and what to do instead; of constants alone it is
+    computed before.
     """
 
     name: str
@@ -51,94 +67,10 @@ class Op:
     is_gate: bool = False
     periodic: bool = False
     limits: bool = False
+    exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
-
-
-# -- how MLX computes what has no function of that name
-
-
-def _slice(x: mx.array, start: Any, stop: Any, step: Any) -> mx.array:
-    return x[tuple(map(slice, start, stop, step))]
-
-
-def _pad(x: mx.array, value: mx.array, axes: Any, low: Any, high: Any) -> mx.array:
-    widths = [(0, 0)] * x.ndim
-    for axis, lo, hi in zip(axes, low, high, strict=True):
-        widths[axis] = (lo, hi)
-    return mx.pad(x, widths, constant_values=value)
-
-
-def _gather(x: mx.array, *rest: Any) -> mx.array:
-    *indices, axes, sizes = rest
-    grid = indices[0].shape
-    rest_axes = [axis for axis in range(x.ndim) if axis not in axes]
-    return x.transpose(*axes, *rest_axes)[tuple(indices)].reshape(*grid, *sizes)
-
-
-def _convolution(x: mx.array, w: mx.array, *rest: Any) -> mx.array:
-    *bias, stride, low, high, dilation, input_dilation, groups, flip = rest
-    if x.ndim == 4 and low == high and not flip and set(input_dilation) == {1}:
-        y = kernels.conv2d(x, w, tuple(stride), tuple(low), tuple(dilation), groups)
-    else:
-        y = mx.conv_general(
-            x, w, stride, (list(low), list(high)), dilation, input_dilation, groups, flip
-        )
-    return y + bias[0] if bias else y
-
-
-def _linear(x: mx.array, w: mx.array, *bias: mx.array) -> mx.array:
-    return x @ w.T + bias[0] if bias else x @ w.T
-
-
-def _attention(q: mx.array, k: mx.array, v: mx.array, *mask: mx.array) -> mx.array:
-    scores = q @ k.swapaxes(-1, -2) * q.shape[-1] ** -0.5
-    for seen in mask:
-        hides = seen.dtype == mx.bool_
-        scores = mx.where(seen, scores, -mx.inf) if hides else scores + seen
-    return mx.softmax(scores, axis=-1) @ v
-
-
-def _layer_norm(x: mx.array, *rest: Any) -> mx.array:
-    *affine, axes, eps = rest
-    mean = x.mean(axes, keepdims=True)
-    y = (x - mean) * mx.rsqrt((x - mean).square().mean(axes, keepdims=True) + eps)
-    return y * affine[0] + affine[1] if affine else y
-
-
-def _pool(x: mx.array, kind: str, kernel: Any, stride: Any, low: Any, high: Any) -> mx.array:
-    fill = -mx.inf if kind == "max" else 0
-    x = mx.pad(x, [(0, 0), *zip(low, high, strict=True), (0, 0)], constant_values=fill)
-    B, H, W, C = x.shape
-    (kh, kw), (sh, sw) = kernel, stride
-    shape = (B, (H - kh) // sh + 1, (W - kw) // sw + 1, kh, kw, C)
-    windows = mx.as_strided(x, shape, (H * W * C, sh * W * C, sw * C, W * C, C, 1))
-    return REDUCTIONS[kind](windows, axis=(3, 4))
-
-
-def _resize(x: mx.array, scale: Any, mode: Any) -> mx.array:
-    return nn.Upsample(tuple(map(float, scale)), mode)(x)
-
-
-# What MLX calls by a number is called by its name here: in MLX's order.
-REDUCTIONS: dict[str, Fn] = {
-    "all": mx.all, "any": mx.any, "sum": mx.sum, "prod": mx.prod,
-    "min": mx.min, "max": mx.max, "mean": mx.mean,
-}  # fmt: skip
-SCANS: dict[str, Fn] = {
-    "max": mx.cummax, "min": mx.cummin, "sum": mx.cumsum, "prod": mx.cumprod,
-    "logaddexp": mx.logcumsumexp,
-}  # fmt: skip
-ARG_REDUCTIONS: dict[str, Fn] = {"min": mx.argmin, "max": mx.argmax}
-LINEAR_REDUCTIONS = frozenset({"sum", "min", "max", "mean"})
-LOGARITHMS: dict[str, Fn] = {"2": mx.log2, "10": mx.log10, "e": mx.log}
-
-
-def _reshaped(x: mx.array, *rest: Any) -> mx.array:
-    return x.reshape(rest[-1].shape)
-
-
-def _broadcast(x: mx.array, *rest: Any) -> mx.array:
-    return mx.broadcast_to(x, rest[-1].shape)
+    literal: bool = False
+    instead: str = ""
 
 
 def _arithmetic(name: str, fn: Fn, scale: Scale = "fixed", commutes: bool = False) -> Op:
@@ -151,8 +83,17 @@ def _unary(name: str, fn: Fn, scale: Scale = "fixed", kind: Kind = "activation")
 
 def _reshape(name: str) -> Op:
     """MLX's spellings of a Reshape carry arguments of their own; the output says it all."""
-    return Op(name, _reshaped, ("shape",), "move", "reshape", "linear", by_output=True)
+    return Op(name, ev.reshaped, ("shape",), "move", "reshape", "linear", by_output=True)
 
+
+def _once(name: str, fn: Fn, args: tuple[str, ...], instead: str) -> Op:
+    """What is computed of constants only."""
+    return Op(name, fn, args, instead=instead)
+
+
+_NO_COMPLEX = "no complex numbers go in or out; give real and imaginary parts"
+_NO_ALGEBRA = "no decomposition of a matrix that depends on the input; compute it outside"
+_NO_BITS = "no integers as bits; use arithmetic"
 
 _CONVOLUTION = ("stride", "low", "high", "dilation", "input_dilation", "groups", "flip")
 _POOL = ("kind", "kernel", "stride", "low", "high")
@@ -170,7 +111,7 @@ _TABLE = (
     replace(_arithmetic("Maximum", mx.maximum, "linear", commutes=True), limits=True),
     replace(_arithmetic("Minimum", mx.minimum, "linear", commutes=True), limits=True),
     _arithmetic("Select", mx.where),
-    _arithmetic("Equal", lambda a, b, *_: mx.equal(a, b)),
+    Op("Equal", ev.equal, ("with_nan",), "arithmetic", "elementwise"),
     _arithmetic("NotEqual", mx.not_equal),
     _arithmetic("Less", mx.less),
     _arithmetic("LessEqual", mx.less_equal),
@@ -179,6 +120,15 @@ _TABLE = (
     _arithmetic("LogicalAnd", mx.logical_and),
     _arithmetic("LogicalOr", mx.logical_or),
     _arithmetic("LogicalXor", mx.not_equal),
+    Op("DivMod", mx.divmod, (), "arithmetic"),
+    Op(
+        "BitwiseBinary",
+        lambda x, y, kind: BITWISE[kind](x, y),
+        ("kind",),
+        "arithmetic",
+        "elementwise",
+        instead=_NO_BITS,
+    ),
     _unary("Abs", mx.abs, "linear", "arithmetic"),
     _unary("Ceil", mx.ceil, kind="arithmetic"),
     _unary("Floor", mx.floor, kind="arithmetic"),
@@ -194,12 +144,24 @@ _TABLE = (
         kind="arithmetic",
         layout="affine",
         scale="weights",
+        literal=True,
     ),
     # functions of one element
     Op("AsType", lambda x, dtype: x.astype(dtype), ("dtype",), "activation", "unary"),
+    _unary("ArcCos", mx.arccos),
+    _unary("ArcCosh", mx.arccosh),
+    _unary("ArcSin", mx.arcsin),
+    _unary("ArcSinh", mx.arcsinh),
+    _unary("ArcTan", mx.arctan),
+    Op("ArcTan2", mx.arctan2, (), "activation", "elementwise"),
+    _unary("ArcTanh", mx.arctanh),
     replace(_unary("Cos", mx.cos), periodic=True),
+    _unary("Cosh", mx.cosh),
     _unary("Erf", mx.erf),
-    _unary("ErfInv", mx.erfinv),
+    replace(
+        _unary("ErfInv", mx.erfinv),
+        instead="no inverse error function; approximate it with logarithms and roots",
+    ),
     _unary("Exp", mx.exp),
     _unary("Expm1", mx.expm1),
     _unary("Gelu", kernels.gelu),
@@ -229,11 +191,12 @@ _TABLE = (
         "unary",
         steep="through",
     ),
+    _unary("Sinh", mx.sinh),
     replace(_unary("Tan", mx.tan), periodic=True),
     _unary("Tanh", mx.tanh),
     # what only moves elements
     Op("AsStrided", mx.as_strided, ("shape", "strides", "offset"), "move"),
-    Op("Broadcast", _broadcast, ("shape",), "move", scale="linear", by_output=True),
+    Op("Broadcast", ev.broadcast, ("shape",), "move", scale="linear", by_output=True),
     Op(
         "Concatenate",
         lambda *xs: mx.concatenate(list(xs[:-1]), axis=xs[-1]),
@@ -243,11 +206,38 @@ _TABLE = (
         "linear",
     ),
     Op("Full", lambda x, *_: x, (), "move"),
-    Op("Gather", _gather, ("axes", "sizes"), "reduction"),
+    Op("Gather", ev.gather, ("axes", "sizes"), "reduction"),
     Op("GatherAxis", lambda x, i, axis: mx.take_along_axis(x, i, axis), ("axis",), "reduction"),
-    Op("Pad", _pad, ("axes", "low", "high"), "move", "pad", "linear"),
+    Op("Take", lambda x, i, axis: mx.take(x, i, axis), ("axis",), "reduction", "take"),
+    Op("Pad", ev.pad, ("axes", "low", "high"), "move", "pad", "linear", literal=True),
+    Op("EdgePad", ev.edge_pad, ("axes", "low", "high"), "move", "pad", "linear"),
+    Op("SliceUpdate", ev.slice_update, ("kind", "start", "stop", "step"), "move"),
+    Op(
+        "Scatter",
+        ev.scatter,
+        ("kind", "axes"),
+        "reduction",
+        instead="no scatter of parts of rows that the input says; write whole rows",
+    ),
+    Op("ScatterRows", ev.scatter_rows, ("kind", "axes"), "reduction"),
+    Op("ScatterAxis", ev.scatter_axis, ("kind", "axis"), "reduction"),
+    Op("MaskedScatter", ev.masked_scatter, (), "reduction"),
+    Op(
+        "DynamicSlice",
+        ev.dynamic_slice,
+        ("axes", "size"),
+        "move",
+        instead="no slice from where the input says; take what mx.arange(n) + start says",
+    ),
+    Op(
+        "DynamicSliceUpdate",
+        lambda x, y, start, axes: mx.slice_update(x, y, start, axes),
+        ("axes",),
+        "move",
+        instead="no slice from where the input says; write with mx.where",
+    ),
     *map(_reshape, ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")),
-    Op("Slice", _slice, ("start", "stop", "step"), "move", "slice", "linear"),
+    Op("Slice", ev.slice_, ("start", "stop", "step"), "move", "slice", "linear"),
     Op(
         "Split",
         lambda x, indices, axis: mx.split(x, list(indices), axis=axis),
@@ -259,31 +249,41 @@ _TABLE = (
     Op(
         "Transpose", lambda x, axes: x.transpose(axes), ("axes",), "move", "transpose", "linear"
     ),
+    *(Op(name, fn, ("factor",), "move", "image", "linear") for name, fn in SHUFFLES.items()),
     # layers: products with constants
-    Op("Convolution", _convolution, _CONVOLUTION, "layer", "convolution", "weights"),
-    Op("Linear", _linear, (), "layer", "linear", "weights"),
+    Op("Convolution", ev.convolution, _CONVOLUTION, "layer", "convolution", "weights"),
+    Op("Linear", ev.linear, (), "layer", "linear", "weights"),
     # sums of products, and what goes over axes
     Op(
         "AddMM",
-        lambda a, b, c, alpha, beta: alpha * (a @ b) + beta * c,
+        lambda a, b, c, alpha, beta: alpha * ev.product(a, b) + beta * c,
         ("alpha", "beta"),
     ),
-    Op("Attention", _attention),
-    Op("Matmul", lambda a, b: a @ b, ("transpose_x", "transpose_y"), "mixture", "matmul"),
-    Op("LayerNorm", _layer_norm, ("axes", "eps"), "mixture", "layer_norm", "norm"),
+    Op("Attention", ev.attention),
+    Op("Matmul", ev.product, ("transpose_x", "transpose_y"), "mixture", "matmul"),
+    Op(
+        "LayerNorm",
+        ev.layer_norm,
+        ("axes", "eps"),
+        "mixture",
+        "layer_norm",
+        "norm",
+        literal=True,
+    ),
     Op(
         "Pool",
-        _pool,
+        ev.pool,
         ("kind", "kernel", "stride", "low", "high"),
         "reduction",
         "image",
         "linear",
     ),
-    Op("Resize", _resize, ("scale", "mode"), "reduction", "image", "linear"),
+    Op("Resample", sample, ("padding",), "reduction", "resample", exact=(1,)),
+    Op("Resize", resize, ("size", "mode"), "reduction", "image", "linear"),
     Op("Softmax", kernels.softmax, ("axis",), "mixture", "softmax", is_gate=True),
     Op(
         "Reduce",
-        lambda x, kind, axes, keep=True: REDUCTIONS[kind](x, axis=axes, keepdims=keep),
+        ev.reduce,
         ("kind", "axes", "keep"),
         "reduction",
         "reduce",
@@ -313,6 +313,58 @@ _TABLE = (
         ("start", "stop", "step"),
         by_output=True,
     ),
+    # what stands in a package as the constants it gives
+    _once(
+        "RandomBits", ev.bits, ("shape", "width"), "no random numbers; give them as an input"
+    ),
+    _once("View", ev.view, ("dtype",), _NO_BITS),
+    _once("Real", mx.real, (), _NO_COMPLEX),
+    _once("Imag", mx.imag, (), _NO_COMPLEX),
+    _once("Conjugate", mx.conjugate, (), _NO_COMPLEX),
+    replace(
+        _once(
+            "FFT",
+            ev.fft,
+            ("axes", "inverse", "real", "norm"),
+            "no Fourier transform; multiply with constant matrices of cosines and sines",
+        ),
+        by_output=True,
+    ),
+    _once(
+        "Hadamard",
+        lambda x, scale: mx.hadamard_transform(x, scale),
+        ("scale",),
+        "no Hadamard transform; multiply with a constant matrix",
+    ),
+    _once(
+        "SearchSorted",
+        lambda x, y, right: mx.searchsorted(x, y, side="right" if right else "left"),
+        ("right",),
+        "no search; count with (x[..., None] > bounds).sum(-1)",
+    ),
+    _once("Cholesky", lambda x, upper: mx.linalg.cholesky(x, upper), ("upper",), _NO_ALGEBRA),
+    _once(
+        "Inverse",
+        lambda x, tri, upper: mx.linalg.tri_inv(x, upper) if tri else mx.linalg.inv(x),
+        ("triangular", "upper"),
+        _NO_ALGEBRA,
+    ),
+    _once("QRF", mx.linalg.qr, (), _NO_ALGEBRA),
+    _once("SVD", lambda x, uv: mx.linalg.svd(x, uv), ("vectors",), _NO_ALGEBRA),
+    _once("Eigh", ev.eigh, ("uplo", "vectors"), _NO_ALGEBRA),
+    _once("Eig", ev.eig, ("vectors",), _NO_ALGEBRA),
+    _once(
+        "AffineQuantize",
+        ev.quantize,
+        ("group_size", "bits", "mode", "dequantize"),
+        "no quantization that depends on the input; quantize weights only",
+    ),
+    _once(
+        "QuantizedMatmul",
+        ev.quantized_matmul,
+        ("group_size", "bits", "mode", "transpose"),
+        "no quantized product of weights that depend on the input; dequantize them",
+    ),
 )
 OPS = {op.name: op for op in _TABLE}
 
@@ -327,6 +379,18 @@ PHYSICAL = {
         Op("Dequantize", None, ("scale", "zero_point"), "activation"),
     )
 }
+# What else a trace may hold, and why there is none.
+_HIDDEN = "MLX does not hand it over"
+REFUSED = {
+    "BroadcastAxes": "of `mx.vmap`; write the batch's axis out",
+    "BlockMaskedMM": "no product of blocks; multiply by the mask and use `@`",
+    "CustomKernel": "no kernels of one's own; write it with operations of `mx`",
+    "GatherMM": "no product of chosen matrices; take them, then use `@`",
+    "GatherQMM": "no product of chosen matrices; dequantize and take them, then use `@`",
+    "GatherQQMM": "no product of chosen matrices; dequantize and take them, then use `@`",
+    "QQMatmul": "no product of two quantized arrays; dequantize them",
+    "GatedDeltaUpdate": "no recurrent update as one operation; write out its steps",
+} | dict.fromkeys(("ConvertFP8", "LUF", "SegmentedMM"), _HIDDEN)
 ELEMENTWISE = frozenset(op.name for op in _TABLE if op.layout == "elementwise")
 
 
@@ -339,4 +403,4 @@ def scale_of(node: Any) -> Scale:
 
 def op(name: str) -> Op:
     """The entry of an operation; of one that has none, an entry that promises nothing."""
-    return OPS.get(name) or PHYSICAL.get(name) or Op(name, None)
+    return OPS.get(name) or PHYSICAL.get(name) or Op(name, None, instead=REFUSED.get(name, ""))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import mlx.core as mx
@@ -11,86 +12,150 @@ import numpy as np
 from ondevice.cpu import kernels
 
 from .graph import Array, Graph, Node, Value, computed
-from .ops import ARG_REDUCTIONS, LOGARITHMS, REDUCTIONS, SCANS
+from .ops import ARG_REDUCTIONS, BITWISE, LOGARITHMS, REDUCTIONS, SCANS
+from .untouched import plain_functions
+
+Record = dict[str, Any]
+# Operations that give their last inputs as they are, or their first: of MLX's transformations.
+_LAST, _FIRST = frozenset({"CustomTransforms"}), frozenset({"Depends"})
+# What stands for a type that a package computes in float32.
+_FLOATS = dict.fromkeys(("float16", "bfloat16", "float64"), "float32")
 
 
-def trace_function(fn: Callable[..., Any], /, *inputs: mx.array, **params: mx.array) -> Graph:
-    """Record the primitives of ``fn(*inputs, **params)``.
+def trace_function(fn: Callable[..., Any], /, *inputs: mx.array) -> Graph:
+    """Record the primitives of ``fn(*inputs)``; the name of any value starts with ``%``."""
+    return to_graph(record(fn, inputs), {})
 
-    Parameters keep their names; the name of any other value starts with ``%``.
+
+def record(fn: Callable[..., Any], inputs: Sequence[mx.array]) -> list[Record]:
+    """What MLX's export hands over for ``fn(*inputs)``: see ``to_graph``.
+
+    Arrays that ``fn`` finds elsewhere are constants; how a lazy one is made is recorded too.
     """
-    mx.eval(params)  # a lazy parameter would be recorded as how it is made
-    records: list[dict[str, Any]] = []
-    with mx.stream(mx.cpu), kernels.plain():
-        mx.export_function(records.append, fn, inputs, params)
-    return _graph(records, params).check()
+    records: list[Record] = []
+    with mx.stream(mx.cpu), kernels.plain(), plain_functions():
+        mx.export_function(records.append, fn, tuple(inputs), {})
+    return records
 
 
-def _graph(records: list[dict[str, Any]], params: dict[str, mx.array]) -> Graph:
-    by_type: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        by_type.setdefault(record["type"], []).append(record)
-    [inputs], [keywords], [outputs] = (
-        by_type[key] for key in ("inputs", "keyword_inputs", "outputs")
-    )
-    literals = {k: to_numpy(v) for r in by_type.get("constants", []) for k, v in r["constants"]}
-    paths = {id_: path for path, id_ in keywords["keywords"]}
-    known = paths | _merged(literals)
+def primitives(records: Iterable[Record]) -> list[Record]:
+    return [r for r in records if r["type"] == "primitive"]
 
-    def name(id_: str) -> str:  # MLX calls its values A, B, … as a user may call a parameter
-        return known.get(id_) or computed(id_)
 
-    def value(id_: str, shape: list[int], dtype: mx.Dtype) -> Value:
-        return Value(name(id_), tuple(shape), str(dtype).removeprefix("mlx.core."))
+def aliases(record: Record) -> dict[str, str]:
+    """Which of a primitive's inputs its outputs are, if that is all that it does."""
+    inputs, outputs = ([id_ for id_, *_ in record[key]] for key in ("inputs", "outputs"))
+    if record["name"] in _LAST:
+        return dict(zip(outputs, inputs[-len(outputs) :], strict=True))
+    return dict(zip(outputs, inputs, strict=False)) if record["name"] in _FIRST else {}
 
-    constants = {path: to_numpy(params[path]) for path in paths.values()}
+
+def to_graph(records: list[Record], named: Mapping[str, mx.array]) -> Graph:
+    """The graph of a record. Constants in the memory of those ``named`` have their names."""
+    by_type: dict[str, list[Record]] = {}
+    for found in records:
+        by_type.setdefault(found["type"], []).append(found)
+    [inputs], [outputs] = (by_type[key] for key in ("inputs", "outputs"))
+    constants = {k: v for r in by_type.get("constants", []) for k, v in r["constants"]}
+    known = _names(constants, named)
+    for found in by_type.get("primitive", []):
+        known |= {copy: known.get(id_) or numbered(id_) for copy, id_ in aliases(found).items()}
+
+    def name(id_: str) -> str:
+        return known.get(id_) or numbered(id_)
+
+    def value(id_: str, shape: Sequence[int], dtype: mx.Dtype) -> Value:
+        return Value(name(id_), tuple(shape), _type(dtype))
+
     return Graph(
-        inputs=tuple(value(*v) for v in inputs["inputs"] if v[0] not in paths),
+        inputs=tuple(value(*v) for v in inputs["inputs"]),
         outputs=tuple(name(id_) for id_, *_ in outputs["outputs"]),
-        constants=constants | {name(id_): array for id_, array in literals.items()},
+        constants={name(id_): to_numpy(array) for id_, array in constants.items()},
         nodes=tuple(
             Node(
-                op=r["name"],
+                op=RENAMED.get(r["name"]) or r["name"],
                 inputs=tuple(name(id_) for id_, *_ in r["inputs"]),
                 outputs=tuple(value(*v) for v in r["outputs"]),
                 args=_named(r["name"], _frozen(r["arguments"])),
             )
             for r in by_type.get("primitive", [])
+            if not aliases(r)
         ),
-    )
+    ).check()
+
+
+def numbered(id_: str) -> str:
+    """``%27`` for MLX's ``AB``: MLX counts in letters, as a user may call an input."""
+    return computed(str(reduce(lambda n, c: 26 * n + ord(c) - ord("A") + 1, id_, 0) - 1))
+
+
+def _names(constants: Mapping[str, mx.array], named: Mapping[str, mx.array]) -> dict[str, str]:
+    """The path of every constant that is a parameter, one name for equal others."""
+    paths: dict[Any, str] = {}
+    for path, array in named.items():
+        if array.size:
+            paths.setdefault(_place(array), path)
+    found = {id_: paths.get(_place(array)) for id_, array in constants.items()}
+    literals = {id_: to_numpy(constants[id_]) for id_, path in found.items() if not path}
+    return {id_: path for id_, path in found.items() if path} | _merged(literals)
+
+
+def _place(array: mx.array) -> tuple[Any, ...]:
+    """Where an array lies in memory, and how."""
+    seen = np.asarray(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array)
+    pointer = seen.__array_interface__["data"][0]
+    return (pointer, seen.shape, seen.strides, array.dtype)
+
+
+def _type(dtype: mx.Dtype) -> str:
+    name = str(dtype).removeprefix("mlx.core.")
+    return _FLOATS.get(name, name)
 
 
 def _merged(literals: dict[str, Array]) -> dict[str, str]:
-    """One name for equal literals."""
     first: dict[Any, str] = {}
     return {
-        id_: first.setdefault((a.dtype.str, a.shape, a.tobytes()), computed(id_))
+        id_: first.setdefault((a.dtype.str, a.shape, a.tobytes()), numbered(id_))
         for id_, a in literals.items()
     }
 
 
-# Of these MLX gives the first argument as a number; it stands for a name.
-_KINDS: dict[str, Sequence[str]] = {
-    "ArgReduce": tuple(ARG_REDUCTIONS),
-    "BitwiseBinary": ("and", "or", "xor", "left_shift", "right_shift"),
-    "Log": tuple(LOGARITHMS),
-    "Reduce": tuple(REDUCTIONS),
-    "Scan": tuple(SCANS),
+# Of these MLX gives an argument, here by its place, as a number; it stands for a name.
+_WRITES = ("max", "min", "sum", "prod", "none")
+_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
+_KINDS: dict[str, tuple[int, Sequence[str]]] = {
+    "ArgReduce": (0, tuple(ARG_REDUCTIONS)),
+    "BitwiseBinary": (0, tuple(BITWISE)),
+    "Log": (0, tuple(LOGARITHMS)),
+    "Quantize": (2, _MODES),
+    "QuantizedMatmul": (2, _MODES),
+    "Reduce": (0, tuple(REDUCTIONS)),
+    "Scan": (0, tuple(SCANS)),
+    "Scatter": (0, _WRITES),
+    "ScatterAxis": (0, ("sum", "none")),
+    "SliceUpdate": (0, _WRITES),
 }
+RENAMED = {"Quantize": "AffineQuantize"}  # the other is of activations, with one scale
 
 
 def _named(op: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     if op == "Softmax":  # of the last axis; its argument only says how precise it is
         return ()
-    return (_KINDS[op][args[0]], *args[1:]) if op in _KINDS else args
+    if op in _KINDS:
+        place, names = _KINDS[op]
+        return (*args[:place], names[args[place]], *args[place + 1 :])
+    return args
 
 
 def to_numpy(array: mx.array) -> Array:
-    """The array in numpy, without a copy where MLX allows it; bfloat16 as float32."""
-    found = np.asarray(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+    """The array in numpy, without a copy where MLX allows it; floats as float32."""
+    is_float = mx.issubdtype(array.dtype, mx.floating)
+    found = np.asarray(array.astype(mx.float32) if is_float else array)
     found.flags.writeable = False  # it is the model's own
     return found
 
 
 def _frozen(value: Any) -> Any:
+    if isinstance(value, mx.Dtype):
+        return mx.float32 if mx.issubdtype(value, mx.floating) else value
     return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +13,9 @@ import numpy as np
 from ondevice.errors import ConfigError
 from ondevice.signature import Output, Signature
 
-from ..function import PROBABILITIES, Function, model_function, module_function
+from ..function import PROBABILITIES, Function, by_name, model_function, module_function
 from ..graph.graph import Array
-from ..graph.trace import flat_outputs
+from ..graph.results import arrays_in
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -32,10 +32,17 @@ class Reference:
     signature: Signature
     reading: Signature
     is_own: bool  # the model has a signature of its own
+    keywords: tuple[str, ...] = ()  # by which a module is called, if not by position
 
     @property
     def name(self) -> str:
+        """What the model is called in reports."""
         return self.signature.model
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The module as a function of arrays by position."""
+        return by_name(self.model, self.keywords) if self.keywords else self.model
 
     def compute(self, arrays: Sequence[Array]) -> dict[str, Array]:
         """The outputs by name, in float32, laid out as the package has them."""
@@ -52,12 +59,13 @@ class Reference:
             found = self.signature.compute(self.model, *inputs)
         else:
             names = [output.name for output in self.signature.outputs]
-            given = flat_outputs(self.model(*inputs)).values()
+            given = list(arrays_in(self.fn(*inputs)).values())
             if len(names) != len(given):
                 raise ConfigError(f"{self.name} gives {len(given)} arrays, not {len(names)}")
             found = dict(zip(names, given, strict=True))
         maps = {o.name for o in self.signature.outputs if o.axes == "NHWC"}
-        return {n: v.transpose(0, 3, 1, 2) if n in maps else v for n, v in found.items()}
+        laid = {n: v.transpose(0, 3, 1, 2) if n in maps else v for n, v in found.items()}
+        return {n: v if v.ndim else v.reshape(1) for n, v in laid.items()}  # as packages have
 
 
 def reference_of(model: nn.Module, package: Program) -> Reference:
@@ -74,7 +82,7 @@ def reference_of(model: nn.Module, package: Program) -> Reference:
         plain = replace(package.signature, model=type(model).__name__)
         arrays = tuple(map(package.array_input, package.inputs.values()))
         signature = replace(plain, inputs=arrays, outputs=tuple(map(Output, package.arrays)))
-        reference = Reference(model, signature, signature, is_own=False)
+        reference = Reference(model, signature, signature, False, package.keywords)
     _check_shapes(reference, package)
     return reference
 
@@ -143,10 +151,11 @@ def function_of(model: nn.Module, package: Program) -> Function:
     )
 
 
-def example_inputs(package: Program) -> list[mx.array]:
-    """Zeros as the package takes them."""
+def example_inputs(package: Program) -> list[mx.array] | dict[str, mx.array]:
+    """Zeros as the package takes them, by keyword where the module was called so."""
     inputs = map(package.array_input, package.inputs.values())
-    return [mx.zeros(i.shape, getattr(mx, i.dtype)) for i in inputs]
+    arrays = [mx.zeros(i.shape, getattr(mx, i.dtype)) for i in inputs]
+    return dict(zip(package.keywords, arrays, strict=True)) if package.keywords else arrays
 
 
 def export_options(model: nn.Module, package: Program) -> dict[str, Any]:

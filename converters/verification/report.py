@@ -79,7 +79,7 @@ class Report:
 
     @property
     def as_saved(self) -> Step:
-        return next(step for step in self.steps if step.name == AS_SAVED)
+        return next(step for step in self.steps if step.name.startswith(AS_SAVED))
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:

@@ -68,7 +68,8 @@ def verify(
     exports the model afresh, in float32 and in the package's precision, so that what fails
     first says why. ``gates`` replace limits of the same name in every step, or are added to
     those of the package. With ``run_on="device"`` (or "auto" on an Apple device) Apple's
-    framework runs it too, on each choice of processors, with latency and placement.
+    framework runs it too, on each choice of processors, with latency and placement. Of a
+    package with several functions each is verified, and steps are named after theirs.
     ``against`` is another package of the model, such as one of another format: each value that
     both compute is compared on the image that is worst for the first.
 
@@ -80,6 +81,67 @@ def verify(
     package = _opened(package)
     other = None if against is None else _opened(against)
     gates = check_gates(gates or {})
+
+    def verified(
+        function: Program, samples: Iterable[Any], other: Program | None = other
+    ) -> Report:
+        return _verified(
+            model,
+            function,
+            samples,
+            other,
+            run_on=run_on,
+            gates=gates,
+            baselines=baselines,
+            on_error=on_error,
+        )
+
+    if len(package.functions) == 1:
+        return verified(package, images)
+    samples = list(images)
+    return joined(
+        {
+            name: verified(package.at(name), samples, other.at(name) if other else None)
+            for name in package.functions
+        }
+    )
+
+
+def joined(reports: Mapping[str, Report]) -> Report:
+    """One report on the functions of a package, whose steps say which they are of."""
+
+    def told(lines: str) -> tuple[str, ...]:
+        pairs = ((f, line) for f, r in reports.items() for line in getattr(r, lines))
+        return tuple(f"{function}: {line}" for function, line in pairs)
+
+    steps = (
+        replace(step, name=f"{step.name}, {function}")
+        for function, report in reports.items()
+        for step in report.steps
+    )
+    first = next(iter(reports.values()))
+    apart = (r.against for r in reports.values() if r.against and r.against.failures)
+    return replace(
+        first,
+        steps=tuple(steps),
+        problems=told("problems"),
+        notes=told("notes"),
+        against=next(apart, first.against),
+    )
+
+
+def _verified(
+    model: nn.Module,
+    package: Program,
+    images: Iterable[Any],
+    other: Program | None,
+    *,
+    run_on: RunOn,
+    gates: Mapping[str, float],
+    baselines: bool,
+    on_error: OnError | None,
+) -> Report:
+    """``verify`` of one function."""
     devices = _devices(package, run_on)
     package.results()  # a broken one is refused before any work
     reference = reference_of(model, package)
@@ -91,12 +153,13 @@ def verify(
         steps = tuple(_steps(tried, gates, model, fresh.get("float32")))
         measured = _measured(package, tried[0]) if devices else {}
     saved = next(each for each in tried if each.name == AS_SAVED)
+    found = problems(model, reference.signature, package)
     return Report(
         model=reference.name,
         package=package.path.name,
         images=count,
         steps=steps,
-        problems=(*problems(model, reference.signature, package), *saved.spoken),
+        problems=(*package.faults(), *found, *saved.spoken),
         notes=(*notes(model, package), *package.caveats(), *_unjudged(package, saved, count)),
         versions=versions(package, *([other] if other else [])),
         device=measured,

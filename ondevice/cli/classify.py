@@ -43,9 +43,9 @@ def classify_command(
     """Print the most likely classes of each IMAGE."""
     from ..nn.fuse import fuse
     from ..tasks.classify import classify
-    from ..weights.folder import create_model
+    from ..tasks.load import load
 
-    network = fuse(create_model(model, pretrained=True))
+    network = fuse(load(model))
     skipped = Skipped()
     opened = progress(files(images, max_level), "classifying", len(images))
     results = classify(network, opened, top_k=top_k, on_error=skipped)

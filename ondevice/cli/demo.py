@@ -47,9 +47,9 @@ def demo(
     with clock("load the model"):
         from ..nn.fuse import fuse
         from ..tasks.classify import classify
-        from ..weights.folder import create_model
+        from ..tasks.load import load
 
-        network = create_model(model, pretrained=True)
+        network = load(model)
     with clock("classify with MLX"):
         ours = classify(fuse(network), list(images.values()))
     with clock("import coremltools"):

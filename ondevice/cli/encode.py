@@ -112,12 +112,12 @@ def _encode(
 
     from ..image.files import expand
     from ..tasks.embeddings.encode import encode
-    from ..weights.folder import create_model
+    from ..tasks.load import load
 
     group = mx.distributed.init()
     start = time.monotonic()
     shown = sys.stderr.isatty() and group.rank() == 0
-    network = create_model(model, pretrained=True)
+    network = load(model)
     options |= {"on_error": skipped, "on_progress": Progress("encoding") if shown else None}
     try:
         done = encode(network, expand(sources), group=group, **options)

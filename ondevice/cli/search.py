@@ -73,8 +73,8 @@ def search_command(
 def _query(index: Index, model: str, image: ImageLike, text: str | None) -> mx.array:
     from ..tasks.clip import load_clip
     from ..tasks.embeddings.search import encode_query, encode_text
-    from ..weights.folder import create_model
+    from ..tasks.load import load
 
     if text is not None:
         return encode_text(index, load_clip(model), text)
-    return encode_query(index, create_model(model, pretrained=True), image)
+    return encode_query(index, load(model), image)

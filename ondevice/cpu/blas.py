@@ -47,6 +47,11 @@ MLX_CAME_FIRST = "mlx.core" in sys.modules
 BLAS = load_blas() if sys.platform == "linux" else ""
 
 
+def is_slow() -> bool:
+    """Whether MLX multiplies matrices with the reference BLAS of its wheel."""
+    return sys.platform == "linux" and (not BLAS or (MLX_CAME_FIRST and BLAS != "preloaded"))
+
+
 @functools.cache
 def advise() -> None:
     """Say once, where a model is about to run, why it will be slow and what helps."""

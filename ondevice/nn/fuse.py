@@ -29,6 +29,8 @@ def fuse(model: nn.Module) -> nn.Module:
     computed: any thread may use what it returns, as MLX does not allow of what is to come.
     """
     fused = _fused(model)
+    if not model.training:
+        fused.eval()  # layers that are new, too
     mx.eval(fused.parameters())
     return fused
 

@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from converters.compress.float16 import make_safe
 from converters.compress.storage import Storage
 from converters.coreml.program import to_program
 from converters.coreml.reference.plan import compile_function
@@ -18,6 +19,7 @@ from converters.export import named, rename_inputs, to_graph
 from converters.function import Function as PackageFunction, model_function, module_function
 from converters.graph.graph import Graph
 from converters.graph.passes import channels_first
+from converters.graph.passes.precision import set_precision
 
 
 class Function(nn.Module):
@@ -67,6 +69,16 @@ def run_lowered(fn: Callable[..., Any], *xs: mx.array) -> list[np.ndarray]:
     return run_graph(physical_graph(fn, *xs), xs)
 
 
+def run_half(fn: Callable[..., Any], *xs: mx.array) -> list[np.ndarray]:
+    """What the program gives in half precision, made safe as for a package."""
+    function = module_function(as_module(fn), xs)
+    graph = to_graph(function)
+    function = named(function, graph)
+    graph, safety = make_safe(rename_inputs(graph, function.input_names), function)
+    laid = channels_first(graph).check()
+    return run_graph(set_precision(laid, "float16", keep=safety.float32).check(), xs)
+
+
 def run_graph(graph: Graph, xs: Sequence[mx.array], **options: Any) -> list[np.ndarray]:
     """What the program of a physical graph gives."""
     names = tuple(f"out{i}" for i in range(len(graph.outputs)))
@@ -84,7 +96,7 @@ def assert_lowered(fn: Callable[..., Any], *xs: mx.array, limit: float = 2e-5) -
     wanted = module(*xs)
     wanted = list(wanted) if isinstance(wanted, list | tuple) else [wanted]
     for ours, theirs in zip(run_lowered(module, *xs), wanted, strict=True):
-        reference = np.array(theirs, np.float64)
+        reference = np.atleast_1d(np.array(theirs, np.float64))  # Core ML has no scalars
         assert ours.shape == reference.shape
         scale = np.abs(reference).max()
         assert scale > 0, "a result of zeros proves nothing"

@@ -72,6 +72,7 @@ def loops(op: str, inputs: dict[str, Any], **fixed: Any) -> Case:
 
 
 BOOLS = (np.array([[True, False, True]]), np.array([[True], [False]]))
+PLACES = np.array([[0, 1], [3, 4], [2, 4], [1, 0]], np.int32)
 SMALL = integers(-4, 5, 2, 6)
 
 CASES = {
@@ -322,6 +323,41 @@ CASES = {
     "gather_nd in batches": loops(
         "gather_nd", {"x": X, "indices": integers(0, 5, 2, 4, 2)}, batch_dims=1
     ),
+    **{
+        f"resample {padding} {mode}": loops(
+            "resample",
+            {"x": normal(2, 3, 4, 5), "coordinates": points},
+            sampling_mode="bilinear",
+            padding_mode=padding,
+            padding_value=0.5,
+            coordinates_mode=mode,
+            align_corners=mode == "normalized_zero_to_one",
+        )
+        for padding in ("constant", "border")
+        for mode, points in (
+            ("normalized_minus_one_to_one", 1.2 * normal(2, 3, 2, 2)),
+            ("normalized_zero_to_one", 0.5 + normal(2, 3, 2, 2)),
+            ("unnormalized", 2 + 2 * normal(2, 3, 2, 2)),
+        )
+    },
+    **{
+        f"scatter_nd, {mode}": loops(
+            "scatter_nd",
+            {"data": X, "indices": np.array([[0, 1], [1, 3], [0, 1]], np.int32) % 2,
+             "updates": normal(3, *X.shape[2:])},
+            mode=mode,
+        )
+        for mode in ("add", "mul", "max", "min")
+    },
+    **{
+        f"scatter_along_axis, {mode}": loops(
+            "scatter_along_axis",
+            {"data": normal(4, 5), "indices": PLACES, "updates": normal(4, 2)},
+            axis=1,
+            mode=mode,
+        )
+        for mode in ("update", "add", "mul", "max", "min")
+    },
     "pixel_shuffle": loops("pixel_shuffle", {"x": normal(1, 8, 2, 3)}, upscale_factor=2),
     "pixel_unshuffle": loops(
         "pixel_unshuffle", {"x": normal(1, 2, 4, 6)}, downscale_factor=np.uint32(2)

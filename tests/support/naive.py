@@ -144,6 +144,32 @@ def local_response_norm(x, size, alpha=1e-4, beta=0.75, k=1.0):
     return y
 
 
+def resample(
+    x, coordinates, sampling_mode, padding_mode, padding_value, coordinates_mode, align_corners
+):
+    """Each point by itself: what is in the four pixels around it, by how near they are."""
+    B, C, H, W = x.shape
+    y = np.zeros((B, C, *coordinates.shape[1:3]))
+    for b, i, j in np.ndindex(*coordinates.shape[:3]):
+        at = []
+        for n, t in zip((W, H), coordinates[b, i, j].astype(float), strict=True):
+            t = {"unnormalized": None, "normalized_zero_to_one": t}.get(
+                coordinates_mode, (t + 1) / 2
+            )
+            t = (
+                float(coordinates[b, i, j][len(at)])
+                if t is None
+                else (t * (n - 1) if align_corners else t * n - 0.5)
+            )
+            at.append(min(max(t, 0), n - 1) if padding_mode == "border" else t)
+        for h in (int(np.floor(at[1])), int(np.floor(at[1])) + 1):
+            for w in (int(np.floor(at[0])), int(np.floor(at[0])) + 1):
+                near = (1 - abs(at[0] - w)) * (1 - abs(at[1] - h))
+                inside = 0 <= h < H and 0 <= w < W
+                y[b, :, i, j] += near * (x[b, :, h, w] if inside else padding_value)
+    return y.astype(np.float32)
+
+
 def pixel_shuffle(x, upscale_factor):
     r = upscale_factor
     B, C, H, W = x.shape
@@ -183,6 +209,30 @@ def space_to_depth(x, block_size):
 def gather_nd(x, indices, batch_dims=0):
     rows = [x[(*at[:batch_dims], *indices[at])] for at in np.ndindex(*indices.shape[:-1])]
     return np.stack(rows).reshape(*indices.shape[:-1], *rows[0].shape)
+
+
+def _write(old, new, mode):
+    return {
+        "update": new, "add": old + new, "mul": old * new,
+        "max": max(old, new), "min": min(old, new),
+    }[mode]  # fmt: skip
+
+
+def scatter_nd(data, indices, updates, mode="add"):
+    y = data.copy()
+    for at in np.ndindex(*indices.shape[:-1]):
+        for inner in np.ndindex(*data.shape[indices.shape[-1] :]):
+            place = (*indices[at], *inner)
+            y[place] = _write(y[place], updates[(*at, *inner)], mode)
+    return y
+
+
+def scatter_along_axis(data, indices, updates, axis=0, mode="add"):
+    y = data.copy()
+    for at in np.ndindex(*indices.shape):
+        place = (*at[:axis], indices[at], *at[axis + 1 :])
+        y[place] = _write(y[place], updates[at], mode)
+    return y
 
 
 def one_hot(indices, one_hot_vector_size, axis=-1, on_value=1, off_value=0):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Var
 
@@ -65,15 +67,46 @@ def pool(
 
 
 @lower("Resize")
-def resize(node: Node, x: Var, scale: Ints, mode: str) -> Var:
-    height, width = (float(s) for s in scale)
+def resize(node: Node, x: Var, size: Ints, mode: str) -> Var:
+    """Whole factors have ops of their own, which run in more places than the one for sizes."""
+    height, width = (out / n for out, n in zip(size, x.shape[2:], strict=True))
+    factors = {"scale_factor_height": height, "scale_factor_width": width}
+    is_whole = height.is_integer() and width.is_integer()
+    if mode == "nearest" and is_whole:
+        return mb.upsample_nearest_neighbor(x=x, **factors)
+    if is_whole:
+        return mb.upsample_bilinear(x=x, **factors, align_corners=mode == "aligned")
+    sizes = {"target_size_height": size[0], "target_size_width": size[1]}
     if mode == "nearest":
-        return mb.upsample_nearest_neighbor(
-            x=x, scale_factor_height=height, scale_factor_width=width
-        )
-    return mb.upsample_bilinear(
-        x=x, scale_factor_height=height, scale_factor_width=width, align_corners=False
+        return mb.resize_nearest_neighbor(x=x, **sizes)
+    sampling = {"linear": "UNALIGN_CORNERS", "aligned": "STRICT_ALIGN_CORNERS"}
+    return mb.resize_bilinear(x=x, **sizes, sampling_mode=sampling[mode])
+
+
+@lower("Resample")
+def resample(node: Node, x: Var, grid: Var, padding: str) -> Var:
+    return mb.resample(
+        x=x,
+        coordinates=grid,
+        sampling_mode="bilinear",
+        padding_mode={"zeros": "constant", "border": "border"}[padding],
+        padding_value=_like(x, 0.0),
+        coordinates_mode="normalized_minus_one_to_one",
+        align_corners=False,
     )
+
+
+_SHUFFLES: dict[str, Callable[[Var, int], Var]] = {
+    "DepthToSpace": lambda x, r: mb.depth_to_space(x=x, block_size=r),
+    "PixelShuffle": lambda x, r: mb.pixel_shuffle(x=x, upscale_factor=r),
+    "PixelUnshuffle": lambda x, r: mb.pixel_unshuffle(x=x, downscale_factor=np.uint32(r)),
+    "SpaceToDepth": lambda x, r: mb.space_to_depth(x=x, block_size=r),
+}
+
+
+@lower(*_SHUFFLES)
+def shuffle(node: Node, x: Var, factor: int) -> Var:
+    return _SHUFFLES[node.op](x, factor)
 
 
 def _like(x: Var, value: float) -> Any:

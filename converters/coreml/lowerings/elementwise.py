@@ -42,8 +42,13 @@ _BINARY: dict[str, Callable[..., Var]] = {
 
 _UNARY: dict[str, Callable[..., Var]] = {
     "Abs": mb.abs,
+    "ArcCos": mb.acos,
+    "ArcSin": mb.asin,
+    "ArcTan": mb.atan,
+    "ArcTanh": mb.atanh,
     "Ceil": mb.ceil,
     "Cos": mb.cos,
+    "Cosh": mb.cosh,
     "Erf": mb.erf,
     "Exp": mb.exp,
     "Floor": mb.floor,
@@ -55,6 +60,7 @@ _UNARY: dict[str, Callable[..., Var]] = {
     "Sign": mb.sign,
     "Silu": mb.silu,
     "Sin": mb.sin,
+    "Sinh": mb.sinh,
     "Square": mb.square,
     "Tan": mb.tan,
     "Tanh": mb.tanh,
@@ -145,7 +151,20 @@ def negative(node: Node, x: Var) -> Var:
 
 @lower("Select")
 def select(node: Node, condition: Var, a: Any, b: Any) -> Var:
+    """Core ML wants one of the two values as large as the result."""
+    shape = node.output.shape
+    if np.broadcast_shapes(tuple(a.shape), tuple(b.shape)) != shape:
+        a = widened(a, shape)
     return mb.select(cond=condition, a=a, b=b)
+
+
+def widened(x: Var, shape: tuple[int, ...]) -> Var:
+    """The value repeated to a shape that it broadcasts to."""
+    if x.val is not None:
+        return mb.const(val=np.ascontiguousarray(np.broadcast_to(x.val, shape)))
+    wide = (1,) * (len(shape) - len(x.shape)) + tuple(x.shape)
+    y = x if wide == tuple(x.shape) else mb.reshape(x=x, shape=list(wide))
+    return mb.tile(x=y, reps=[n // m for n, m in zip(shape, wide, strict=True)])
 
 
 _CASTS = {
@@ -154,13 +173,25 @@ _CASTS = {
     "int32": "int32",
     "uint32": "int32",
     "int64": "int32",
+    "uint64": "int32",
     "bool": "bool",
 }
 
 
+_BITS = {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}
+
+
 @lower("AsType")
 def as_type(node: Node, x: Var, _: Any) -> Var:
-    return mb.cast(x=x, dtype=_CASTS[node.output.dtype])
+    """Small integers are held in 32 bits, and wrap around as if they were not."""
+    dtype = node.output.dtype
+    if dtype not in _BITS:
+        return mb.cast(x=x, dtype=_CASTS[dtype])
+    y, count = mb.cast(x=x, dtype="int32"), np.int32(2 ** _BITS[dtype])
+    if dtype.startswith("u"):
+        return mb.mod(x=y, y=count)
+    half = np.int32(count // 2)
+    return mb.sub(x=mb.mod(x=mb.add(x=y, y=half), y=count), y=half)
 
 
 @lower("LogAddExp")
@@ -169,3 +200,46 @@ def log_add_exp(node: Node, x: Any, y: Any) -> Var:
     if getattr(y, "val", None) is not None and not np.any(y.val):
         return mb.softplus(x=x)
     return mb.add(x=mb.softplus(x=mb.sub(x=x, y=y)), y=y)
+
+
+def _in_float32(x: Var, *others: Var, fn: Callable[..., Var]) -> Var:
+    """``fn`` of float32 values, whose squares and quotients half precision has not."""
+    if x.dtype == types.fp32:
+        return fn(x, *others)
+    wide = [mb.cast(x=v, dtype="fp32") for v in (x, *others)]
+    return mb.cast(x=fn(*wide), dtype="fp16")
+
+
+@lower("ArcSinh", "ArcCosh")
+def arc_hyperbolic(node: Node, x: Var) -> Var:
+    """``log(x + sqrt(x² ± 1))``; of a negative number arcsinh is what it is of the positive."""
+    by = {"ArcSinh": 1.0, "ArcCosh": -1.0}[node.op]
+
+    def fn(x: Var) -> Var:
+        size = mb.abs(x=x) if node.op == "ArcSinh" else x
+        root = mb.sqrt(x=mb.add(x=mb.square(x=size), y=np.float32(by)))
+        y = mb.log(x=mb.add(x=size, y=root), epsilon=np.float32(0))
+        return mb.mul(x=y, y=mb.sign(x=x)) if node.op == "ArcSinh" else y
+
+    return _in_float32(x, fn=fn)
+
+
+@lower("ArcTan2")
+def arc_tan2(node: Node, y: Var, x: Var) -> Var:
+    """The angle of (x, y): that of the smaller over the larger side, put into its octant."""
+    pi = np.float32(np.pi)
+
+    def fn(y: Var, x: Var) -> Var:
+        wide, high = mb.abs(x=x), mb.abs(x=y)
+        larger = mb.maximum(x=wide, y=high)
+        safe = mb.maximum(x=larger, y=np.float32(1e-37))  # at (0, 0) the angle is 0
+        angle = mb.atan(x=mb.real_div(x=mb.minimum(x=wide, y=high), y=safe))
+        steep = mb.greater(x=high, y=wide)
+        angle = mb.select(cond=steep, a=mb.sub(x=pi / 2, y=angle), b=angle)
+        left, below = (mb.less(x=v, y=np.float32(0)) for v in (x, y))
+        angle = mb.select(cond=left, a=mb.sub(x=pi, y=angle), b=angle)
+        return mb.select(cond=below, a=mb.mul(x=angle, y=np.float32(-1)), b=angle)
+
+    shape = node.output.shape
+    y, x = (v if tuple(v.shape) == shape else widened(v, shape) for v in (y, x))
+    return _in_float32(y, x, fn=fn)

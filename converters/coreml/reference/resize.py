@@ -110,3 +110,43 @@ def resize(
         out = size or x.shape[axis]
         x = _interpolate(x, axis, out, sampling_mode) if linear else _nearest(x, axis, out)
     return x
+
+
+@evaluates("resample")
+def resample(
+    x: Array,
+    coordinates: Array,
+    sampling_mode: str,
+    padding_mode: str,
+    padding_value: Any,
+    coordinates_mode: str,
+    align_corners: Any,
+) -> Array:
+    """Bilinear, with a number or the nearest pixel outside; coordinates are (x, y)."""
+    at = _pixels(coordinates, x.shape[-2:], coordinates_mode, bool(align_corners))
+    if sampling_mode != "bilinear" or padding_mode not in {"constant", "border"}:
+        raise ValueError(f"no rule for {sampling_mode} samples with {padding_mode} outside")
+    B, C, H, W = x.shape
+    size = np.array([W, H])
+    at = np.clip(at, 0, size - 1) if padding_mode == "border" else at
+    low = np.floor(at)
+    part = (at - low).astype(np.float32)
+    y = np.zeros((B, C, *coordinates.shape[1:3]), np.float32)
+    batch = np.arange(B)[:, None, None]
+    for corner in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        column, row = np.moveaxis((low + corner).astype(np.int64), -1, 0)
+        inside = (column >= 0) & (column < W) & (row >= 0) & (row < H)
+        pixels = x[batch, :, np.clip(row, 0, H - 1), np.clip(column, 0, W - 1)]
+        found = np.where(inside[..., None], pixels, np.float32(padding_value))
+        weight = np.where(corner, part, 1 - part).prod(axis=-1)
+        y += np.moveaxis(found * weight[..., None], -1, 1)
+    return y
+
+
+def _pixels(points: Array, size: tuple[int, int], mode: str, aligned: bool) -> Array:
+    """Points (x, y) in pixels, the first one's center at zero."""
+    count = np.array(size[::-1], np.float32)
+    if mode == "unnormalized":
+        return points
+    share = points if mode == "normalized_zero_to_one" else (points + 1) / 2
+    return share * (count - 1) if aligned else share * count - 0.5

@@ -225,3 +225,48 @@ def one_hot(
     size = int(one_hot_vector_size)
     hot = np.asarray(indices)[..., None] == np.arange(size)
     return np.moveaxis(np.where(hot, on_value, off_value), -1, int(axis))
+
+
+_WRITES: dict[str, Any] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "max": np.maximum,
+    "min": np.minimum,
+}
+
+
+def _write(x: Array, where: Any, y: Array, mode: str) -> Array:
+    result = x.copy()
+    if mode == "update":
+        result[where] = y
+    else:
+        _WRITES[mode].at(result, where, y)
+    return result
+
+
+@evaluates("scatter_nd")
+def scatter_nd(
+    data: Array,
+    indices: Array,
+    updates: Array,
+    mode: str = "add",
+    validate_indices: Any = False,
+) -> Array:
+    where = tuple(np.moveaxis(np.asarray(indices, np.int64), -1, 0))
+    return _write(data, where, updates, str(mode))
+
+
+@evaluates("scatter_along_axis")
+def scatter_along_axis(
+    data: Array,
+    indices: Array,
+    updates: Array,
+    axis: int = 0,
+    mode: str = "add",
+    validate_indices: Any = False,
+) -> Array:
+    where: list[Array] = list(np.indices(indices.shape))
+    where[int(axis)] = np.asarray(indices, np.int64)
+    return _write(data, tuple(where), updates, str(mode))

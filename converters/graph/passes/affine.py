@@ -110,6 +110,8 @@ class _Folder:
         value = self.constants.get(name)
         if value is None or value.size != (value.shape[-1] if value.ndim else 1):
             return None
+        if value.dtype.kind == "c":
+            return None
         return value.reshape(-1).astype(np.float32)
 
     def _into(self, layer: Node, scale: Array, shift: Array, out: Value) -> Node | None:
@@ -148,7 +150,9 @@ class _Folder:
 
     def _free_bias(self, weight: str) -> str:
         """A name for the layer's new bias: the folded parameter's own, if it is called so."""
-        name = _bias_of(weight, self.constants.keys() - self.spent)
+        name = weight.removesuffix("weight") + "bias"
+        if name not in self.spent:
+            return _bias_of(weight, self.constants)
         self.spent.discard(name)
         return name
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from ..graph import Graph, Node
 
-_RESHAPES = frozenset({"Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze"})
+RESHAPES = frozenset({"Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze"})
 _LOGICAL = {"and": "LogicalAnd", "or": "LogicalOr", "xor": "LogicalXor"}
-_COPIES = frozenset({"Full", "StopGradient", "Contiguous", "Copy", "AsType"})
+COPIES = frozenset({"Full", "StopGradient", "Contiguous", "Copy", "AsType"})
 
 
 def canonicalize(graph: Graph) -> Graph:
@@ -23,7 +23,7 @@ def canonicalize(graph: Graph) -> Graph:
 
 
 def _spell(node: Node) -> Node:
-    if node.op in _RESHAPES:
+    if node.op in RESHAPES:
         return replace(node, op="Reshape", args=(node.output.shape,))
     if node.op == "BitwiseBinary" and node.output.dtype == "bool":
         (kind,) = node.args
@@ -43,15 +43,19 @@ def _without_empty(graph: Graph, node: Node) -> Node:
 
 
 def _changes_nothing(graph: Graph, node: Node) -> bool:
-    if len(node.inputs) != 1 or len(node.outputs) != 1:
+    if not node.inputs or len(node.outputs) != 1:
+        return False
+    if len(node.inputs) != 1 and node.op != "Pad":
         return False
     before, after = graph.values[node.inputs[0]], node.output
     same = before.shape == after.shape
+    if node.op == "Pad":
+        return same
     if node.op == "Transpose":
         return node["axes"] == tuple(range(len(after.shape)))
     if node.op == "AsType":
         return before.dtype == after.dtype
-    return same and (node.op in _COPIES or node.op in {"Reshape", "Broadcast", "Concatenate"})
+    return same and (node.op in COPIES or node.op in {"Reshape", "Broadcast", "Concatenate"})
 
 
 def _drop_copies(graph: Graph) -> Graph:

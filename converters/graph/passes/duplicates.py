@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..graph import Graph, Node
+from ..graph import COMPUTED, Graph, Node
 
 
 def merge_duplicates(graph: Graph) -> Graph:
@@ -20,3 +20,14 @@ def merge_duplicates(graph: Graph) -> Graph:
             pairs = zip(node.outputs, twin.outputs, strict=True)
             names |= {copy.name: original.name for copy, original in pairs}
     return graph.with_nodes(nodes, outputs=tuple(names.get(o, o) for o in graph.outputs))
+
+
+def merge_constants(graph: Graph) -> Graph:
+    """One name for equal constants that are no parameters."""
+    first: dict[tuple[object, ...], str] = {}
+    names = {
+        name: first.setdefault((a.dtype.str, a.shape, a.tobytes()), name)
+        for name, a in graph.constants.items()
+        if name.startswith(COMPUTED)
+    }
+    return graph.rename({name: kept for name, kept in names.items() if name != kept})

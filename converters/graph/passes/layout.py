@@ -18,6 +18,7 @@ import numpy as np
 
 from ..graph import Array, Graph, Node, Shape, Value, free_name
 from ..ops import op
+from .linear import before_linear
 from .orders import (
     MAX_RANK as MAX_RANK,
     NCHW as NCHW,
@@ -33,6 +34,7 @@ from .orders import (
     with_nones,
     without,
 )
+from .shared_moves import share_moves
 
 REPLACED = frozenset({"Convolution"})  # operations that no physical graph has
 
@@ -47,7 +49,7 @@ def channels_first(
     ``inputs`` and ``outputs`` name the values that cross the border in another order than
     MLX's own. ``Convolution`` becomes ``Conv`` or ``ConvTranspose``, which are channels-first.
     """
-    return _Layout(graph, dict(inputs or {})).run(dict(outputs or {}))
+    return share_moves(_Layout(graph, dict(inputs or {})).run(dict(outputs or {})))
 
 
 class _Layout:
@@ -65,6 +67,7 @@ class _Layout:
         self.laid: dict[tuple[str, Shape, Order], str] = {}
         self.nodes: list[Node] = []
         self.has_attention = any(n.op == "Matmul" for n in graph.nodes)
+        self.meets_linear = before_linear(graph)
 
     def run(self, outputs: dict[str, Order]) -> Graph:
         for node in self.graph.nodes:
@@ -73,7 +76,13 @@ class _Layout:
             self.at(name, outputs.get(name, identity(len(self.graph.shape(name)))))
             for name in self.graph.outputs
         )
-        return Graph(self.inputs, final, self.constants, tuple(self.nodes))
+        return replace(
+            self.graph,
+            inputs=self.inputs,
+            outputs=final,
+            constants=self.constants,
+            nodes=tuple(self.nodes),
+        )
 
     # -- values ---------------------------------------------------------------------------
 
@@ -222,7 +231,7 @@ class _Layout:
             x_at, order = self.at(x, identity(len(before))), identity(len(after))
         else:
             x_at = self.names[x]
-        if order == NCL and self._reaches_linear(node.output.name):
+        if order == NCL and node.output.name in self.meets_linear:
             order = TOKENS
         if len(order) > MAX_RANK:  # axes of length one need not exist
             order = tuple(a for a in order if a is not None and after[a] != 1)
@@ -245,17 +254,6 @@ class _Layout:
             result += cut
         return place(result, after)
 
-    def _reaches_linear(self, name: str) -> bool:
-        """Whether tokens meet a linear layer before they meet a matrix product."""
-        for reader in self.graph.consumers[name]:
-            if reader.op == "Linear":
-                return True
-            if reader.op in {"Matmul", "Reshape", "Reduce"}:
-                continue
-            if any(self._reaches_linear(v.name) for v in reader.outputs):
-                return True
-        return False
-
     def split(self, node: Node) -> None:
         (x,), (indices, axis) = node.inputs, node.args
         order = self.full(x, [axis])
@@ -271,6 +269,12 @@ class _Layout:
         best = max(moving, key=lambda i: math.prod(self.shape(i)))
         order = self.full(best, [axis])
         inputs = [self.at(i, order) for i in node.inputs]
+        self.emit(node, node.op, inputs, order, order.index(axis))
+
+    def take(self, node: Node) -> None:
+        (x, index), (axis,) = node.inputs, node.args
+        order = self.full(x, [axis])
+        inputs = [self.at(x, order), self.at(index, identity(1))]
         self.emit(node, node.op, inputs, order, order.index(axis))
 
     def slice(self, node: Node) -> None:
@@ -317,6 +321,11 @@ class _Layout:
     def image(self, node: Node) -> None:
         """Pools and the like: arguments are per spatial axis, the order is channels-first."""
         self.emit(node, node.op, [self.at(node.inputs[0], NCHW)], NCHW, *node.args)
+
+    def resample(self, node: Node) -> None:
+        image, grid = node.inputs
+        inputs = [self.at(image, NCHW), self.at(grid, identity(4))]
+        self.emit(node, node.op, inputs, NCHW, *node.args)
 
     def convolution(self, node: Node) -> None:
         x, weight, *bias = node.inputs

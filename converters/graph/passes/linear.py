@@ -18,12 +18,13 @@ def raise_linear(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.op not in {"AddMM", "Matmul"} or node.args not in {(), (1.0, 1.0)}:
             continue
+        bias = _bias(graph, node)
+        if node.op == "AddMM" and bias is None:
+            continue
         weight = _weight(graph, node.inputs[1], constants)
         if weight is not None:
-            bias = _bias(graph, node)
-            if node.op == "Matmul" or bias is not None:
-                inputs = (node.inputs[0], weight, *([bias] if bias else []))
-                nodes[node.output.name] = Node("Linear", inputs, node.outputs)
+            inputs = (node.inputs[0], weight, *([bias] if bias else []))
+            nodes[node.output.name] = Node("Linear", inputs, node.outputs)
     return _unflatten(graph.with_nodes(nodes.values(), constants=constants))
 
 
@@ -66,3 +67,14 @@ def _unflatten(graph: Graph) -> Graph:
         nodes.append(replace(node, inputs=inputs, outputs=(wide,)))
         nodes.append(Node("Reshape", (wide.name,), (out,), (out.shape,)))
     return graph.with_nodes(nodes)
+
+
+def before_linear(graph: Graph) -> set[str]:
+    """The values that meet a linear layer before they meet a product, a reshape or a sum."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        through = node.op not in {"Matmul", "Reshape", "Reduce"}
+        reaches = through and any(v.name in found for v in node.outputs)
+        if node.op == "Linear" or reaches:
+            found.update(node.inputs)
+    return found

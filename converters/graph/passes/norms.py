@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,23 +9,39 @@ from ..graph import Graph, Node, Shape, Value
 
 
 def raise_means(graph: Graph) -> Graph:
-    """``Multiply(Reduce(sum), 1/n)`` becomes ``Reduce(mean)``, kind "mean"."""
+    """A sum over n elements, of axes or of a pool's windows, times 1/n or over n is a mean."""
     nodes = {n.outputs[0].name: n for n in graph.nodes}
     for node in graph.nodes:
-        if node.op != "Multiply":
-            continue
-        for name, other in (node.inputs, node.inputs[::-1]):
-            total, factor = graph.producer.get(name), graph.constants.get(other)
-            if total is None or total.op != "Reduce" or total["kind"] != "sum":
-                continue
-            if factor is None or factor.size != 1:
-                continue
-            shape = graph.shape(total.inputs[0])
-            count = math.prod(shape[axis] for axis in total["axes"])
-            if math.isclose(factor.item() * count, 1, rel_tol=1e-5):
+        for total, share in _shares(graph, node):
+            count = _summed(graph, total)
+            if count and math.isclose(share * count, 1, rel_tol=1e-5):
                 mean = total.with_args(kind="mean")
                 nodes[node.output.name] = replace(mean, outputs=node.outputs)
     return graph.with_nodes(nodes.values())
+
+
+def _shares(graph: Graph, node: Node) -> Iterator[tuple[Node, float]]:
+    """What makes the value that a product or quotient with one number is of, and the share."""
+    if node.op not in {"Multiply", "Divide"}:
+        return
+    pairs = [node.inputs, node.inputs[::-1]] if node.op == "Multiply" else [node.inputs]
+    for name, other in pairs:
+        total, factor = graph.producer.get(name), graph.constants.get(other)
+        is_number = factor is not None and factor.size == 1 and factor.dtype.kind in "fiu"
+        if total is not None and factor is not None and is_number and factor.item():
+            number = float(factor.item())
+            yield total, number if node.op == "Multiply" else 1 / number
+
+
+def _summed(graph: Graph, total: Node) -> int:
+    """How many elements are summed for each of the result; 0 if that is no sum."""
+    is_sum = total.op in {"Reduce", "Pool"} and total["kind"] == "sum"
+    if not is_sum or not graph.is_float(total.output.name):
+        return 0
+    if total.op == "Pool":
+        return math.prod(total["kernel"])
+    shape = graph.shape(total.inputs[0])
+    return math.prod(shape[axis] for axis in total["axes"])
 
 
 def norm_in_place(graph: Graph) -> Graph:

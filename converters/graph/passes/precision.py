@@ -1,32 +1,50 @@
+"""Give every value its type: half precision, and float32 where that is needed."""
+
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
 
 from ..graph import Graph, Node, Value
+from ..ops import op
 
 
 def set_precision(
-    graph: Graph, precision: str, keep: Collection[str] = (), border: str = ""
+    graph: Graph, precision: str, keep: Collection[str] = (), io_dtype: str = ""
 ) -> Graph:
     """Make every float value ``precision``, except those of the nodes that ``keep`` names.
 
     A node in ``keep`` (by the name of its first output) computes in float32, and an input
-    that only such nodes read is float32 as well; inputs and outputs are of the type
-    ``border``, if one is given. An AsType stands wherever a value
-    crosses over. Constants are cast where they are used.
+    that only such nodes read is float32 as well, as is what only moves elements on their way
+    to an operand that has to be exact; inputs and outputs are of the type ``io_dtype``, if one
+    is given. An AsType stands wherever a value crosses over. Constants are cast where they
+    are used.
     """
     if precision == "float32":
         return graph
-    caster = _Caster(graph, precision, frozenset(keep))
+    caster = _Caster(graph, precision, frozenset(keep) | _moved_exactly(graph))
     inputs = tuple(
-        caster.typed(v, border or ("float32" if caster.is_kept(v.name) else precision))
+        caster.typed(v, io_dtype or ("float32" if caster.is_kept(v.name) else precision))
         for v in graph.inputs
     )
     for node in graph.nodes:
         caster.add(node)
-    outputs = tuple(caster.as_(n, border) for n in graph.outputs) if border else graph.outputs
+    outputs = graph.outputs
+    if io_dtype:
+        outputs = tuple(caster.as_(name, io_dtype) for name in outputs)
     return replace(graph, inputs=inputs, nodes=tuple(caster.nodes), outputs=outputs)
+
+
+def _moved_exactly(graph: Graph) -> set[str]:
+    """What only moves elements, as the layout's transposes do, for an exact operand."""
+    found: set[str] = set()
+    waiting = [node.inputs[i] for node in graph.nodes for i in op(node.op).exact]
+    while waiting:
+        maker = graph.producer.get(waiting.pop())
+        if maker and op(maker.op).kind == "move":
+            found.add(maker.outputs[0].name)
+            waiting += maker.inputs
+    return found
 
 
 class _Caster:
@@ -47,7 +65,11 @@ class _Caster:
 
     def add(self, node: Node) -> None:
         dtype = "float32" if node.outputs[0].name in self.keep else self.precision
-        inputs = tuple(self.as_(name, dtype) for name in node.inputs)
+        exact = op(node.op).exact
+        inputs = tuple(
+            self.as_(name, "float32" if i in exact else dtype)
+            for i, name in enumerate(node.inputs)
+        )
         outputs = tuple(self.typed(v, dtype) for v in node.outputs)
         self.nodes.append(replace(node, inputs=inputs, outputs=outputs))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from ..graph import Graph, Node
 
@@ -12,8 +11,8 @@ def raise_pools(graph: Graph) -> Graph:
     """``Reduce(windows of x)`` becomes ``Pool(x; kind, kernel, stride, low, high)``.
 
     MLX makes the windows with a Reshape and a Transpose when they tile the map, with
-    AsStrided otherwise, and leaves the axes of each window at 3 and 4. A mean is a sum here:
-    ``Multiply(Pool(sum), 1/n)`` becomes the mean.
+    AsStrided otherwise, and leaves the axes of each window at 3 and 4. A mean is a sum here,
+    which ``raise_means`` knows.
     """
     nodes = {n.outputs[0].name: n for n in graph.nodes}
     for node in graph.nodes:
@@ -27,7 +26,7 @@ def raise_pools(graph: Graph) -> Graph:
             x, stride, low, high = found
             args = (node["kind"], windows.output.shape[3:5], stride, low, high)
             nodes[node.output.name] = Node("Pool", (x,), node.outputs, args)
-    return _means(graph.with_nodes(nodes.values()))
+    return graph.with_nodes(nodes.values())
 
 
 Found = tuple[str, tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -80,22 +79,6 @@ def _is_own_padding(graph: Graph, pad: Node, kernel: tuple[int, ...], fill: floa
     return value is not None and value == fill and whole and all(0 <= n < k for n, k in widths)
 
 
-def _means(graph: Graph) -> Graph:
-    """Multiply(Pool(sum), 1/n) becomes Pool(mean)."""
-    nodes = {n.outputs[0].name: n for n in graph.nodes}
-    for node in graph.nodes:
-        if node.op != "Multiply":
-            continue
-        for name, other in (node.inputs, node.inputs[::-1]):
-            pool, factor = graph.producer.get(name), graph.constants.get(other)
-            if pool is None or pool.op != "Pool" or factor is None or factor.size != 1:
-                continue
-            if math.isclose(factor.item() * math.prod(pool["kernel"]), 1, rel_tol=1e-5):
-                mean = pool.with_args(kind="mean")
-                nodes[node.output.name] = replace(mean, outputs=node.outputs)
-    return graph.with_nodes(nodes.values())
-
-
 def raise_upsampling(graph: Graph) -> Graph:
     """``Reshape(Broadcast(Reshape(x)))`` that repeats pixels becomes ``Resize(x)``."""
     nodes = {n.outputs[0].name: n for n in graph.nodes}
@@ -115,5 +98,6 @@ def raise_upsampling(graph: Graph) -> Graph:
         _, h, sh, w, sw, _ = repeat.output.shape
         spaced = spread.output.shape == (B, H, 1, W, 1, C)
         if spaced and (h, w) == (H, W) and node.output.shape == (B, H * sh, W * sw, C):
-            nodes[node.output.name] = Node("Resize", (x,), node.outputs, ((sh, sw), "nearest"))
+            args = ((H * sh, W * sw), "nearest")
+            nodes[node.output.name] = Node("Resize", (x,), node.outputs, args)
     return graph.with_nodes(nodes.values())

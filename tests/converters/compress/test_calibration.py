@@ -32,12 +32,12 @@ def test_statistics_come_from_every_sample_in_any_order(odd, samples):
     assert first["stem.weight"].values.max() == pytest.approx(np.max(loud), rel=1e-6)
 
 
-@pytest.mark.parametrize("places", [calibrate_module._PLACES, 12 * 12])
+@pytest.mark.parametrize("places", [calibrate_module._POSITIONS, 12 * 12])
 def test_statistics_are_of_what_a_channels_first_weight_meets(
     odd, samples, places, monkeypatch
 ):
     """For every layer: W H W^T is the mean square of the layer's output before its bias."""
-    monkeypatch.setattr(calibrate_module, "_PLACES", places)
+    monkeypatch.setattr(calibrate_module, "_POSITIONS", places)
     graph, function = physical(odd)
     calibration = calibrate(function, samples)
     found = measure(calibration)

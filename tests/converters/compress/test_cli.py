@@ -79,7 +79,7 @@ def empty(tmp_path):
 MISTAKES = {
     "an unknown recipe": (["--recipe", "tiny"], "no recipe 'tiny'; there are int8"),
     "a target too low": (["--recipe", "int4-block"], "needs iOS18, not iOS17"),
-    "no pictures to calibrate on": (["--recipe", "w8a8"], "--calibrate FOLDER"),
+    "no images to calibrate on": (["--recipe", "w8a8"], "--calibrate FOLDER"),
     "a search without pictures": (["--budget", "1MB"], "--calibrate FOLDER"),
     "a front of nothing": (["--recipe", "int8", "--pareto", "f.svg"], "give --budget"),
     "no size": (["--budget", "small"], "a budget is a size such as 2.5MB; given 'small'"),
@@ -87,7 +87,7 @@ MISTAKES = {
     "black pictures": (["--recipe", "int8", "--calibrate", black], "one value everywhere"),
     "one picture": (["--recipe", "int8", "--calibrate", few], "1 calibration samples; give 8"),
     "a broken picture": (["--recipe", "int8", "--calibrate", broken], "cat.jpg"),
-    "a folder of something else": (["--recipe", "int8", "--calibrate", empty], "no pictures"),
+    "a folder of something else": (["--recipe", "int8", "--calibrate", empty], "no images"),
     "a folder that is not there": (["--recipe", "int8", "--calibrate", "nowhere"], "nowhere"),
 }
 

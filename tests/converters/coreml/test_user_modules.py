@@ -127,20 +127,52 @@ def test_a_package_of_a_users_module_takes_and_gives_mlx_shapes(tmp_path):
 
 
 def test_what_is_not_supported_is_listed_whole_with_its_place(tmp_path):
+    class Act(nn.Module):
+        def __call__(self, x):
+            return mx.erfinv(mx.tanh(x))
+
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
-            self.first = nn.Linear(4, 4)
+            self.first, self.acts = nn.Linear(4, 4), [Act(), Act()]
 
         def __call__(self, x):
-            return mx.arctan2(mx.erfinv(mx.tanh(self.first(x))), x)
+            for act in self.acts:
+                x = act(self.first(x))
+            return x.astype(mx.int32) ^ 5, mx.linalg.inv(x @ x.T)
 
     with pytest.raises(UnsupportedOpError) as error:
         export_module(as_module(Odd()), mx.zeros((2, 4)), tmp_path / "odd.mlpackage")
     text = str(error.value)
-    assert "ArcTan2" in text
-    assert "ErfInv" in text
-    assert "first in first" in text
+    assert "ErfInv (x2, in acts.0, acts.1: " in text
+    assert "): no inverse error function; approximate it with logarithms and roots; " in text
+    assert "BitwiseBinary (x1, in the module itself: " in text
+    assert "Inverse (x1, in the module itself: " in text
+    assert "\n" not in text
+    assert "@lower" not in text
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_lowering_refuses_is_listed_whole_as_well(tmp_path):
+    class Counts(nn.Module):
+        def __call__(self, x):
+            return (x.astype(mx.uint32) - 7).astype(mx.float32)
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = [Counts(), Counts()]
+
+        def __call__(self, x):
+            x = self.parts[1](mx.tanh(self.parts[0](x)))
+            return x, x.astype(mx.int64) * 2**33
+
+    with pytest.raises(UnsupportedOpError) as error:
+        export_module(as_module(Odd()), X, tmp_path / "odd.mlpackage", precision="float32")
+    text = str(error.value)
+    assert "Subtract in parts.0: of uint32: Core ML has no integers without a sign" in text
+    assert "Subtract in parts.1: of uint32: " in text
+    assert "Multiply in the module itself: an integer of 8589934592 does not fit" in text
     assert "\n" not in text
     assert not list(tmp_path.iterdir())
 
@@ -218,7 +250,7 @@ def test_options_of_images_are_none_of_a_text_encoder(tmp_path):
 @pytest.mark.parametrize(
     ("fn", "said"),
     [
-        (lambda i: mx.array([1.0, 2, 3])[i - 5], "Subtract of uint32"),
+        (lambda i: mx.array([1.0, 2, 3])[i - 5], "Subtract in the module itself: of uint32"),
         (lambda i: i.astype(mx.int64) * 2**33, "does not fit Core ML's 32 bits"),
     ],
 )

@@ -17,10 +17,10 @@ from converters.graph.passes.broadcasts import drop_broadcasts
 from converters.graph.passes.dead_code import remove_dead_code
 from converters.graph.trace import trace
 from ondevice import create_model, fuse
-from ondevice.errors import ConfigError
 
 from ...support import clips
-from ...support.lowered import as_module, ops
+from ...support.lowered import as_module, assert_lowered, ops
+from .test_samples import border
 
 X = mx.random.normal((1, 8, 8, 6), key=mx.random.key(0))
 
@@ -66,6 +66,44 @@ class Foreign(nn.Module):
         return x.transpose(0, 3, 1, 2).transpose(0, 3, 1, 2)
 
 
+class Windows(nn.Module):
+    """Rows reordered, attention in windows of six axes; resized, sampled, shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8)
+        self.attention = nn.MultiHeadAttention(8, 2)
+
+    def __call__(self, x):
+        x = self.patch(x)[:, mx.arange(15, -1, -1)]
+        B, H, W, C = x.shape
+        x = x.reshape(B, H // 4, 4, W // 4, 4, C).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(-1, 16, C)
+        x = self.attention(x, x, x).reshape(B, H // 4, W // 4, 4, 4, C)
+        x = nn.Upsample(1.5, "linear")(x.transpose(0, 1, 3, 2, 4, 5).reshape(B, H, W, C))
+        x = self.head(border(x, mx.tanh(x[..., :2]))).reshape(B, 24, 24, 2, 2, 2)
+        return x.transpose(0, 1, 3, 2, 4, 5).reshape(B, 48, 48, 2)
+
+
+class Written(nn.Module):
+    """Writes to parts, turns by complex numbers, counts in bits, and reads one element."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.turn = nn.Conv2d(3, 8, 3, 2, 1), 1j * mx.arange(4.0)
+
+    def __call__(self, x):
+        x = self.stem(mx.pad(x, [(0, 0), (1, 2), (0, 3), (0, 0)], mode="edge"))
+        x[:, 3:9, :, 1::2] = 0.5 * x[:, :6, :, :4]
+        x[mx.arange(x.size).reshape(x.shape) % 5 == 0] = mx.tanh(x).reshape(-1)
+        pairs = mx.view(x.reshape(*x.shape[:-1], 4, 2), mx.complex64)[..., 0]
+        turned = mx.real(pairs * mx.exp(self.turn))
+        turned = turned.at[:, mx.array([1, 2])].add(0.5)
+        order = mx.argsort(turned[0, :, 0, 0]) << 1 >> 1
+        scale = mx.tanh(mx.diag(mx.ones(4)) @ turned[0, 0, 0]).max() + x[0, 1, 2, 3]
+        return turned[:, order] * (1 + 0.1 * mx.tanh(scale * 2))
+
+
 SMALL = {"embed_dim": (16, 16, 32, 32), "depth": (1, 1, 1, 1), "num_classes": 7}
 WIDE = {"embed_dim": (16, 16, 32, 32, 64), "depth": (1, 1, 1, 1, 1), "num_classes": 7}
 VIT = {"embed_dim": 64, "depth": 2, "heads": 2, "img_size": 64, "num_classes": 7}
@@ -79,6 +117,8 @@ FAMILIES = {  # of each a small model, and of others' networks one
     "text": (lambda: clips.towers()[1], mx.arange(77)[None] % clips.VOCAB),
     "vit": (lambda: create_model("vit_base_mci_224", **VIT), PICTURE),
     "foreign": (lambda: Foreign().eval(), PICTURE),
+    "windows": (lambda: Windows().eval(), PICTURE),
+    "written": (lambda: Written().eval(), PICTURE),
 }
 FORMS = {"plain": lambda model: model, "fused": fuse}
 ROUNDING = 1e-5  # of the spread; up to 3.4e-6: batch norms folded into EfficientViT
@@ -151,6 +191,7 @@ def test_check_names_the_node_that_uses_an_undefined_value(bias_add):
         (nn.LayerNorm(6), "LayerNorm"),
         (nn.MaxPool2d(2, 2), "Pool"),
         (nn.AvgPool2d(3, 1, 1), "Pool"),
+        (lambda x: x.sum((1, 2)) / 64, "Reduce"),
         (nn.Upsample(2), "Resize"),
         (nn.Linear(6, 4), "Linear"),
         (nn.Conv2d(6, 4, 3), "Convolution"),
@@ -222,13 +263,14 @@ def test_convolutions_leave_no_transposes_between_them():
     assert ops(net, X)["Transpose"] == 2  # in from NHWC, out to NHWC
 
 
-def test_a_model_in_training_mode_is_refused():
-    with pytest.raises(ConfigError, match="eval mode"):
-        trace(nn.Linear(6, 4).train(), X)
-
-
 def test_tracing_leaves_the_model_usable():
     conv = as_module(nn.Conv2d(6, 4, 3))
     before = conv(X)
     trace(conv, X)
     assert mx.array_equal(conv(X), before)
+
+
+def test_a_matrix_added_to_a_product_leaves_its_constant_as_it_is():
+    weight, other = mx.random.normal((8, 5)), mx.random.normal((6, 5))
+    mx.eval(weight, other)
+    assert_lowered(lambda x: mx.addmm(other, x, weight), mx.random.normal((6, 8)))

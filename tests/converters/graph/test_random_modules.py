@@ -279,6 +279,114 @@ def function(x, fn):
     return fn(mx.minimum(mx.abs(x), 4) + 0.5)
 
 
+# -- writing to parts, and what is rewritten
+
+
+def part(x, axis, first, by):
+    index: list[Any] = [slice(None)] * 4
+    index[axis] = slice(first % x.shape[axis], None, by)
+    return tuple(index)
+
+
+@step(st.integers(1, 3), edge, st.sampled_from([1, 2, -1]), numbers)
+def set_to_a_number(x, axis, first, by, value):
+    x = 1 * x
+    x[part(x, axis, first, by)] = value
+    return x
+
+
+@step(st.integers(1, 3), edge, st.sampled_from([1, 2, 3, -1, -2]))
+def set_to_values(x, axis, first, by):
+    y, where = 1 * x, part(x, axis, first, by)
+    y[where] = 2 * x[where]
+    return y
+
+
+@step(edge, edge, edge, edge)
+def set_in_the_middle(x, top, left, high, wide):
+    y = 1 * x
+    y[:, top : top + high + 1, left : left + wide + 1] = (
+        0.5 * x[:, top : top + high + 1, left : left + wide + 1]
+    )
+    return y
+
+
+@step(st.sampled_from(["add", "multiply", "maximum", "minimum"]), st.integers(1, 3), seeds)
+def rows_changed(x, how, axis, seed):
+    rows = np.random.default_rng(seed).permutation(x.shape[axis])[:2]
+    index: list[Any] = [slice(None)] * 4
+    index[axis] = mx.array(rows)
+    return getattr(x.at[tuple(index)], how)(0.5)
+
+
+@step(numbers, numbers)
+def masked(x, a, value):
+    x = 1 * x
+    x[x > a] = value
+    return x
+
+
+@step(st.integers(1, 3))
+def put_at_the_largest(x, axis):
+    at = mx.argmax(mx.round(4 * x), axis=axis, keepdims=True)
+    return mx.put_along_axis(x, at, mx.array(1.5), axis=axis)
+
+
+@step(edge, edge, edge, edge)
+def edge_pad(x, top, bottom, left, right):
+    return mx.pad(x, [(0, 0), (top, bottom), (left, right), (0, 0)], mode="edge")
+
+
+@step(
+    st.sampled_from([mx.cummax, mx.cummin, mx.cumsum, mx.cumprod]),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def run(x, fn, axis, turned):
+    return fn(mx.tanh(x), axis=axis, reverse=turned)
+
+
+@step(st.sampled_from([mx.all, mx.any]), st.integers(1, 3), numbers)
+def truths(x, fn, axis, a):
+    return x * fn(mx.round(x) > a, axis=axis, keepdims=True)
+
+
+@step(st.sampled_from([mx.arctan, mx.arcsinh, mx.sinh, mx.cosh, mx.arctanh]))
+def angle(x, fn):
+    return fn(mx.clip(x, -0.9, 0.9))
+
+
+@step(positive)
+def angle_of_a_point(x, a):
+    return mx.arctan2(x, mx.abs(x) + a)
+
+
+@step(seeds)
+def turned_as_complex(x, seed):
+    if x.shape[-1] % 2:
+        return x
+    turn = mx.exp(1j * constant(seed, x.shape[-1] // 2))
+    return mx.view(mx.view(x, mx.complex64) * turn, mx.float32)
+
+
+@step(st.integers(1, 3))
+def with_nothing(x, axis):
+    index: list[Any] = [slice(None)] * 4
+    index[axis] = slice(0, 0)
+    return mx.concatenate([x[tuple(index)], x], axis=axis)
+
+
+@step(st.sampled_from([mx.mean, mx.max, mx.min]))
+def less_a_scalar(x, fn):
+    return x - 0.5 * fn(x)
+
+
+@step(numbers)
+def counted(x, a):
+    count = mx.clip(mx.round(4 * x).astype(mx.int32), -8, 8)
+    return mx.where(mx.maximum(count, 0) > a, x, (count // 2 + count % 3).astype(mx.float32))
+
+
 # -- modules
 
 

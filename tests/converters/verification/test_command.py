@@ -83,7 +83,7 @@ def test_in_the_library_bad_pictures_are_an_error(nano, package, pictures):
     ("options", "said"),
     [
         (["--images", "nowhere"], "nowhere cannot be opened"),
-        (["--images", "empty"], "no pictures"),
+        (["--images", "empty"], "no images"),
         (["--images", "bad"], "x.png is not an image"),
         (["--gate", "psnr_db"], "psnr_db=50"),
         (["--gate", "beauty=1"], "no gate beauty"),

@@ -1,0 +1,211 @@
+"""Trace a module and leave it, and how MLX is set, as they were."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+_OPAQUE = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, mx.array)
+
+
+def float32(array: mx.array) -> mx.array:
+    """The array under another handle, floating numbers as float32."""
+    is_float = mx.issubdtype(array.dtype, mx.floating)
+    return array.astype(mx.float32 if is_float else array.dtype)
+
+
+@contextmanager
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Undo what tracing does to a module: placeholders in place of arrays, states, caches.
+
+    Meanwhile its arrays are float32, and others than the caller's: what is assigned to their
+    elements reaches none of his.
+    """
+    found = _Contents()
+    found.remember(model)
+    try:
+        found.lend()
+        yield
+    finally:
+        found.restore()
+
+
+class _Contents:
+    """What a module and all that it holds consist of."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, tuple[Any, Any, dict[str, Any]]] = {}
+        self.lent: dict[int, mx.array] = {}  # lives as long as what it stands for
+
+    def remember(self, value: Any) -> None:
+        todo = [value]
+        while todo:
+            value = todo.pop()
+            attributes = {} if isinstance(value, _OPAQUE) else getattr(value, "__dict__", {})
+            is_container = isinstance(value, dict | list | tuple | set)
+            if id(value) in self.found or not (is_container or attributes):
+                continue
+            contents = _copied(value) if is_container else []
+            self.found[id(value)] = value, contents, dict(attributes)
+            children = contents.values() if isinstance(contents, dict) else contents
+            todo += [*children, *attributes.values()]
+
+    def lend(self) -> None:
+        for value, contents, attributes in list(self.found.values()):
+            if isinstance(value, dict):
+                dict.update(value, self._with_arrays_lent(contents))
+            elif isinstance(value, list):
+                value[:] = [self._lent(v) for v in contents]
+            if attributes:
+                vars(value).update(self._with_arrays_lent(attributes))
+        mx.eval(list(self.lent.values()))  # else how they are made is recorded
+
+    def _with_arrays_lent(self, items: dict[Any, Any]) -> dict[Any, Any]:
+        return {k: self._lent(v) for k, v in items.items() if isinstance(v, mx.array)}
+
+    def _lent(self, value: Any) -> Any:
+        """The same stand-in for the same array, wherever it is held."""
+        if not isinstance(value, mx.array):
+            return value
+        if id(value) not in self.lent:
+            self.lent[id(value)] = float32(value)
+        return self.lent[id(value)]
+
+    def restore(self) -> None:
+        for value, contents, attributes in self.found.values():
+            if isinstance(value, dict):
+                value.clear()
+                dict.update(value, contents)  # a module's own method is another
+            elif isinstance(value, list):
+                value[:] = contents
+            elif isinstance(value, set):
+                value.clear()
+                value.update(contents)
+            if hasattr(value, "__dict__") and not _same(vars(value), attributes):
+                vars(value).clear()
+                vars(value).update(attributes)
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(a[key] is b[key] for key in a)
+
+
+def _copied(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else list(value)
+
+
+_MISSING = object()
+_QUANTIZED: dict[Any, Any] = {
+    nn.QuantizedLinear: nn.Linear,
+    nn.QuantizedEmbedding: nn.Embedding,
+}
+
+
+@contextmanager
+def dequantized(model: nn.Module) -> Iterator[int]:
+    """Quantized layers as plain ones with the weights they stand for; gives how many.
+
+    Inside of ``left_as_it_was``, which gives them their packed weights back.
+    """
+    changed = [m for m in model.modules() if type(m) in _QUANTIZED]
+    classes = [type(m) for m in changed]
+    try:
+        for layer, kind in zip(changed, classes, strict=True):
+            layer["weight"] = mx.dequantize(
+                layer["weight"],
+                layer["scales"],
+                layer.get("biases"),
+                group_size=layer.group_size,
+                bits=layer.bits,
+                mode=layer.mode,
+            ).astype(mx.float32)
+            dict.pop(layer, "scales"), dict.pop(layer, "biases", None)
+            layer.__class__ = _QUANTIZED[kind]
+        mx.eval([layer["weight"] for layer in changed])
+        yield len(changed)
+    finally:
+        for layer, kind in zip(changed, classes, strict=True):
+            layer.__class__ = kind
+
+
+@contextmanager
+def plain_functions() -> Iterator[None]:
+    """Functions of ``mx.compile`` and ``mx.custom_function`` run as what they are made of.
+
+    And what MLX does not hand over is said in what it does: a copy, and the inverse of bits.
+    A number of NumPy's leaves a product with an array to MLX; it would ask for the values.
+    """
+    was_compiling = _compiles()
+    mx.disable_compile()
+    others = (
+        (mx, "contiguous", lambda x, *_, **__: x.astype(x.dtype)),
+        (mx, "bitwise_invert", lambda x, **_: _inverted(x)),
+        (mx.array, "__invert__", _inverted),
+        (mx.array, "__array_ufunc__", None),
+    )
+    saved = [(owner, name, vars(owner).get(name, _MISSING)) for owner, name, _ in others]
+    try:
+        for owner, name, function in others:
+            setattr(owner, name, function)
+        with _called_directly(mx.custom_function):
+            yield
+    finally:
+        for owner, name, function in saved:
+            if function is _MISSING:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, function)
+        if was_compiling:
+            mx.enable_compile()
+
+
+def _inverted(x: mx.array) -> mx.array:
+    if x.dtype == mx.bool_:
+        return mx.logical_not(x)
+    return mx.array(-1).astype(x.dtype) - x
+
+
+@contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Functions of ``mx.checkpoint`` run as what they are made of.
+
+    MLX does not tell them from those of ``mx.vmap``: compare what comes out.
+    """
+    with _called_directly(type(mx.checkpoint(lambda x: x))):
+        yield
+
+
+@contextmanager
+def _called_directly(kind: Any) -> Iterator[None]:
+    """Objects of an MLX class that wraps a function call that function alone."""
+    original = kind.__call__
+
+    def call(wrapper: Any, *args: Any, **kwargs: Any) -> Any:
+        inner = [f for f in gc.get_referents(wrapper) if callable(f) and f is not kind]
+        return inner[0](*args, **kwargs)
+
+    kind.__call__ = call
+    try:
+        yield
+    finally:
+        kind.__call__ = original
+
+
+def _compiles() -> bool:
+    """Whether ``mx.compile`` is in force, which MLX only shows by what it does."""
+    calls: list[int] = []
+
+    def fn(x: mx.array) -> mx.array:
+        calls.append(1)
+        return x
+
+    compiled = mx.compile(fn)
+    for _ in range(2):
+        compiled(mx.array(0))
+    return len(calls) == 1
