@@ -129,6 +129,10 @@ class _Lowerer:
         inputs = [self.operand(name, dtype) for name in node.inputs]
         try:
             results = lowering(node.op)(node, *inputs, *node.args)
+        except UnsupportedOpError as error:
+            raise UnsupportedOpError(
+                f"cannot export {node.op} in {self.graph.place(node)}: {error}"
+            ) from None
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise UnsupportedOpError(
                 f"cannot export {node.op} in {self.graph.place(node)}: "

@@ -199,3 +199,14 @@ def test_a_compressed_text_encoder_is_verified(suffix, tmp_path):
     options = {"recipe": "int8", "calibration": texts}
     path = export(model, tmp_path / f"t{suffix}", **options)
     verify(model, path, texts).require()
+
+
+class Nothing(nn.Module):
+    def __call__(self, x):
+        return x[:, :0]
+
+
+@pytest.mark.parametrize("suffix", [".mlpackage", ".aimodel"])
+def test_an_empty_output_is_no_traceback(suffix, tmp_path):
+    path = export_module(Nothing().eval(), X, tmp_path / f"m{suffix}", precision="float32")
+    assert verify(Nothing().eval(), path, [np.ones((4, 6), "f")]).passed
