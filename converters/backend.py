@@ -6,6 +6,8 @@ new one is a folder with a ``BACKEND`` and a row in ``BACKENDS``.
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from .program import Program
 
 # The module of each format, by the suffix of its packages. It has a ``BACKEND``.
-BACKENDS = {".mlpackage": "converters.coreml.backend"}
+BACKENDS = {
+    ".mlpackage": "converters.coreml.backend",
+    ".aimodel": "converters.coreai.backend",
+}
 COMPILED = {".mlmodelc": ".mlpackage"}  # what a device makes of a package
 PRECISIONS = ("float16", "float32")
 
@@ -73,11 +78,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Part:
-    """One function of a package that is about to be saved, as its back end has built it."""
+    """One function of a package that is about to be saved, as its back end has built it in
+    so many ``seconds``."""
 
     function: Function
     built: Any
     metadata: Mapping[str, str]
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,3 +133,28 @@ def load_package(path: str | Path) -> Program:
         known = " or ".join(BACKENDS)
         raise PackageError(f"{path}: does not end in {known}, so it is no package known here")
     return backend_of(path).load(path)
+
+
+def own_names(
+    inputs: Sequence[str], outputs: Sequence[str], rename: Callable[[str], str], takes: str
+) -> tuple[list[str], list[str]]:
+    """The names as ``rename`` makes them for a format; a changed one is said in a warning,
+    with what the format ``takes``.
+
+    Raises ConfigError that lists every empty name, and those that would be the same.
+    """
+    names = [*inputs, *outputs]
+    made = [rename(name) for name in names]
+    count = Counter(made)
+    problems = ["an input or output without a name"] if "" in names else []
+    for name in dict.fromkeys(m for m in made if m and count[m] > 1):
+        same = [repr(n) for n, m in zip(names, made, strict=True) if m == name]
+        problems.append(f"{', '.join(same)} would all be called {name!r}")
+    if problems:
+        raise ConfigError(f"{'; '.join(problems)}: each input and output needs its own name")
+    for name, new in zip(names, made, strict=True):
+        if name != new:
+            logging.getLogger("converters").warning(
+                "%r is called %r in the package: %s", name, new, takes
+            )
+    return made[: len(inputs)], made[len(inputs) :]

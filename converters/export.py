@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -47,6 +49,8 @@ class Options(TypedDict, total=False):
     account: Callable[[Any], None]
     front: bool
     force: bool
+    also: str | Path | Sequence[str | Path]
+    timed: Callable[[Path, float], None]
 
 
 def export(
@@ -78,8 +82,12 @@ def export(
     samples' classes) instead search a format for each layer. ``account`` is called with the
     result: a row a weight, and with ``front`` the sizes that were to be had and what they cost.
 
+    ``also`` are paths of the same in other formats, from one trace with the same weights, an
+    option being for the formats that have it. ``timed`` is called with each path and the
+    seconds that its format took: its building and saving, without what all share.
+
     Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
-    ``force`` is not given; nothing half-made is left.
+    ``force`` is not given; nothing half-made is left, and of several packages all or none.
     """
     signature = getattr(model, "signature", None)
     if not isinstance(signature, Signature):
@@ -126,47 +134,17 @@ def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-class _Job:
-    """Where to write what, in which format: checked before any work."""
+@dataclass(frozen=True)
+class Format:
+    """A package that is to be written: where, by which back end, with what settings."""
 
-    def __init__(self, path: str | Path, options: Options, functions: int = 1) -> None:
-        """Raises ConfigError that lists everything impossible."""
-        given: dict[str, Any] = dict(options)
-        self.path = Path(path)
-        self.backend = backend_of(path)
-        self.force = given.pop("force", False)
-        known = {f.name for f in fields(self.backend.settings)}
-        chosen = {name: given.pop(name) for name in known & given.keys()}
-        asked = {f.name for f in fields(Request) if f.init}
-        if unknown := sorted(given.keys() - asked):
-            raise ConfigError(
-                f"no option {', '.join(unknown)} of {self.backend.name}; there are "
-                f"{', '.join(sorted(known | asked | {'force'}))}"
-            )
-        self.settings = self.backend.settings(**chosen)
-        if problems := self.settings.problems(functions):
-            raise ConfigError("; ".join(problems))
-        self.request = Request(**given)
-
-    def write(self, functions: Sequence[Function], metadata: Mapping[str, str]) -> Path:
-        """The package's path. One function becomes a package, several share one."""
-        marker, said = self.backend.marker, {**metadata, **self.versions}
-        with replacing(self.path, force=self.force, marker=marker) as partial:
-            if len(functions) == 1:
-                parts = {"main": self.part(functions[0])}
-            else:  # of several functions none can be a classifier: the labels stand beside
-                parts = {_sized(f): self.part(without_labels(f)) for f in functions}
-                if labels := functions[0].labels:
-                    said[LABELS_KEY] = json.dumps(labels)
-            self.backend.save(parts, partial, said)
-        return self.path
-
-    def part(self, function: Function) -> Part:
-        return build(function, self.backend, self.settings, self.request)
+    path: Path
+    backend: Backend
+    settings: Settings
 
     @property
     def versions(self) -> dict[str, str]:
-        """With what and how a package is made."""
+        """With what and how the package is made."""
         used = ("ondevice", "mlx", *self.backend.distributions, "numpy")
         versions = {name: version(name) for name in used}
         return {
@@ -174,6 +152,75 @@ class _Job:
             **{f"ondevice.{name}": value for name, value in asdict(self.settings).items()},
             "ondevice.versions": json.dumps(versions | {"python": platform.python_version()}),
         }
+
+
+class _Job:
+    """Where to write what, in which formats: checked before any work."""
+
+    def __init__(self, path: str | Path, options: Options, functions: int = 1) -> None:
+        """Raises ConfigError that lists everything impossible."""
+        given: dict[str, Any] = dict(options)
+        self.force = given.pop("force", False)
+        self.timed = given.pop("timed", lambda path, seconds: None)
+        also = given.pop("also", ())
+        also = [also] if isinstance(also, str | Path) else [*also]
+        backends = _backends([path, *also])
+        known = {f.name for b in backends.values() for f in fields(b.settings)}
+        chosen = {name: given.pop(name) for name in known & given.keys()}
+        asked = {f.name for f in fields(Request) if f.init}
+        if unknown := sorted(given.keys() - asked):
+            names = " and ".join(b.name for b in backends.values())
+            raise ConfigError(
+                f"no option {', '.join(unknown)} of {names}; there are "
+                f"{', '.join(sorted(known | asked | {'also', 'force'}))}"
+            )
+        self.formats = [Format(p, b, _settings(b, chosen)) for p, b in backends.items()]
+        problems = (p for f in self.formats for p in f.settings.problems(functions))
+        if listed := list(dict.fromkeys(problems)):
+            raise ConfigError("; ".join(listed))
+        self.request = Request(**given)
+
+    def write(self, functions: Sequence[Function], metadata: Mapping[str, str]) -> Path:
+        """The first package's path. One function becomes a package, several share one.
+
+        All packages are there in the end, or none.
+        """
+        with ExitStack() as stack:
+            partial = [
+                stack.enter_context(
+                    replacing(f.path, force=self.force, marker=f.backend.marker)
+                )
+                for f in self.formats
+            ]
+            said = dict(metadata)
+            called = {"main": functions[0]}
+            if len(functions) > 1:  # none can be a classifier: the labels stand beside
+                called = {_sized(f): without_labels(f) for f in functions}
+                if labels := functions[0].labels:
+                    said[LABELS_KEY] = json.dumps(labels)
+            built = {n: build_all(f, self.formats, self.request) for n, f in called.items()}
+            for i, (form, path) in enumerate(zip(self.formats, partial, strict=True)):
+                parts = {name: found[i] for name, found in built.items()}
+                start = time.perf_counter()
+                form.backend.save(parts, path, said | form.versions)
+                seconds = sum(part.seconds for part in parts.values())
+                self.timed(form.path, seconds + time.perf_counter() - start)
+        return self.formats[0].path
+
+
+def _backends(paths: Iterable[str | Path]) -> dict[Path, Backend]:
+    """The back end of each path. Raises ConfigError for two packages of one format."""
+    found: dict[Path, Backend] = {}
+    for path in map(Path, paths):
+        if path.suffix in {known.suffix for known in found}:
+            raise ConfigError(f"{path}: another {path.suffix} is written already; give one")
+        found[path] = backend_of(path)
+    return found
+
+
+def _settings(backend: Backend, chosen: Mapping[str, Any]) -> Settings:
+    own = {f.name for f in fields(backend.settings)}
+    return backend.settings(**{k: v for k, v in chosen.items() if k in own})
 
 
 def _sized(function: Function) -> str:
@@ -199,40 +246,62 @@ def build(
     request: Request | None = None,
 ) -> Part:
     """One function of a package, in memory."""
-    graph = to_graph(function)
-    backend.check(graph)
-    function = named(function, graph, backend)
+    (part,) = build_all(function, [Format(Path(), backend, settings)], request)
+    return part
+
+
+def build_all(
+    function: Function, formats: Sequence[Format], request: Request | None = None
+) -> list[Part]:
+    """One function for each format, from one trace with the same compressed weights: such as
+    every format holds, the largest package within the budget."""
+    graph, settings = to_graph(function), formats[0].settings
+    for each in formats:
+        each.backend.check(graph)
+        function = named(function, graph, each.backend)
     graph = run_passes(rename_inputs(graph, function.input_names), settings.before)
-    safety = Safety()
-    if settings.precision == "float16":
-        samples = islice(request.calibration if request else (), MAX_SAMPLES)
-        graph, safety = make_safe(graph, function, arrays_of(function, samples))
-        graph = round_kernels(graph, keep=safety.float32)
+    graph, safety = _in_range(graph, function, settings.precision, request)
     divisors = input_divisors(graph, safety.rescaled)
 
-    def pack(compressed: Compression) -> Any:
+    def packed(compressed: Compression, form: Format) -> Any:
         typed = set_precision(
             compressed.graph,
             settings.precision,
             keep=safety.float32,
             io_dtype=function.io_dtype,
         ).check()
-        return backend.build(typed, function, settings, compressed.forms)
+        return form.backend.build(typed, function, form.settings, compressed.forms)
 
     compressed = compress(
         run_passes(lay_out(graph, function), settings.after),
         function,
         request,
-        storage=settings.storage,
+        storage=min((f.settings.storage for f in formats), key=lambda storage: storage.level),
         precision=settings.precision,
-        size_of=lambda compression: backend.size_of(pack(compression)),
+        size_of=lambda found: max(f.backend.size_of(packed(found, f)) for f in formats),
         float32=safety.float32,
         divisors=divisors,
     )
     said = dict(compressed.metadata)
     if settings.precision == "float16":
         said["ondevice.float16"] = safety.to_json()
-    return Part(function, pack(compressed), said)
+    parts = []
+    for each in formats:
+        start = time.perf_counter()
+        built = packed(compressed, each)
+        parts.append(Part(function, built, said, time.perf_counter() - start))
+    return parts
+
+
+def _in_range(
+    graph: Graph, function: Function, precision: str, request: Request | None
+) -> tuple[Graph, Safety]:
+    """The graph in values that ``precision`` holds, and what that took."""
+    if precision != "float16":
+        return graph, Safety()
+    samples = islice(request.calibration if request else (), MAX_SAMPLES)
+    graph, safety = make_safe(graph, function, arrays_of(function, samples))
+    return round_kernels(graph, keep=safety.float32), safety
 
 
 def lay_out(graph: Graph, function: Function) -> Graph:

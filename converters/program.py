@@ -20,6 +20,8 @@ from ondevice.errors import ConfigError, PackageError
 from ondevice.signature import Input, Output, Signature
 from ondevice.weights.output import folder_bytes
 
+from .graph.rules import Finding as Finding
+
 if TYPE_CHECKING:
     from .graph.graph import Array
 
@@ -91,21 +93,6 @@ class Contents(Protocol):
     @property
     def weights(self) -> Mapping[str, Weight]:
         """Stored constants by name."""
-
-
-Severity = Literal["error", "warning", "info"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One lint rule that operations break: how many, the first few, and what to do."""
-
-    rule: str
-    severity: Severity
-    source: str
-    advice: str
-    count: int
-    examples: tuple[str, ...]
 
 
 # Where a package is run: by what runs on any machine, by Apple's framework on this Mac, or by
@@ -321,6 +308,10 @@ class Program(ABC):
         """Latency and placement on this machine's devices."""
         return {}
 
+    def caveats(self) -> Sequence[str]:
+        """What a run here cannot show, in words."""
+        return ()
+
     def resize_and_crop(self, photo: Any, *, function: str | None = None) -> Array:
         """A photo (PIL image, path, pixel values) as the uint8 (height, width, 3) pixel values
         that ``predict`` takes, by the preprocessing contract in the package.
@@ -370,7 +361,7 @@ class Program(ABC):
         if isinstance(value, Image.Image):
             raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
         array = np.asarray(value)
-        if feature.shape and array.shape != feature.shape:
+        if feature.shape and not _fits(array.shape, feature.shape):
             raise PackageError(
                 f"{self.path}: input {feature.name!r} has shape {list(feature.shape)}; "
                 f"given {list(array.shape)}"
@@ -411,6 +402,12 @@ class Device:
 
 def _numpy_type(feature: Feature) -> str:
     return "int32" if feature.dtype == "int32" else "float32"
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+    """Whether an array of that shape is one of the declared: -1 is any length."""
+    pairs = zip(shape, declared, strict=False)
+    return len(shape) == len(declared) and all(d in (-1, n) for n, d in pairs)
 
 
 def _is_image(value: Any) -> bool:

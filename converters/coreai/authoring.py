@@ -310,6 +310,24 @@ def pack(array: Array, bits: int) -> Array:
 # -- files
 
 
+PROGRAM = "main.mlirb"
+_OWN: set[bytes] = set()  # SHA-256 of programs that this process wrote, or saw to be sound
+
+
 def write_program(module: Module, path: Path) -> None:
     """The program's bytes in the folder ``path``: the same for the same program."""
     AIProgram(module).save_asset(path)
+    vouch(path)
+
+
+def vouch(path: Path) -> None:
+    """Have the program in the folder ``path`` taken for sound."""
+    _OWN.add(_digest(path))
+
+
+def is_sound(path: Path) -> bool:
+    return _digest(path) in _OWN
+
+
+def _digest(path: Path) -> bytes:
+    return hashlib.sha256((path / PROGRAM).read_bytes()).digest()

@@ -11,70 +11,13 @@ Z     john-rocky/coreai-model-zoo, compute-units-and-authoring.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
 
+from ..graph.rules import Rules
 from .stored import StoredFunction, StoredOp, TensorType
 
-Severity = Literal["error", "warning", "info"]
-Check = Callable[[StoredOp, StoredFunction], str | None]
-
-
-class Rule(NamedTuple):
-    name: str
-    severity: Severity
-    source: str
-    check: Check
-
-    @property
-    def advice(self) -> str:
-        return " ".join((self.check.__doc__ or "").split())
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One rule that operations break: how many, the first few, and what to do."""
-
-    rule: str
-    severity: Severity
-    source: str
-    advice: str
-    count: int
-    examples: tuple[str, ...]
-
-
-RULES: list[Rule] = []
-_EXAMPLES = 3
-
-
-def rule(severity: Severity, source: str) -> Callable[[Check], Check]:
-    """Register a check of one operation: its complaint, or None."""
-
-    def register(check: Check) -> Check:
-        RULES.append(Rule(check.__name__.replace("_", "-"), severity, source, check))
-        return check
-
-    return register
-
-
-def lint(function: StoredFunction) -> list[Finding]:
-    """The rules that the function breaks, errors first."""
-    order = ("error", "warning", "info")
-    findings = [f for each in RULES if (f := _apply(each, function))]
-    return sorted(findings, key=lambda f: order.index(f.severity))
-
-
-def _apply(each: Rule, function: StoredFunction) -> Finding | None:
-    complaints = [
-        f"{op.name}: {complaint}"
-        for op in function.operations
-        if (complaint := each.check(op, function))
-    ]
-    if not complaints:
-        return None
-    first = tuple(complaints[:_EXAMPLES])
-    return Finding(each.name, each.severity, each.source, each.advice, len(complaints), first)
+RULES = Rules()
+rule, lint = RULES.rule, RULES.lint
 
 
 def _results(op: StoredOp, f: StoredFunction) -> Iterator[TensorType]:

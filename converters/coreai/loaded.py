@@ -5,48 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from ondevice.config import Preprocess
-from ondevice.errors import ConfigError, PackageError, printable
+from ondevice.errors import PackageError, printable
 
+from ..backend import Settings
 from ..graph.graph import Array
+from ..program import Device, Feature, Finding, Program, RunOn
 from . import runtime
-from .package import CUSTOM, FIELDS, HASH, METADATA, PROGRAM, SUFFIX
+from .authoring import PROGRAM
+from .package import CUSTOM, FIELDS, HASH, METADATA, SUFFIX
 from .program import PIXELS
-from .stored import StoredFunction, TensorType, Weight, parsed, stored_function
+from .stored import DATA_MOVING, StoredFunction, TensorType, parsed, stored_function
 
-PREPROCESS_KEY, LABELS_KEY = "ondevice.preprocess", "ondevice.labels"
+T = TypeVar("T")
 _WORDS = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
 
 
-@dataclass(frozen=True)
-class Feature:
-    """An input or output as the package declares it."""
-
-    name: str
-    kind: str  # "image" or "array"
-    shape: tuple[int, ...] = ()  # an image's is (height, width)
-    dtype: str = ""  # an image's is its colour layout
-
-
-def load(path: str | Path) -> Program:
+def load(path: str | Path) -> Package:
     """Open a saved ``.aimodel``. Raises PackageError."""
     path = Path(path)
     parts = {name: path / name for name in (PROGRAM, HASH, METADATA)}
     if missing := [name for name, part in parts.items() if not part.is_file()]:
         raise PackageError(f"{path} is no {SUFFIX}: it has no {', '.join(missing)}")
+    if links := [name for name, part in parts.items() if part.is_symlink()]:
+        raise PackageError(
+            f"{path}: {', '.join(links)} is a link; copy the file into the package"
+        )
     try:
         code, said = parts[PROGRAM].read_bytes(), parts[HASH].read_bytes()
         metadata = json.loads(parts[METADATA].read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PackageError(f"{path}: cannot read it: {printable(str(error))}") from error
     if hashlib.sha256(code).digest() != said:
         raise PackageError(f"{path}: {PROGRAM} is damaged, its SHA-256 is not that of {HASH}")
@@ -54,13 +50,15 @@ def load(path: str | Path) -> Program:
         raise PackageError(f"{path}: {METADATA} is not a table of names and values")
     try:
         asset = runtime.open_asset(path, code)
-        return Program(path, asset, metadata, runtime.read_functions(asset.program))
+        return Package(path, asset, metadata, runtime.read_functions(asset.program))
     except (RuntimeError, ValueError, KeyError) as error:
         raise PackageError(f"{path}: cannot read it: {printable(str(error))}") from error
 
 
-class Program:
-    """A saved ``.aimodel``: what it says of itself, and the same ``predict`` everywhere."""
+class Package(Program):
+    """A saved ``.aimodel``, run by Apple's own runtime: on the CPU, or by macOS on a Mac."""
+
+    setting_names = tuple(f.name for f in fields(Settings))
 
     def __init__(
         self,
@@ -70,13 +68,13 @@ class Program:
         raw: Mapping[str, runtime.RawFunction],
     ) -> None:
         self.path, self.asset = path, asset
-        self._said, self._raw = said, raw
+        self._written, self._raw = said, raw
         self._stored: dict[str, StoredFunction] = {}
         self._exposed: dict[str, tuple[runtime.Runner, list[str]]] = {}
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{f.name}: {f.kind}{list(f.shape)}" for f in self.inputs.values())
-        return f"Program({str(self.path)!r}, {shapes})"
+        return f"Package({str(self.path)!r}, {shapes})"
 
     # What the package says of itself.
 
@@ -84,28 +82,18 @@ class Program:
     def functions(self) -> list[str]:
         """All that can be called, but for what only stands in for another's image."""
         public = [name for name, f in self._raw.items() if not f.private]
-        return sorted(
-            n for n in public if n.removesuffix(PIXELS) == n or not self._has_image(n)
-        )
-
-    def _has_image(self, name: str) -> bool:
-        return name.removesuffix(PIXELS) in self._raw
+        return [n for n in public if not (n.endswith(PIXELS) and n[: -len(PIXELS)] in public)]
 
     @property
     def default_function(self) -> str:
-        return "main" if "main" in self.functions else self.functions[0]
-
-    @property
-    def inputs(self) -> dict[str, Feature]:
-        return self.features("input")
-
-    @property
-    def outputs(self) -> dict[str, Feature]:
-        return self.features("output")
+        first = "main" if "main" in self.functions else self.functions[0]
+        return self.selected or first
 
     def features(self, which: str, function: str | None = None) -> dict[str, Feature]:
-        """The inputs (``which="input"``) or outputs of a function."""
-        raw = self._raw[self._name(function)]
+        return self._features(which, self.named_function(function))
+
+    def _features(self, which: str, name: str) -> dict[str, Feature]:
+        raw = self._raw[name]
         declared = {
             "input": (raw.arguments, raw.argument_types),
             "output": (raw.results, raw.result_types),
@@ -115,63 +103,52 @@ class Program:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Author, licence and description, then what the maker added."""
-        standard = {k: str(self._said[k]) for k in FIELDS if self._said.get(k)}
-        custom = self._said.get(CUSTOM, {})
+        standard = {k: str(self._written[k]) for k in FIELDS if self._written.get(k)}
+        custom = self._written.get(CUSTOM, {})
         return standard | {
             k: v if isinstance(v, str) else json.dumps(v) for k, v in custom.items()
         }
 
-    @cached_property
-    def preprocess(self) -> Preprocess | None:
-        """The embedded preprocessing contract, if there is one."""
-        text = self.metadata.get(PREPROCESS_KEY)
-        if text is None:
-            return None
-        try:
-            return Preprocess.from_dict(json.loads(text))
-        except (ValueError, AttributeError, ConfigError) as error:
-            raise PackageError(f"{self.path}: bad {PREPROCESS_KEY}: {error}") from error
-
     @property
-    def labels(self) -> tuple[str, ...]:
-        """A classifier's classes in order."""
-        try:
-            return tuple(map(str, json.loads(self.metadata.get(LABELS_KEY, "[]"))))
-        except (ValueError, TypeError) as error:
-            raise PackageError(f"{self.path}: bad {LABELS_KEY}: {error}") from error
+    def system(self) -> str:
+        return "iOS27"
 
-    @property
-    def operations(self) -> list[str]:
-        """The default function's operation types in order, constants aside."""
-        return [op.type for op in self.stored().operations]
+    def caveats(self) -> Sequence[str]:
+        images = [name for name, f in self.inputs.items() if f.kind == "image"]
+        if not images or sys.platform == "darwin":
+            return ()
+        return (
+            f"{', '.join(images)}: only macOS can hand an image to Core AI; what ran here is "
+            "the function that the image's pixels go to, which is all but its reading",
+        )
 
-    @property
-    def weights(self) -> dict[str, Weight]:
-        """The default function's stored constants by name: format, shape and bytes."""
-        return self.stored().weights
-
-    def array(self, name: str, function: str | None = None) -> Array:
-        """A weight's values, decompressed. Raises PackageError if there is no such weight."""
-        try:
-            return self.stored(function).array(name)
-        except PackageError as error:
-            raise PackageError(f"{self.path}: {error}") from error
+    # What it holds.
 
     def stored(self, function: str | None = None) -> StoredFunction:
         """A function as written; of one that takes an image, what is done with its pixels."""
-        name = self._computed_by(self._name(function))
+        name = self._computed_by(self.named_function(function))
         if name not in self._stored:
             composites = {n: f.composite for n, f in self._raw.items() if f.composite}
             self._stored[name] = stored_function(self._raw[name], composites)
         return self._stored[name]
 
-    def _name(self, function: str | None) -> str:
-        name = function or self.default_function
-        if name not in self._raw or self._raw[name].private:
-            known = ", ".join(self.functions)
-            raise PackageError(f"{self.path}: no function {name!r}; it has {known}")
-        return name
+    def results(self) -> Sequence[str]:
+        return self.stored().results
+
+    @property
+    def data_moving(self) -> frozenset[str]:
+        return DATA_MOVING
+
+    def findings(self, function: str | None = None) -> Sequence[Finding]:
+        from .lint import lint
+
+        return lint(self.stored(function))
+
+    def array(self, name: str, function: str | None = None) -> Array:
+        try:
+            return self.stored(function).array(name)
+        except PackageError as error:
+            raise PackageError(f"{self.path}: {error}") from error
 
     def _computed_by(self, name: str) -> str:
         """The function that takes as an array what ``name`` takes as an image, if it does."""
@@ -181,89 +158,82 @@ class Program:
 
     @cached_property
     def runner(self) -> runtime.Runner:
-        return runtime.Runner(self.asset)
+        return self._runnable(lambda: runtime.Runner(self.asset))
 
     def predict(
-        self, inputs: Mapping[str, Any], *, function: str | None = None
-    ) -> dict[str, Array]:
-        """Outputs by name: arrays, floats as float32.
-
-        An image input takes pixels of exactly its size: a PIL image, or uint8 levels (height,
-        width, 3). Where there is no Core Video, on Linux, the same function is run that the
-        image's pixels go to, which is all but the reading of the image. Raises PackageError.
-        """
-        name = self._name(function)
-        features = self._checked(inputs, name)
-        if sys.platform != "darwin":
-            given = self._arrays(inputs, name)
-            name = self._computed_by(name)
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        run_on: RunOn = "reference",
+        function: str | None = None,
+    ) -> dict[str, Any]:
+        """As ``Program.predict``. ``"reference"`` calls the function that takes an image's
+        pixels as an array, ``"device"`` on macOS the one that takes the image."""
+        name = self.named_function(function)
+        if run_on == "device" and sys.platform != "darwin":
+            raise PackageError("run_on='device' is Core AI on macOS; here it is 'reference'")
+        if run_on == "reference" or sys.platform != "darwin":
+            given, called = self._arrays(inputs, name), self._computed_by(name)
         else:
-            given = {n: self._given(features[n], value) for n, value in inputs.items()}
-        try:
-            values = self.runner.call(name, given)
-        except (RuntimeError, TypeError) as error:
-            raise PackageError(f"{self.path}: coreai-core cannot run it: {error}") from error
+            given, called = self._images(inputs, name), name
+        runner = self.runner
+        values = self._runnable(lambda: runner.call(called, given))
         return {n: _plain(values[n]) for n in self.features("output", name)}
+
+    def devices(self) -> Sequence[Device]:
+        return [Device("Core AI", self)] if sys.platform == "darwin" else ()
 
     def walk(
         self, inputs: Mapping[str, Any], *, function: str | None = None
     ) -> Iterator[tuple[str, Array]]:
         """Every value that was given a name, with that name, in order."""
-        name = self._name(function)
-        given = self._arrays(inputs, name)
-        name = self._computed_by(name)
+        name = self.named_function(function)
+        given, name = self._arrays(inputs, name), self._computed_by(name)
         if name not in self._exposed:
-            self._exposed[name] = runtime.exposed(self.asset, name)
+            self._exposed[name] = self._runnable(lambda: runtime.exposed(self.asset, name))
         runner, order = self._exposed[name]
-        values = runner.call(name, given)
+        values = self._runnable(lambda: runner.call(name, given))
         yield from ((value, _plain(values[value])) for value in order)
 
-    def _checked(self, inputs: Mapping[str, Any], function: str) -> dict[str, Feature]:
-        features = self.features("input", function)
-        if inputs.keys() != features.keys():
-            given = ", ".join(inputs) or "nothing"
-            raise PackageError(f"{self.path}: takes {', '.join(features)}; given {given}")
-        return features
+    def _runnable(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives; raises PackageError for what coreai-core says of the program."""
+        try:
+            return make()
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            text = printable(str(error).partition("\n")[0])
+            raise PackageError(f"{self.path}: coreai-core cannot run it: {text}") from error
 
     def _arrays(self, inputs: Mapping[str, Any], function: str) -> dict[str, Array]:
         """What the function of arrays is given for what ``function`` takes."""
-        features = self._checked(inputs, function)
-        wanted = self.features("input", self._computed_by(function))
-        given = {}
-        for name, value in inputs.items():
-            if features[name].kind == "image":
-                pixels = self._pixels(features[name], value)
-                value = pixels.transpose(2, 0, 1)[None]
-            given[name] = self._array(wanted[name], value)
-        return given
+        wanted = self._features("input", self._computed_by(function))
+        return {
+            name: self._typed(wanted[name], array)
+            for name, array in self.given(inputs, function).items()
+        }
 
-    def _given(self, feature: Feature, value: Any) -> Any:
+    def _typed(self, feature: Feature, array: Array) -> Array:
         if feature.kind == "image":
-            return Image.fromarray(self._pixels(feature, value))
-        return self._array(feature, value)
-
-    def _array(self, feature: Feature, value: Any) -> Array:
-        if isinstance(value, Image.Image):
-            raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
-        array = np.asarray(value)
-        if array.shape != feature.shape:
             raise PackageError(
-                f"{self.path}: input {feature.name!r} has shape {list(feature.shape)}; "
-                f"given {list(array.shape)}"
+                f"{self.path}: input {feature.name!r} is an image, which only macOS can hand "
+                "to Core AI, and no function of the package takes its pixels as an array"
             )
-        return np.ascontiguousarray(array.astype(feature.dtype))
-
-    def _pixels(self, feature: Feature, value: Any) -> Array:
-        """The image of exactly the declared size, as uint8 (height, width, 3)."""
-        pixels = np.asarray(value.convert("RGB") if isinstance(value, Image.Image) else value)
-        if pixels.dtype != np.uint8:
-            raise PackageError(f"{self.path}: image pixels are uint8; given {pixels.dtype}")
-        if pixels.shape != (*feature.shape, 3):
+        try:
+            return np.ascontiguousarray(array.astype(feature.dtype))
+        except TypeError as error:
             raise PackageError(
-                f"{self.path}: input {feature.name!r} is an image of shape "
-                f"{[*feature.shape, 3]}; given {list(pixels.shape)}"
-            )
-        return pixels
+                f"{self.path}: input {feature.name!r} is of a type that NumPy has not: "
+                f"{feature.dtype}"
+            ) from error
+
+    def _images(self, inputs: Mapping[str, Any], function: str) -> dict[str, Any]:
+        """What ``function`` itself is given: Pillow's images."""
+        arrays = self._arrays(inputs, function)
+        return {
+            name: Image.fromarray(self.pixels(feature, inputs[name]))
+            if feature.kind == "image"
+            else arrays[name]
+            for name, feature in self.features("input", function).items()
+        }
 
 
 def _feature(name: str, kind: TensorType) -> Feature:

@@ -11,13 +11,11 @@ from typing import Any
 
 from ondevice.weights.output import folder_bytes
 
-from ..compress.forms import Form
-from ..graph.graph import Graph
 from . import authoring
-from .program import Part, to_program
+from .program import Source, to_program
 
 SUFFIX = ".aimodel"
-PROGRAM, HASH, METADATA = "main.mlirb", "main.hash", "metadata.json"  # the files of a package
+HASH, METADATA = "main.hash", "metadata.json"  # the files beside the program
 FIELDS = ("author", "license", "description")  # what Core AI has a field for
 CUSTOM = "creatorDefinedMetadata"
 
@@ -26,31 +24,24 @@ CUSTOM = "creatorDefinedMetadata"
 class Built:
     """A function in memory, as it will be saved."""
 
-    part: Part
+    source: Source
     module: Any  # a program of this function alone
 
 
-def build(
-    graph: Graph,
-    *,
-    names: tuple[str, ...],
-    forms: Mapping[str, Form] | None = None,
-    image: str = "",
-) -> Built:
-    """A physical graph in memory: see ``Part``. Raises UnsupportedOpError."""
-    part = Part(graph, names, forms or {}, image)
-    return Built(part, to_program({"main": part}))
+def build(source: Source) -> Built:
+    """Raises UnsupportedOpError for what Core AI cannot hold."""
+    return Built(source, to_program({"main": source}))
 
 
-def save(built: Built | Mapping[str, Built], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write one function, called ``main``, or several with their names to the folder ``path``.
+def save(parts: Mapping[str, Built], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write functions by name, the default first, to the folder ``path``.
 
     Equal weights are stored once. The same functions give the same bytes.
     """
-    if isinstance(built, Built):
-        module = built.module
+    if list(parts) == ["main"]:
+        module = parts["main"].module
     else:
-        module = to_program({name: each.part for name, each in built.items()})
+        module = to_program({name: part.source for name, part in parts.items()})
     authoring.write_program(module, path)
     _write_metadata(path / METADATA, metadata)
 
@@ -69,5 +60,5 @@ def size_of(built: Built) -> int:
     """The bytes of a package once it is saved."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"sized{SUFFIX}"
-        save(built, path, {})
+        save({"main": built}, path, {})
         return folder_bytes(path)

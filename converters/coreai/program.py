@@ -6,14 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from keyword import iskeyword
 from typing import Any
 
 import coreai.authoring as ca
 import numpy as np
 from coreai.authoring import Value
 
-from ondevice.errors import ConfigError, UnsupportedOpError
+from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
 from ..graph.graph import COMPUTED, Array, Graph, Node
@@ -22,39 +21,38 @@ from .compressed import emit
 from .registry import check_supported, lowering
 from .values import dtype_of, numpy_type, shape_of, signed, unsigned
 
-PIXELS = "_pixels"  # ends the name of a function that takes the image of another as an array
+PIXELS = "_pixels"  # ends the name of a function that takes the images of another as arrays
 _LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
 
 
 @dataclass(frozen=True)
-class Part:
+class Source:
     """What becomes one function, whose outputs are called ``names``.
 
     ``graph`` is physical: ``channels_first`` and ``set_precision`` have run. ``forms`` are the
-    constants that are stored compressed. The input that ``image`` names, of shape
-    (1, 3, H, W), goes in as an RGB image; the same as an array is then a second function,
-    called as the first with ``PIXELS`` at its end, which the first calls.
+    constants that are stored compressed. The inputs that ``images`` names, of shape
+    (1, 3, H, W), go in as RGB images; the same as arrays is then a second function, called as
+    the first with ``PIXELS`` at its end, which the first calls.
     """
 
     graph: Graph
     names: tuple[str, ...]
     forms: Mapping[str, Form] = field(default_factory=dict)
-    image: str = ""
+    images: tuple[str, ...] = ()
 
 
-def to_program(parts: Mapping[str, Part]) -> Any:
-    """A module with a function for each of ``parts``, which share what is equal.
+def to_program(sources: Mapping[str, Source]) -> Any:
+    """A module with a function for each source, which share what is equal.
 
-    Raises UnsupportedOpError for what Core AI cannot hold, ConfigError for names of inputs.
+    Raises UnsupportedOpError for what Core AI cannot hold.
     """
-    for part in parts.values():
-        check_supported(part.graph)
-        _check_names(v.name.removeprefix(COMPUTED) for v in part.graph.inputs)
+    for source in sources.values():
+        check_supported(source.graph)
     builder = authoring.new_builder()
     try:
         with authoring.building(builder):
-            for function, part in parts.items():
-                _add(part, function)
+            for function, source in sources.items():
+                _add(source, function)
     except UnsupportedOpError as error:
         # Without the frames below: whatever prints their values, as pytest does, would ask for
         # those of a program that is gone, and end the process.
@@ -62,18 +60,9 @@ def to_program(parts: Mapping[str, Part]) -> Any:
     return builder.module
 
 
-def _check_names(inputs: Iterable[str]) -> None:
-    """coreai-core makes each input an argument of a Python function."""
-    if wrong := [repr(name) for name in inputs if iskeyword(name) or not name.isidentifier()]:
-        raise ConfigError(
-            f"a Core AI function takes no input called {', '.join(wrong)}: give it a name "
-            "that Python could give to an argument"
-        )
-
-
-def _add(part: Part, function: str) -> None:
-    graph, names = part.graph, part.names
-    inside = function + PIXELS if part.image else function
+def _add(source: Source, function: str) -> None:
+    graph, names = source.graph, source.names
+    inside = function + PIXELS if source.images else function
     inputs = {
         v.name.removeprefix(COMPUTED): authoring.tensor(v.shape, numpy_type(v.dtype))
         for v in graph.inputs
@@ -86,33 +75,39 @@ def _add(part: Part, function: str) -> None:
 
     def body(*given: Value) -> list[Value]:
         with authoring.steps(inside):
-            lowerer = _Lowerer(graph, inside, part.forms, taken=[*inputs, *names])
+            lowerer = _Lowerer(graph, inside, source.forms, taken=[*inputs, *names])
             lowerer.values |= {v.name: x for v, x in zip(graph.inputs, given, strict=True)}
             for node in graph.nodes:
                 lowerer.add(node)
             return [lowerer.output(n, w) for n, w in zip(graph.outputs, names, strict=True)]
 
     call = authoring.define(inside, inputs, outputs, body)
-    if part.image:
-        _add_image_function(function, call, inputs, outputs, part.image)
+    if source.images:
+        _add_image_function(function, call, inputs, outputs, source.images)
 
 
 def _add_image_function(
-    function: str, call: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], image: str
+    function: str,
+    call: Any,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    images: tuple[str, ...],
 ) -> None:
-    """A function that makes of an RGB image what the function ``call`` takes, and calls it."""
-    *_, height, width = inputs[image].shape
-    kind = inputs[image].dtype
+    """A function that makes of RGB images what the function ``call`` takes, and calls it."""
 
     def body(*given: Value) -> list[Value]:
         values = dict(zip(inputs, given, strict=True))
         with authoring.steps(function):
-            levels = ca.cast(ca.image_to_tensor(values[image]), kind)
-            planes = ca.transpose(levels, unsigned([2, 0, 1]))
-            values[image] = ca.reshape(planes, signed([1, 3, height, width]))
+            values |= {name: _planes(values[name], inputs[name]) for name in images}
             return call(*values.values())
 
-    authoring.define(function, {**inputs, image: authoring.image(height, width)}, outputs, body)
+    taken = {name: authoring.image(*inputs[name].shape[2:]) for name in images}
+    authoring.define(function, {**inputs, **taken}, outputs, body)
+
+
+def _planes(image: Value, wanted: Any) -> Value:
+    pixels = ca.cast(ca.image_to_tensor(image), wanted.dtype)
+    return ca.reshape(ca.transpose(pixels, unsigned([2, 0, 1])), signed(wanted.shape))
 
 
 class _Lowerer:
@@ -134,6 +129,10 @@ class _Lowerer:
         inputs = [self.operand(name, dtype) for name in node.inputs]
         try:
             results = lowering(node.op)(node, *inputs, *node.args)
+        except UnsupportedOpError as error:
+            raise UnsupportedOpError(
+                f"cannot export {node.op} in {self.graph.place(node)}: {error}"
+            ) from None
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
             raise UnsupportedOpError(
                 f"cannot export {node.op} in {self.graph.place(node)}: "

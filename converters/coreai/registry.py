@@ -38,4 +38,5 @@ def check_supported(graph: Graph) -> None:
     from . import lowerings as lowerings  # they register themselves, and import this module
 
     known = _LOWERINGS.keys() | REPLACED
-    graph.refuse(node for node in graph.nodes if node.op not in known)
+    unknown = [node for node in graph.nodes if node.op not in known]
+    graph.refuse(unknown or (n for n in graph.nodes if n.outputs[0].dtype == "complex64"))

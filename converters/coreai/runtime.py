@@ -9,6 +9,7 @@ import asyncio
 import atexit
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -26,15 +27,13 @@ from coreai._compiler._mlir_libs._coreaiIR._bindings.compiler import (
 from coreai._compiler._mlir_libs._coreaiIR._bindings.mlir import (
     get_file_line_col_locations,
 )
-from coreai._compiler.ir import Module as MLIRModule
 from coreai.authoring import AIModelAsset
-from coreai.authoring.context import Context
 from coreai.runtime import AIModel, NDArray
 
 from ondevice.errors import PackageError
 
 from ..graph.graph import Array, Shape
-from .authoring import NUMPY, STEP, UNNAMED, is_splat
+from .authoring import NUMPY, STEP, UNNAMED, is_sound, is_splat, vouch
 
 T = TypeVar("T")
 _MAGIC = b"ML\xefR"  # starts MLIR's bytecode
@@ -216,28 +215,66 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def open_asset(path: Path, code: bytes) -> AIModelAsset:
-    """The package at ``path``, whose program is ``code``. Raises ValueError or RuntimeError.
+# What ends the process that does it with a program that is wrong: coreai-core has assertions
+# where others have errors, and its loading of what cannot be parsed has no way back.
+_READ = """
+import sys
+from pathlib import Path
+from coreai._compiler.ir import Module
+from coreai.authoring import AIModelAsset
+from coreai.authoring.context import Context
+path = Path(sys.argv[1])
+with Context():
+    Module.parse((path / "main.mlirb").read_bytes())
+asset = AIModelAsset.load(path)
+asset.program
+"""
+_COMPILE = (
+    _READ
+    + """
+from tempfile import TemporaryDirectory
+with TemporaryDirectory(suffix=".aimodelx") as folder:
+    asset._write_odix(Path(folder), enable_debug_info=False)
+"""
+)
 
-    The program is parsed once before, since coreai-core's own loading of one that cannot be
-    parsed ends the process.
-    """
+
+def _try(path: Path, code: str, seconds: int) -> None:
+    """Do it in another process first. Raises ValueError where that one ends otherwise than
+    well, with what it said last."""
+    if is_sound(path):
+        return
+    command = [sys.executable, "-c", code, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"coreai-core does not come to an end in {seconds} s") from None
+    if done.returncode < 0:
+        raise ValueError(f"coreai-core crashes on its program (signal {-done.returncode})")
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no word"]
+        raise ValueError(next((line for line in lines if "error:" in line), lines[-1]))
+
+
+def open_asset(path: Path, code: bytes) -> AIModelAsset:
+    """The package at ``path``, whose program is ``code``. Raises ValueError or RuntimeError."""
     if not code.startswith(_MAGIC):
         raise ValueError("its program is not MLIR bytecode")
-    with Context():
-        try:
-            MLIRModule.parse(code)
-        except Exception as error:  # a class of its own, that cannot be imported
-            lines = str(error).splitlines()
-            raise ValueError(next((x for x in lines if "error:" in x), lines[0])) from None
+    _try(path, _READ, seconds=60)
     return AIModelAsset.load(path)
 
 
 class Runner:
-    """A saved program, compiled for this machine; functions are loaded as they are called."""
+    """A saved program, compiled for this machine; functions are loaded as they are called.
+
+    Raises ValueError or RuntimeError for one that cannot be compiled.
+    """
 
     def __init__(self, asset: AIModelAsset) -> None:
+        if sys.platform != "darwin":  # where the system compiles it, in a process of its own
+            _try(Path(asset.path), _COMPILE, seconds=600)
         self.model = _run(_load(asset))
+        vouch(Path(asset.path))
         self.functions: dict[str, Any] = {}
 
     def call(self, function: str, inputs: Mapping[str, Any]) -> dict[str, Array]:
@@ -270,7 +307,10 @@ def exposed(asset: AIModelAsset, function: str) -> tuple[Runner, list[str]]:
             if "priv" not in other.attributes and name != function:
                 other.operation.erase()  # it may call this one, whose type is another now
     with TemporaryDirectory() as folder:
-        runner = Runner(program.save_asset(Path(folder) / "exposed.aimodel"))
+        made = program.save_asset(Path(folder) / "exposed.aimodel")
+        if is_sound(Path(asset.path)):
+            vouch(Path(made.path))
+        runner = Runner(made)
     return runner, list(order)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from ondevice.errors import PackageError
 
 from ..compress.forms import Affine, Palette
 from ..graph.graph import Array, free_name
+from ..program import Weight
 from .runtime import RawFunction, RawOp, constant_of
 
 _SMALL = 256  # elements of a constant that can be looked up while the program is read
@@ -69,21 +69,15 @@ class StoredOp:
     def name(self) -> str:
         return self.outputs[0] if self.outputs else self.type
 
-
-@dataclass(frozen=True)
-class Weight:
-    """A stored constant: what it is, in which format, and how many bytes that takes."""
-
-    name: str
-    shape: tuple[int, ...]
-    format: str
-    bytes: int
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    def reads(self) -> Iterator[str]:
+        yield from self.inputs
 
 
+# Operations that only move values.
+DATA_MOVING = frozenset(
+    "reshape transpose split slice concat shrink_dims expand_dims pad tile broadcast_to "
+    "reverse gather_nd gather_along_axis".split()
+)
 _UNPACKING = frozenset(
     "blockwise_shift_scale lut_to_dense lut_to_sparse_with_bitmask build_sparse_with_bitmask "
     "sparse_with_bitmask_to_dense".split()
@@ -92,10 +86,12 @@ _UNPACKING = frozenset(
 
 @dataclass(frozen=True)
 class StoredFunction:
-    """A function's operations in order, constants among them, and the type of every value."""
+    """A function's operations in order, constants among them, the type of every value, and
+    the names that its results have inside."""
 
     everything: tuple[StoredOp, ...]
     types: Mapping[str, TensorType]
+    results: tuple[str, ...] = ()
 
     @cached_property
     def operations(self) -> list[StoredOp]:
@@ -126,8 +122,11 @@ class StoredFunction:
                 readers.setdefault(name, []).append(op)
         return readers
 
-    def counts(self) -> dict[str, int]:
-        return dict(Counter(op.type for op in self.operations).most_common())
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of what is computed and was given a name, which is what can be looked at."""
+        named = (name for op in self.operations for name in op.raw.names if name in self.types)
+        return {name: self.types[name].shape for name in named}
 
     def value(self, name: str) -> Array | None:
         """The values of a small constant; None of anything else."""
@@ -249,16 +248,19 @@ def stored_function(raw: RawFunction, composites: Mapping[str, str]) -> StoredFu
     last = {name: op for op in raw.operations for name in op.names}
     taken = {*types, *last}
     operations = []
+    results: tuple[str, ...] = ()
     for op in raw.operations:
         kind = composites.get(op.callee, op.kind)
         is_it = all(last[name] is op for name in op.names)  # of several made from one, the last
         given = op.names if op.names and is_it else _made_up(op, kind, taken)
         names |= zip(op.results, given, strict=True)
         types |= {n: parsed(t) for n, t in zip(given, op.types, strict=True)}
-        if op.kind != "output":
-            inputs = tuple(names[number] for number in op.operands)
+        inputs = tuple(names[number] for number in op.operands)
+        if op.kind == "output":
+            results = inputs
+        else:
             operations.append(StoredOp(kind, inputs, given, op))
-    return StoredFunction(tuple(operations), types)
+    return StoredFunction(tuple(operations), types, results)
 
 
 def _made_up(op: RawOp, kind: str, taken: set[str]) -> tuple[str, ...]:

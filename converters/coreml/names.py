@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
-from collections import Counter
 from collections.abc import Sequence
 
-from ondevice.errors import ConfigError
+from ..backend import own_names
 
 # What a MIL program calls its types; coremltools would rename a value of such a name.
 RESERVED = frozenset(
@@ -25,22 +23,5 @@ def mil_name(name: str) -> str:
 
 
 def check_names(inputs: Sequence[str], outputs: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names as the package has them; a changed one is said in a warning.
-
-    Raises ConfigError that lists every empty name, and those that would be the same.
-    """
-    names = [*inputs, *outputs]
-    made = [mil_name(name) for name in names]
-    count = Counter(made)
-    problems = ["an input or output without a name"] if "" in names else []
-    for name in dict.fromkeys(m for m in made if m and count[m] > 1):
-        same = [repr(n) for n, m in zip(names, made, strict=True) if m == name]
-        problems.append(f"{', '.join(same)} would all be called {name!r}")
-    if problems:
-        raise ConfigError(f"{'; '.join(problems)}: each input and output needs its own name")
-    for name, new in zip(names, made, strict=True):
-        if name != new:
-            logging.getLogger("converters").warning(
-                "%r is called %r in the package: Core ML takes letters, digits and _", name, new
-            )
-    return made[: len(inputs)], made[len(inputs) :]
+    """As ``own_names``, in letters that Core ML takes."""
+    return own_names(inputs, outputs, mil_name, "Core ML takes letters, digits and _")

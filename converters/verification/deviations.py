@@ -43,14 +43,14 @@ def deviations(
     makers = package.stored().producers
     known = dict.fromkeys(package.inputs, EXACT)
     if isinstance(reference, Mapping):
-        pairs = _sorted_pairs(package, reference, inputs)
+        both = _sorted_pairs(package, reference, inputs)
     else:
-        pairs = _pairs(package, reference, inputs)
+        both = pairs(package, reference, inputs, inputs)
     found = []
-    for name, value, wanted in pairs:
+    for name, value, wanted in both:
         op = makers.get(name)
         before = _before(op, known)
-        known[name] = before if wanted is None else compare(wanted, _rescaled(value, wanted))
+        known[name] = before if wanted is None else compare(wanted, rescaled(value, wanted))
         if op is not None and wanted is not None:
             found.append(Deviation(name, op.type, before, known[name]))
     return tuple(found)
@@ -61,31 +61,33 @@ def _before(op: Operation | None, known: Mapping[str, float]) -> float:
     return min((known[n] for n in read if n in known), default=EXACT)
 
 
-def _pairs(
-    package: Program, reference: Program, inputs: Mapping[str, Any]
+def pairs(
+    package: Program,
+    other: Program,
+    inputs: Mapping[str, Any],
+    other_inputs: Mapping[str, Any],
 ) -> Iterator[tuple[str, Array, Array | None]]:
-    """Each value with the reference's of that name, None if it has none.
+    """Each value of ``package`` with the other's of that name and shape, None if it has none.
 
     Both are run side by side, so that only values waiting for their partner are kept.
     """
-    names = dict(package.stored().shapes.items() & reference.stored().shapes.items())
-    theirs = reference.walk(inputs)
+    names = dict(package.stored().shapes.items() & other.stored().shapes.items())
+    theirs = other.walk(other_inputs)
     waiting: dict[str, Array] = {}
     for name, value in package.walk(inputs):
-        if name not in names:
-            yield name, value, None
-            continue
-        while name not in waiting:
-            other, wanted = next(theirs)
-            if other in names:
-                waiting[other] = wanted
-        yield name, value, waiting.pop(name)
+        while name in names and name not in waiting:
+            found = next(theirs, None)
+            if found is None:
+                break
+            if found[0] in names:
+                waiting[found[0]] = found[1]
+        yield name, value, waiting.pop(name, None)
 
 
 def _sorted_pairs(
     package: Program, reference: Mapping[str, Array], inputs: Mapping[str, Any]
 ) -> Iterator[tuple[str, Array, Array | None]]:
-    """As ``_pairs``, both sides in order of size: channels-first or last is then the same."""
+    """As ``pairs``, both sides in order of size: channels-first or last is then the same."""
     for name, value in package.walk(inputs):
         wanted = reference.get(name)
         if wanted is None or wanted.size != value.size:
@@ -94,7 +96,7 @@ def _sorted_pairs(
             yield name, np.sort(value, axis=None), np.sort(wanted, axis=None)
 
 
-def _rescaled(value: Array, wanted: Array) -> Array:
+def rescaled(value: Array, wanted: Array) -> Array:
     """``value`` times the power of two that it was divided by to stay in range, if any."""
     largest, stored = np.abs(wanted).max(initial=0), np.abs(value).max(initial=0)
     if not (np.isfinite(largest) and np.isfinite(stored) and largest and stored):

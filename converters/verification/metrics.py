@@ -116,8 +116,8 @@ class Metrics:
         self.finite &= finite
         b = b if finite else np.nan_to_num(b, posinf=0, neginf=0)
         difference = np.abs(a - b)
-        squares, peak = float(difference @ difference), float(np.abs(a).max())
-        largest = float(difference.max())
+        squares, peak = float(difference @ difference), float(np.abs(a).max(initial=0))
+        largest = float(difference.max(initial=0))
         self.count += a.size
         self.squares += squares
         self.peak, self.error = max(self.peak, peak), max(self.error, largest)
@@ -126,7 +126,7 @@ class Metrics:
         self.own += float(a @ a)
         self.other += float(b @ b)
         agrees = self._agreement(a, b) if self.output == "logits" else None
-        level = psnr(peak, (squares / a.size) ** 0.5) if finite else 0.0
+        level = psnr(peak, (squares / max(a.size, 1)) ** 0.5) if finite else 0.0
         if level < self.worst[0]:
             self.worst = (level, image, given)
         self.rows.append(ImageMetrics(image, level, largest, agrees))
@@ -150,7 +150,7 @@ class Metrics:
         return Comparison(
             output=self.output,
             cosine=float(self.dot / ((self.own * self.other) ** 0.5 or 1.0)),
-            psnr_db=psnr(self.peak, (self.squares / self.count) ** 0.5),
+            psnr_db=psnr(self.peak, (self.squares / max(self.count, 1)) ** 0.5),
             max_error=self.error,
             relative_error=self.error / (self.peak or 1.0),
             finite=self.finite,

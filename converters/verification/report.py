@@ -8,6 +8,7 @@ from typing import Any
 
 from ondevice.errors import GateError
 
+from .against import Agreement
 from .deviations import Deviation, first_jump
 from .metrics import Comparison
 
@@ -78,6 +79,7 @@ class Report:
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)
+    against: Agreement | None = None  # with another package, if one was given
 
     @property
     def as_saved(self) -> Step:
@@ -103,7 +105,8 @@ class Report:
     def failures(self) -> list[str]:
         """Problems and missed gates, in words."""
         missed = [f"{step.name}: {line}" for step in self.steps for line in step.failures]
-        return [*self.problems, *missed]
+        apart = self.against.failures if self.against else []
+        return [*self.problems, *missed, *apart]
 
     @property
     def passed(self) -> bool:

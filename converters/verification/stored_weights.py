@@ -16,7 +16,7 @@ import numpy as np
 
 from ..compress.apply import weights
 from ..compress.rounding import Weight
-from ..graph.graph import Array
+from ..graph.graph import COMPUTED, Array
 from .baselines import layout_of
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def weight_problems(model: nn.Module, package: Program) -> list[str]:
 def _weights(model: nn.Module, package: Program) -> Iterator[Weight]:
     """Those that keep their names in a package."""
     for weight in weights(layout_of(model, package)):
-        if weight.value.size >= _NAMED:
+        if weight.value.size >= _NAMED and not weight.path.startswith(COMPUTED):
             yield weight
 
 

@@ -20,6 +20,7 @@ from ondevice.errors import ConfigError, ImageError, PackageError
 from ..backend import backend_of, load_package
 from ..graph.graph import Array
 from ..program import Program, RunOn
+from .against import agreement
 from .baselines import fresh_packages, layer_values
 from .deviations import Deviation, deviations
 from .faults import notes, problems, spoken_problems
@@ -56,6 +57,7 @@ def verify(
     run_on: RunOn = "reference",
     gates: Mapping[str, float] | None = None,
     baselines: bool = False,
+    against: str | Path | Program | None = None,
     on_error: OnError | None = None,
 ) -> Report:
     """Run ``package`` and ``model`` on the same ``images`` and compare every output.
@@ -68,20 +70,26 @@ def verify(
     those of the package. With ``run_on="device"`` (or "auto" on an Apple device) Apple's
     framework runs it too, on each choice of processors, with latency and placement. Of a
     package with several functions each is verified, and steps are named after theirs.
+    ``against`` is another package of the model, such as one of another format: each value that
+    both compute is compared on the image that is worst for the first.
 
     An image that cannot be used is left out and given to ``on_error``, by its position and
     the ImageError; without ``on_error``, or if none can be used, an ImageError lists them.
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
-    package = package if isinstance(package, Program) else load_package(package)
+    package = _opened(package)
+    other = None if against is None else _opened(against)
     gates = check_gates(gates or {})
 
-    def verified(function: Program, samples: Iterable[Any]) -> Report:
+    def verified(
+        function: Program, samples: Iterable[Any], other: Program | None = other
+    ) -> Report:
         return _verified(
             model,
             function,
             samples,
+            other,
             run_on=run_on,
             gates=gates,
             baselines=baselines,
@@ -91,7 +99,12 @@ def verify(
     if len(package.functions) == 1:
         return verified(package, images)
     samples = list(images)
-    return joined({name: verified(package.at(name), samples) for name in package.functions})
+    return joined(
+        {
+            name: verified(package.at(name), samples, other.at(name) if other else None)
+            for name in package.functions
+        }
+    )
 
 
 def joined(reports: Mapping[str, Report]) -> Report:
@@ -107,13 +120,21 @@ def joined(reports: Mapping[str, Report]) -> Report:
         for step in report.steps
     )
     first = next(iter(reports.values()))
-    return replace(first, steps=tuple(steps), problems=told("problems"), notes=told("notes"))
+    apart = (r.against for r in reports.values() if r.against and r.against.failures)
+    return replace(
+        first,
+        steps=tuple(steps),
+        problems=told("problems"),
+        notes=told("notes"),
+        against=next(apart, first.against),
+    )
 
 
 def _verified(
     model: nn.Module,
     package: Program,
     images: Iterable[Any],
+    other: Program | None,
     *,
     run_on: RunOn,
     gates: Mapping[str, float],
@@ -139,10 +160,15 @@ def _verified(
         images=count,
         steps=steps,
         problems=(*package.faults(), *found, *saved.spoken),
-        notes=(*notes(model, package), *_unjudged(package, saved, count)),
-        versions=versions(package),
+        notes=(*notes(model, package), *package.caveats(), *_unjudged(package, saved, count)),
+        versions=versions(package, *([other] if other else [])),
         device=measured,
+        against=agreement(package, other, saved.worst) if other else None,
     )
+
+
+def _opened(package: str | Path | Program) -> Program:
+    return package if isinstance(package, Program) else load_package(package)
 
 
 def _steps(
@@ -189,8 +215,7 @@ def _devices(package: Program, run_on: RunOn) -> list[_Tried]:
 
 def _measured(package: Program, tried: _Tried) -> dict[str, Any]:
     """Latency and placement, on the worst image."""
-    metrics = next(iter(tried.metrics.values()))
-    return package.measure(tried.named(metrics.worst[2]))
+    return package.measure(tried.named(tried.worst))
 
 
 def _fresh(
@@ -227,6 +252,12 @@ class _Tried:
 
     def named(self, given: Sequence[Array]) -> dict[str, Array]:
         return dict(zip(self.package.inputs, given, strict=True))
+
+    @property
+    def worst(self) -> Sequence[Array]:
+        """What went in where the first output was worst."""
+        metrics = next(iter(self.metrics.values()))
+        return metrics.worst[2]
 
     def step(self, gates: Mapping[str, float]) -> Step:
         """``gates`` replace limits of the same name; new ones are for the saved package."""
@@ -274,9 +305,10 @@ def check_gates(gates: Mapping[str, float]) -> Mapping[str, float]:
     return gates
 
 
-def versions(package: Program) -> dict[str, str]:
+def versions(*packages: Program) -> dict[str, str]:
     """Of all that has a part in the numbers."""
-    names = ("ondevice", "mlx", *backend_of(package.path).distributions, "numpy")
+    used = (name for p in packages for name in backend_of(p.path).distributions)
+    names = ("ondevice", "mlx", *used, "numpy")
     system = f"{platform.system()} {platform.machine()}"
     found = {name: version(name) for name in names}
     return found | {"python": platform.python_version(), "platform": system}

@@ -26,9 +26,17 @@ SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, 
 
 @click.command("export", epilog=f"Of --calibrate: {SKIPS}")
 @click.argument("model")
-@click.option("--out", type=click.Path(path_type=Path), help="Default: MODEL.mlpackage.")
 @click.option(
-    "--target", type=click.Choice(TARGETS), help="The oldest system that runs it.  [iOS17]"
+    "--out",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="A .mlpackage (Core ML) or .aimodel (Core AI, extra coreai); give it again for both "
+    "from one trace. Default: MODEL.mlpackage.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(TARGETS),
+    help="The oldest system that runs it; Core ML only.  [iOS17]",
 )
 @click.option(
     "--precision",
@@ -51,7 +59,8 @@ SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, 
     "--size",
     type=click.IntRange(min=1),
     multiple=True,
-    help="Input size in pixels; give it again for several functions in one package (iOS18).",
+    help="Input size in pixels; give it again for several functions in one package (iOS18, or "
+    "Core AI).",
 )
 @click.option(
     "--output",
@@ -88,7 +97,7 @@ def export_command(
     ctx: click.Context,
     /,
     model: str,
-    out: Path | None,
+    out: tuple[Path, ...],
     size: tuple[int, ...],
     outputs: tuple[str, ...],
     recipe: str | None,
@@ -125,7 +134,8 @@ def export_command(
         "front": pareto is not None,
         **_limits(budget, min_agreement),
     }
-    report = _export(network, out or Path(f"{network.info.name}.mlpackage"), options)
+    packages = _export(network, out or (Path(f"{network.info.name}.mlpackage"),), options)
+    report = packages[0] if len(packages) == 1 else {"packages": packages}
     if pareto:
         accounts[0].front.write(pareto)
     report |= {key: value for a in accounts for key, value in a.summary().items()}
@@ -159,14 +169,18 @@ def _limits(budget: str | None, min_agreement: float | None) -> dict[str, float]
     return {"budget": size, "min_agreement": (min_agreement or 0) / 100}
 
 
-def _export(network: Any, out: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Write the package, and what it is, with the seconds that it took."""
+def _export(network: Any, out: Sequence[Path], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write the packages; what each is, with the seconds that it took: of several each its
+    own, without the trace and all else that they share."""
     from converters.export import export
 
     given = {k: v for k, v in options.items() if not (k in SETTINGS and v is None)}
+    own: dict[Path, float] = {}
     start = time.perf_counter()
-    path = export(network, out, **given)
-    return _summary(path) | {"seconds": round(time.perf_counter() - start, 2)}
+    export(network, out[0], also=out[1:], timed=own.__setitem__, **given)
+    if len(out) == 1:
+        own[out[0]] = time.perf_counter() - start
+    return [_summary(path) | {"seconds": round(own[path], 2)} for path in out]
 
 
 def _usable(
@@ -197,13 +211,32 @@ def _usable(
 def _print_report(
     report: dict[str, Any], accounts: Sequence[Any], *, table: bool, front: bool
 ) -> None:
-    print_table(("package", report["package"]), list(report.items())[1:])
+    packages = report.get("packages", [report])
+    shared = {k: v for k, v in report.items() if k != "packages"}
+    if len(packages) == 1:
+        print_table(("package", report["package"]), list(report.items())[1:])
+    else:
+        _print_beside(packages, shared)
     for account in accounts if table else ():
         click.echo()
         print_account(account.rows)
     for account in accounts if front else ():
         click.echo()
         print_table((">MB", ">agreement", ">cost", "formats"), account.front.rows())
+
+
+def _print_beside(packages: Sequence[dict[str, Any]], shared: dict[str, Any]) -> None:
+    """A line a package, then what they have in common."""
+    print_table(
+        ("package", ">bytes", ">operations", ">seconds", "outputs"),
+        (
+            (p["package"], f"{p['bytes']:,}", p["operations"], p["seconds"], p["outputs"])
+            for p in packages
+        ),
+    )
+    if shared:
+        click.echo()
+        print_table(("both", ""), list(shared.items()))
 
 
 def print_account(rows: Iterable[Any]) -> None:

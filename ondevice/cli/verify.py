@@ -56,6 +56,12 @@ def _gate(text: str) -> tuple[str, float]:
     help="Also export the model afresh, to see at which step precision is lost.",
 )
 @click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="Another package of the model, as of another format: run both, compare every value "
+    "that both compute.",
+)
+@click.option(
     "gates", "--gate", multiple=True, type=_gate, metavar="NAME=VALUE", help="As psnr_db=50."
 )
 @click.option("--html", type=click.Path(path_type=Path), help="Write a report to this file.")
@@ -71,6 +77,7 @@ def verify_command(
     limit: int,
     run_on: Any,
     baselines: bool,
+    against: Path | None,
     gates: tuple[tuple[str, float], ...],
     html: Path | None,
     force: bool,
@@ -88,6 +95,7 @@ def verify_command(
     if html:
         check_free(html.absolute(), force=force)
     opened = load_package(package)
+    other = load_package(against) if against else None
     chosen = _images(opened, images, max_level, limit)
     network = _model(opened, model)
     chosen = chosen or _samples(opened, network)[:limit]
@@ -99,6 +107,7 @@ def verify_command(
         run_on=run_on,
         gates=dict(gates),
         baselines=baselines,
+        against=other,
         on_error=skipped,
     )
     if html:
@@ -174,6 +183,9 @@ def print_report(report: Report) -> None:
         click.echo(f"FAILED: {problem}")
     for step in report.steps:
         _print_failure(step)
+    if report.against:
+        failures = report.against.failures
+        click.echo("".join(f"FAILED: {line}" for line in failures) or str(report.against))
     if report.passed:
         click.echo(f"passed: {gate_text(report.steps[-1])}")
 

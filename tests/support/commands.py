@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from converters.backend import BACKENDS
 from converters.compress.recipe import load_recipe
 from converters.coreml.settings import CoreMLSettings
 from ondevice.cli import COMMANDS, cli
@@ -134,7 +135,8 @@ def _export(given: dict[str, Any]) -> None:
     if given["budget"]:
         _bytes(given["budget"])
     if (given["recipe"] or given["budget"]) and given["out"]:
-        _suffix(".mlpackage")(given["out"])
+        for path in given["out"]:
+            _package(path)
 
 
 def _suffix(*known: str) -> Callable[[Path], None]:
@@ -145,9 +147,10 @@ def _suffix(*known: str) -> Callable[[Path], None]:
     return check_suffix
 
 
+_package = _suffix(*BACKENDS)
 _VALUES: dict[str, Callable[[Any], None]] = {
     "model": _model,
-    "package": _suffix(".mlpackage"),
+    "package": _package,
     "html": _suffix(".html"),
     "index_path": lambda path: check_out(path, force=True),
 }

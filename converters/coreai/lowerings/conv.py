@@ -107,14 +107,3 @@ def pool(
         )
     x = scaled(x, 1 / float(np.prod(kernel))) if kind == "mean" else x
     return ca.sumpool2d(padded(x, low, high), unsigned(kernel), unsigned(stride), one)
-
-
-_MODES = {"nearest": "nearest_neighbor", "linear": "linear"}
-
-
-@lower("Resize")
-def resize(node: Node, x: Value, scale: Sequence[float], mode: str) -> Value:
-    """Half-pixel centers, which in Core AI is an offset of zero."""
-    factors = np.array([1, 1, *scale], np.float32)
-    offset = np.zeros(len(factors), np.float32)
-    return ca.interpolate(x, signed(node.output.shape), factors, offset, _MODES[mode])

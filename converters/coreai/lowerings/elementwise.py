@@ -29,7 +29,14 @@ _BINARY: dict[str, Callable[..., Value]] = {
 
 _UNARY: dict[str, Callable[..., Value]] = {
     "Abs": ca.abs_,
+    "ArcCos": ca.acos,
+    "ArcCosh": ca.acosh,
+    "ArcSin": ca.asin,
+    "ArcSinh": ca.asinh,
+    "ArcTan": ca.atan,
+    "ArcTanh": ca.atanh,
     "Cos": ca.cos,
+    "Cosh": ca.cosh,
     "Erf": ca.erf,
     "Exp": ca.exp,
     "LogicalNot": ca.not_,
@@ -38,6 +45,7 @@ _UNARY: dict[str, Callable[..., Value]] = {
     "Sigmoid": ca.sigmoid,
     "Silu": ca.silu,
     "Sin": ca.sin,
+    "Sinh": ca.sinh,
     "Tan": ca.tan,
     "Tanh": ca.tanh,
 }
@@ -205,6 +213,23 @@ def select(node: Node, condition: Value, a: Value, b: Value) -> Value:
 
 @lower("AsType")
 def as_type(node: Node, x: Value, _: object) -> Value:
+    """Small integers are held in 32 bits, and wrap around as if they were not."""
+    y, dtype = _cast(node, x), node.output.dtype
+    if dtype not in _BITS:
+        return y
+    count, lowest = np.int32(2 ** _BITS[dtype]), np.int32(0)
+    if not dtype.startswith("u"):
+        lowest = np.int32(count // 2)
+    rest = ca.broadcasting_modulo(ca.broadcasting_add(y, lowest), count)
+    negative = ca.broadcasting_greater(np.int32(0), rest)  # the dividend's sign
+    rest = ca.broadcasting_where(negative, ca.broadcasting_add(rest, count), rest)
+    return ca.broadcasting_sub(rest, lowest)
+
+
+_BITS = {"int8": 8, "uint8": 8, "int16": 16, "uint16": 16}
+
+
+def _cast(node: Node, x: Value) -> Value:
     """coreai-core takes a float of an integer, or of a bool, of a float for that float itself
     (coreai-torch#9): what such a cast does to a number is done before it."""
     wanted, zero = numpy_type(node.output.dtype), scalar(x, 0)
@@ -215,3 +240,22 @@ def as_type(node: Node, x: Value, _: object) -> Value:
         is_below = ca.broadcasting_greater(zero, x)
         x = ca.broadcasting_where(is_below, scaled(size, -1), size)
     return ca.cast(x, wanted)
+
+
+@lower("ArcTan2")
+def arc_tan2(node: Node, y: Value, x: Value) -> Value:
+    """The angle of (x, y): that of the smaller over the larger side, put into its octant."""
+    if dtype_of(x) == np.float16:  # whose squares and quotients half precision has not
+        wide = (ca.cast(v, np.float32) for v in (y, x))
+        return ca.cast(arc_tan2(node, *wide), np.float16)
+    across, high, pi = ca.abs_(x), ca.abs_(y), np.float32(np.pi)
+    larger = ca.broadcasting_maximum(across, high)
+    safe = ca.broadcasting_maximum(larger, np.float32(1e-37))  # at (0, 0) the angle is 0
+    angle = ca.atan(ca.broadcasting_divide(ca.broadcasting_minimum(across, high), safe))
+    for turns, other in (
+        (ca.broadcasting_greater(high, across), lambda a: ca.broadcasting_sub(pi / 2, a)),
+        (ca.broadcasting_greater(np.float32(0), x), lambda a: ca.broadcasting_sub(pi, a)),
+        (ca.broadcasting_greater(np.float32(0), y), lambda a: scaled(a, -1)),
+    ):
+        angle = ca.broadcasting_where(turns, other(angle), angle)
+    return angle

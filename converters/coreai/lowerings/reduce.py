@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import coreai.authoring as ca
 import numpy as np
@@ -31,6 +32,8 @@ def reduce(node: Node, x: Value, kind: str, axes: Ints, keep: bool = True) -> Va
     """Core AI keeps the axes, of length one."""
     if kind in {"all", "any"} and dtype_of(x) != np.bool_:
         x = ca.broadcasting_not_equal(x, scalar(x, 0))
+    elif kind not in {"all", "any"} and dtype_of(x) == np.bool_:
+        x = ca.cast(x, np.int32)
     y = _KINDS[kind](x, signed(axes))
     return y if keep else ca.shrink_dims(y, signed(axes))
 
@@ -57,10 +60,27 @@ _COMBINERS = {"sum": "sum", "prod": "product", "min": "min", "max": "max"}
 
 @lower("Scan")
 def scan(node: Node, x: Value, kind: str, axis: int, reverse: bool, inclusive: bool) -> Value:
-    if kind not in _COMBINERS or not (inclusive or kind == "sum"):
+    if kind not in _COMBINERS:
         raise UnsupportedOpError(f"a scan of this kind: {node}")
+    if not inclusive and kind != "sum":
+        x, inclusive = _shifted(x, kind, axis % len(shape_of(x)), reverse), True
     y = ca.scan(x, np.uint32(axis % len(shape_of(x))), np.bool_(reverse), _COMBINERS[kind])
     return y if inclusive else ca.broadcasting_sub(y, x)
+
+
+def _shifted(x: Value, kind: str, axis: int, reverse: bool) -> Value:
+    """One further, with what changes nothing in the first place."""
+    dtype, shape = dtype_of(x), list(shape_of(x))
+    ends: Any = np.iinfo(dtype) if dtype.kind == "i" else np.finfo(dtype)
+    neutral = {"max": ends.min, "min": ends.max, "prod": 1}[kind]
+    first = np.full([1 if a == axis else n for a, n in enumerate(shape)], neutral, dtype)
+    begin, end = [0] * len(shape), [*shape]
+    if reverse:
+        begin[axis] = 1
+    else:
+        end[axis] -= 1
+    kept = ca.slice_(x, signed(begin), signed(end), signed([1] * len(shape)))
+    return ca.concat(np.int32(axis), [kept, first] if reverse else [first, kept])
 
 
 @lower("Sort", "Partition")

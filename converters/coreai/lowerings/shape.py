@@ -12,7 +12,7 @@ from ondevice.errors import UnsupportedOpError
 
 from ...graph.graph import Node
 from ..registry import lower
-from ..values import reshaped, shape_of, signed, unsigned
+from ..values import dtype_of, reshaped, shape_of, signed, unsigned
 
 Ints = tuple[int, ...]
 
@@ -91,3 +91,66 @@ def gather(node: Node, x: Value, *rest: Any) -> Value:
 @lower("GatherAxis")
 def gather_axis(node: Node, x: Value, index: Value, axis: int) -> Value:
     return ca.gather_along_axis(x, index, np.int32(axis))
+
+
+@lower("Take")
+def take(node: Node, x: Value, index: Value, axis: int) -> Value:
+    return taken(x, index, axis)
+
+
+def taken(x: Value, index: Any, axis: int) -> Value:
+    """The elements along an axis that an index names, whose axes take that one's place."""
+    rank, is_known = len(shape_of(x)), isinstance(index, np.ndarray)
+    grid, axis = index.shape if is_known else shape_of(index), axis % rank
+    rows = ca.transpose(x, unsigned([axis, *(a for a in range(rank) if a != axis)]))
+    at = index.astype(np.int32)[..., None] if is_known else reshaped(index, (*grid, 1))
+    found = ca.gather_nd(rows, at)
+    after = [*range(len(grid), len(grid) + rank - 1)]
+    return ca.transpose(found, unsigned([*after[:axis], *range(len(grid)), *after[axis:]]))
+
+
+@lower("AsStrided")
+def as_strided(node: Node, x: Value, shape: Ints, strides: Ints, offset: int) -> Value:
+    """Overlapping windows, say: each element is taken from where it lies."""
+    steps = (
+        np.arange(n).reshape([-1 if a == axis else 1 for a in range(len(shape))]) * step
+        for axis, (n, step) in enumerate(zip(shape, strides, strict=True))
+    )
+    places = np.broadcast_to(sum(steps, np.array(offset)), shape)
+    return reshaped(taken(reshaped(x, (int(np.prod(shape_of(x))),)), places.ravel(), 0), shape)
+
+
+@lower("EdgePad")
+def edge_pad(node: Node, x: Value, _: Value, axes: Ints, low: Ints, high: Ints) -> Value:
+    around = np.zeros((len(shape_of(x)), 2), np.uint32)
+    for axis, *sides in zip(axes, low, high, strict=True):
+        around[axis] = sides
+    return ca.pad(x, around.ravel(), np.zeros((), dtype_of(x)), "replicate")
+
+
+_COMBINED = {"none": "update", "sum": "add", "prod": "mul"}
+
+
+@lower("ScatterAxis")
+def scatter_axis(node: Node, x: Value, index: Value, y: Value, kind: str, axis: int) -> Value:
+    if kind not in _COMBINED:
+        raise UnsupportedOpError(f"a scatter that keeps the {kind}: {node}")
+    if shape_of(y) != shape_of(index):
+        y = ca.broadcast_to(y, unsigned(shape_of(index)))
+    from_end = ca.broadcasting_greater(np.int32(0), index)
+    size = np.int32(shape_of(x)[axis])
+    at = ca.broadcasting_where(from_end, ca.broadcasting_add(index, size), index)
+    return ca.scatter_along_axis(x.type, x, at, y, np.int32(axis), scatter_mode=_COMBINED[kind])
+
+
+@lower("ScatterRows")
+def scatter_rows(node: Node, x: Value, *rest: Any) -> Value:
+    """``out[index[i]] = y[i]`` for one index array an axis."""
+    *indices, y, kind, axes = rest
+    if kind != "none":
+        raise UnsupportedOpError(f"a scatter that combines ({kind}): {node}")
+    order = [*axes, *(a for a in range(len(shape_of(x))) if a not in axes)]
+    columns = [reshaped(index, (*shape_of(index), 1)) for index in indices]
+    at = columns[0] if len(columns) == 1 else ca.concat(np.int32(1), columns)
+    written = ca.scatter_nd(ca.transpose(x, unsigned(order)), at, y)
+    return ca.transpose(written, unsigned([int(a) for a in np.argsort(order)]))

@@ -17,29 +17,7 @@ Rules stand in files by what they look at; the docstring of each is its advice.
 
 from __future__ import annotations
 
-from ..stored import StoredFunction
 from . import compression, convolutions, layout, operations, shapes  # noqa: F401 - register rules
-from .rules import RULES as RULES, Finding as Finding, Rule
+from .rules import RULES as RULES
 
-_EXAMPLES = 3
-
-
-def lint(function: StoredFunction) -> list[Finding]:
-    """The rules that the function breaks, errors first."""
-    order = ("error", "warning", "info")
-    findings = [f for each in RULES if (f := _apply(each, function))]
-    return sorted(findings, key=lambda f: order.index(f.severity))
-
-
-def _apply(each: Rule, function: StoredFunction) -> Finding | None:
-    complaints = [
-        f"{op.name}: {complaint}"
-        for op in function.operations
-        if (complaint := each.check(op, function))
-    ]
-    if not complaints:
-        return None
-    examples = tuple(complaints[:_EXAMPLES])
-    return Finding(
-        each.name, each.severity, each.source, each.advice, len(complaints), examples
-    )
+lint = RULES.lint

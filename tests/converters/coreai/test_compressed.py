@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from converters.compress.methods import compress
-from converters.coreai.loaded import load
-from converters.coreai.package import build, save
 from converters.graph.graph import Graph, Node, Value
 from ondevice.weights.output import folder_bytes
 
 from ..compress.test_forms import METHODS, weight
+from .kit import saved
 
 SHAPES = [(37, 1, 3, 3), (66, 34, 1, 1), (16, 8, 3, 3)]
 
@@ -24,9 +23,7 @@ def program_of(form, folder, dtype="float16"):
     x = Value("x", form.shape, dtype)
     node = Node("Add", ("x", "w"), (Value("y", form.shape, dtype),))
     graph = Graph((x,), ("y",), {"w": form.dense()}, (node,))
-    path = Path(folder) / "w.aimodel"
-    save(build(graph, names=("y",), forms={"w": form}), path, {})
-    return load(path)
+    return saved(graph, Path(folder) / "w.aimodel", forms={"w": form})
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -72,7 +69,7 @@ def test_a_linear_layer_reads_a_compressed_weight(tmp_path):
     graph = Graph(
         (Value("x", (2, 32), "float16"),), ("y",), {"w.weight": form.dense()}, (node,)
     )
-    save(build(graph, names=("y",), forms={"w.weight": form}), tmp_path / "l.aimodel", {})
-    given = load(tmp_path / "l.aimodel").predict({"x": np.array(x)})["y"]
+    program = saved(graph, tmp_path / "l.aimodel", forms={"w.weight": form})
+    given = program.predict({"x": np.array(x)})["y"]
     wanted = np.array(x, np.float32) @ form.dense().astype(np.float32).T
     assert np.abs(given - wanted).max() < 5e-3 * np.abs(wanted).max()

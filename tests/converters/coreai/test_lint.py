@@ -8,22 +8,19 @@ import pytest
 
 from converters.compress.methods import compress
 from converters.coreai.lint import RULES, lint
-from converters.coreai.loaded import load
-from converters.coreai.package import build, save
 from converters.coreai.runtime import RawFunction, RawOp
 from converters.coreai.stored import stored_function
 from converters.graph.graph import Graph, Node, Value
 from converters.graph.passes.precision import set_precision
 
 from ..compress.test_forms import weight
-from .kit import in_half, physical_graph
+from .kit import in_half, physical_graph, saved
 
 X = mx.random.normal((2, 10, 16))
 
 
 def findings(graph, path, **options):
-    save(build(graph, names=("y",), **options), path / "m.aimodel", {})
-    return {f.rule: f for f in lint(load(path / "m.aimodel").stored())}
+    return {f.rule: f for f in saved(graph, path / "m.aimodel", **options).findings()}
 
 
 def test_a_network_without_any_of_it_is_clean(tmp_path):
@@ -35,7 +32,6 @@ def test_a_network_without_any_of_it_is_clean(tmp_path):
 TRACED = {
     "argmax": lambda x: mx.argmax(x, axis=1),
     "rounded-halves": mx.round,
-    "rank-above-five": lambda x: mx.broadcast_to(x[:, None, None, None], (2, 2, 2, 2, 10, 16)),
 }
 
 
@@ -66,13 +62,19 @@ def test_a_floor_written_as_others_do_is_found():
         assert {f.rule for f in lint(stored)} == wanted
 
 
-def test_a_shape_that_is_not_fixed_is_found():
-    kind = "tensor<?x3xf16>"
+@pytest.mark.parametrize(
+    ("kind", "rule", "said"),
+    [
+        ("tensor<?x3xf16>", "dynamic-shape", "y: shape [-1, 3]"),
+        ("tensor<1x1x1x1x2x3xf16>", "rank-above-five", "y: rank 6"),
+    ],
+)
+def test_a_shape_that_no_engine_takes_is_found(kind, rule, said):
     relu = RawOp("relu", ("y",), (0,), (1,), (kind,), "", False, None, None)
     raw = RawFunction("main", False, "", ("x",), (kind,), ("y",), (kind,), (relu,))
     [found] = lint(stored_function(raw, {}))
-    assert found.rule == "dynamic-shape"
-    assert found.examples == ("y: shape [-1, 3]",)
+    assert found.rule == rule
+    assert found.examples == (said,)
 
 
 def test_a_node_kept_in_float32_is_an_island(tmp_path):

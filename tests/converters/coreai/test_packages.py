@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import sys
 
@@ -11,26 +9,22 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from converters.interface import array_interface, image_interface, text_interface
 from PIL import Image
 
 import ondevice
-from converters.compress.plan import Request
+from converters import export, export_module, load_package
 from converters.compress.recipe import PRESETS
-from converters.coreai.loaded import Feature, load
-from converters.coreai.package import save, size_of
-from converters.coreml.loaded import load_package
-from converters.coreml.settings import Settings
-from converters.export import export, export_module
+from converters.program import Feature
 from ondevice.errors import ConfigError, PackageError
+from ondevice.models.clip_text import example_tokens
 from ondevice.weights.output import folder_bytes
 
 from ... import ROOT
 from ...support import clips
-from .kit import built, front, saved
+from ...support.lowered import function_of
 
 SIZE = 96
-HALF = Settings(target="iOS18")
+ALL = ("logits", "embedding", "features", "tokens")
 
 
 @pytest.fixture(scope="module")
@@ -39,32 +33,31 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def picture():
-    levels = np.random.default_rng(0).integers(0, 256, (SIZE // 8, SIZE // 8, 3), np.uint8)
-    return np.asarray(Image.fromarray(levels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+def photo():
+    """(96, 96, 3) smooth noise."""
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE // 8, SIZE // 8, 3), np.uint8)
+    return np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def wanted(interface, picture):
+def wanted(function, photo):
     """What MLX gives, by name."""
-    results = interface.fn(mx.array(picture[None].astype(np.float32)))
+    results = function.fn(mx.array(photo[None].astype(np.float32)))
     results = results if isinstance(results, list) else [results]
-    return dict(zip(interface.output_names, map(np.array, results), strict=True))
+    return dict(zip(function.output_names, map(np.array, results), strict=True))
 
 
 @pytest.fixture(scope="module")
 def exact(model, tmp_path_factory):
-    """All outputs, float32."""
-    interface = image_interface(model, outputs=("logits", "embedding", "features", "tokens"))
-    parts, interface, _ = front(interface)
+    """All outputs, float32, and what was traced."""
     path = tmp_path_factory.mktemp("exact") / "m.aimodel"
-    labels = json.dumps(interface.labels)
-    return saved(parts, path, author="x", version="1", **{"ondevice.labels": labels}), interface
+    package = load_package(export(model, path, outputs=ALL, precision="float32"))
+    return package, function_of(model, outputs=ALL)
 
 
 @pytest.fixture(scope="module")
 def half(model, tmp_path_factory):
-    parts, interface, _ = front(image_interface(model), HALF)
-    return saved(parts, tmp_path_factory.mktemp("half") / "m.aimodel"), interface
+    package = load_package(export(model, tmp_path_factory.mktemp("half") / "m.aimodel"))
+    return package, function_of(model)
 
 
 @pytest.fixture(scope="module")
@@ -73,40 +66,48 @@ def core_ml(model, tmp_path_factory):
     return load_package(export(model, path, target="iOS18"))
 
 
-def test_every_output_is_what_mlx_gives(exact, picture):
-    program, interface = exact
-    given = program.predict({"image": picture})
-    for name, reference in wanted(interface, picture).items():
+def test_every_output_is_what_mlx_gives(exact, photo):
+    package, function = exact
+    given = package.predict({"image": photo})
+    for name, reference in wanted(function, photo).items():
         reference = reference.transpose(0, 3, 1, 2) if reference.ndim == 4 else reference
         assert given[name].dtype == np.float32
         assert np.abs(given[name] - reference).max() <= 1e-5 * reference.std()
 
 
-def test_half_precision_is_55_db_from_mlx(half, picture):
-    program, interface = half
-    given, reference = program.predict({"image": picture}), wanted(interface, picture)
+def test_half_precision_is_55_db_from_mlx(half, photo):
+    program, function = half
+    given, reference = program.predict({"image": photo}), wanted(function, photo)
     noise = np.square(given["logits"] - reference["logits"]).mean()
     assert 10 * np.log10(np.ptp(reference["logits"]) ** 2 / noise) >= 55
 
 
 def test_it_says_what_goes_in_and_out(exact):
-    program, interface = exact
+    program, function = exact
     assert program.functions == ["main"]
     assert program.inputs == {"image": Feature("image", "image", (SIZE, SIZE), "RGB")}
-    assert list(program.outputs) == list(interface.output_names)
+    assert list(program.outputs) == list(function.output_names)
+    assert program.system == "iOS27"
     assert program.outputs["features_2"] == Feature(
         "features_2", "array", (1, 160, 2, 2), "float32"
     )
-    assert program.labels == interface.labels
-    assert program.metadata["author"] == "x"
-    assert program.metadata["version"] == "1"
+    assert program.labels == function.labels
+    assert program.metadata["license"] == "mit"
+    assert program.settings == {
+        "precision": "float32",
+        "attention": "matmul",
+        "gelu": "exact",
+    }
+    assert program.preprocess.size == SIZE
+    [said] = program.caveats()
+    assert "only macOS can hand an image to Core AI" in said
 
 
-def test_a_pillow_image_is_taken_as_well(exact, picture):
+def test_a_pillow_image_is_taken_as_well(exact, photo):
     program, _ = exact
     first, second = (
-        program.predict({"image": picture}),
-        program.predict({"image": Image.fromarray(picture)}),
+        program.predict({"image": photo}),
+        program.predict({"image": Image.fromarray(photo)}),
     )
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
@@ -122,10 +123,10 @@ def test_the_image_goes_where_the_pixels_go(exact):
     assert raw.results == program._raw["main_pixels"].results
 
 
-def test_values_have_the_names_that_core_ml_packages_give_them(half, core_ml, picture):
+def test_values_have_the_names_that_core_ml_packages_give_them(half, core_ml, photo):
     program, _ = half
-    ours = dict(program.walk({"image": picture}))
-    theirs = dict(core_ml.walk({"image": picture}))
+    ours = dict(program.walk({"image": photo}))
+    theirs = dict(core_ml.walk({"image": photo}))
     named = {n: v for n, v in theirs.items() if not n.startswith(("step_", "c")) and n in ours}
     assert len(named) >= 150
     for name, value in named.items():
@@ -134,10 +135,10 @@ def test_values_have_the_names_that_core_ml_packages_give_them(half, core_ml, pi
         assert np.abs(ours[name] - value).max() <= 0.03 * scale, name
 
 
-def test_what_walks_is_what_is_predicted(half, picture):
+def test_what_walks_is_what_is_predicted(half, photo):
     program, _ = half
-    values = dict(program.walk({"image": picture}))
-    for name, value in program.predict({"image": picture}).items():
+    values = dict(program.walk({"image": photo}))
+    for name, value in program.predict({"image": photo}).items():
         assert np.array_equal(values[name], value)
 
 
@@ -159,23 +160,21 @@ def test_it_is_as_small_as_core_mls(half, core_ml):
 
 def test_operations_are_counted(half):
     program, _ = half
-    counts = program.stored().counts()
-    assert counts["group_norm"] == 6  # as a composite, which devices have an operation for
-    assert counts["conv2d"] == 62
-    assert "constant" not in counts
+    operations = program.operations
+    assert operations.count("group_norm") == 6  # a composite: devices have an operation for it
+    assert operations.count("conv2d") == 62
+    assert "constant" not in operations
 
 
 CODE = """
 import sys
-from pathlib import Path
-import mlx.core as mx, mlx.nn as nn, numpy as np
+import mlx.core as mx, mlx.nn as nn
 sys.path.insert(0, {root!r})
-from tests.converters.coreai.kit import built, saved
-from converters.interface import array_interface
+from converters import export_module
 mx.random.seed(3)
 net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.LayerNorm(32), nn.GELU(), nn.Linear(32, 64))
 mx.eval(net.parameters())
-saved(built(array_interface(net.eval(), mx.zeros((1, 8, 8, 3)))), Path({path!r}), author="a")
+export_module(net.eval(), mx.zeros((1, 8, 8, 3)), {path!r})
 """
 
 
@@ -193,30 +192,30 @@ def test_equal_programs_are_equal_files(tmp_path):
     assert set(made[0]) == {"main.mlirb", "main.hash", "metadata.json"}
 
 
-def test_several_functions_share_their_weights(model, tmp_path, picture):
-    parts, interfaces = {}, {}
-    for size in (64, SIZE):
-        part, interface, _ = front(image_interface(model, size=size))
-        parts[f"size_{size}"], interfaces[size] = part, interface
-    program = saved(parts, tmp_path / "two.aimodel")
-    assert program.functions == ["size_64", "size_96"]
-    assert folder_bytes(program.path) < 1.05 * size_of(parts["size_96"])
-    for size, interface in interfaces.items():
-        small = np.asarray(Image.fromarray(picture).resize((size, size)))
+def test_several_functions_share_their_weights(model, half, tmp_path, photo):
+    sizes = (SIZE, 64)
+    path = export(model, tmp_path / "two.aimodel", size=sizes, precision="float32")
+    program = load_package(path)
+    assert program.functions == ["size_96", "size_64"]
+    assert program.default_function == "size_96"
+    assert program.labels == half[0].labels
+    assert folder_bytes(path) < 1.05 * 2 * folder_bytes(half[0].path)
+    for size in sizes:
+        small = np.asarray(Image.fromarray(photo).resize((size, size)))
         given = program.predict({"image": small}, function=f"size_{size}")["logits"]
-        reference = wanted(interface, small)["logits"]
+        reference = wanted(function_of(model, size=size), small)["logits"]
         assert np.abs(given - reference).max() <= 1e-5 * reference.std()
 
 
-def test_an_array_goes_in_normalized_and_comes_out_in_float32(model, tmp_path, picture):
-    parts, interface, _ = front(image_interface(model, input="array"), HALF)
-    program = saved(parts, tmp_path / "array.aimodel")
+def test_an_array_goes_in_normalized_and_comes_out_in_float32(model, half, tmp_path, photo):
+    program = load_package(export(model, tmp_path / "array.aimodel", input="array"))
     assert program.inputs == {
         "images": Feature("images", "array", (1, 3, SIZE, SIZE), "float32")
     }
-    numbers = interface.picture.given(picture[None])
-    given = program.predict({"images": numbers.transpose(0, 3, 1, 2)})["logits"]
-    reference = np.array(interface.fn(mx.array(numbers))[1])
+    assert program.caveats() == ()
+    assert {f.dtype for f in program.outputs.values()} == {"float32"}
+    given = program.predict({"images": photo})["logits"]
+    reference = half[0].predict({"image": photo})["logits"]
     assert np.abs(given - reference).max() <= 0.02 * reference.std()
 
 
@@ -229,9 +228,8 @@ class Odd(nn.Module):
 
 
 def test_outputs_may_be_inputs_constants_and_twice_the_same(tmp_path):
-    program = saved(
-        built(array_interface(Odd().eval(), mx.zeros((2, 3)))), tmp_path / "odd.aimodel"
-    )
+    path = tmp_path / "odd.aimodel"
+    program = load_package(export_module(Odd().eval(), mx.zeros((2, 3)), path))
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     given = program.predict({"input": x})
     for name, reference in zip(given, (2 * x, x, 2 * x, np.arange(3) * 0.5), strict=True):
@@ -239,11 +237,21 @@ def test_outputs_may_be_inputs_constants_and_twice_the_same(tmp_path):
     assert list(program.outputs) == [f"output_{i}" for i in range(4)]
 
 
-def test_an_input_that_python_cannot_name_is_one_line():
-    interface = array_interface(nn.ReLU().eval(), mx.zeros((2, 3)), input_names=["class"])
-    with pytest.raises(ConfigError, match="no input called 'class'") as caught:
-        built(interface)
-    assert "\n" not in str(caught.value)
+def test_an_input_that_python_cannot_name_has_another_name(tmp_path, caplog):
+    names = {"input_names": ["class", "a b"], "output_names": "1st"}
+    xs = [mx.ones((2, 3))] * 2
+    path = export_module(Sum().eval(), xs, tmp_path / "n.aimodel", **names)
+    program = load_package(path)
+    assert ([*program.inputs], [*program.outputs]) == (["class_", "a_b"], ["var_1st"])
+    assert (program.predict({"class_": xs[0], "a_b": xs[1]})["var_1st"] == 2).all()
+    assert "'class' is called 'class_' in the package" in caplog.text
+    with pytest.raises(ConfigError, match="'a_b', 'a b' would all be called 'a_b'"):
+        export_module(Sum().eval(), xs, tmp_path / "o.aimodel", input_names=["a_b", "a b"])
+
+
+class Sum(nn.Module):
+    def __call__(self, x, y):
+        return x + y
 
 
 class Small(nn.Module):
@@ -266,24 +274,27 @@ def test_a_preset_is_what_the_core_ml_package_computes(preset, tmp_path):
     mx.random.seed(5)
     net = Small().eval()
     samples = list(np.random.default_rng(1).normal(size=(8, 1, 16, 16, 3)).astype(np.float32))
-    example = mx.array(samples[0])
-    interface = array_interface(net, example)
-    request = {"recipe": preset, "calibration": samples}
-    parts, _, _ = front(interface, HALF, Request(**request))
-    program = saved(parts, tmp_path / "m.aimodel")
     path = export_module(
-        net, mx.array(samples[0]), tmp_path / "m.mlpackage", target="iOS18", **request
+        net,
+        mx.array(samples[0]),
+        tmp_path / "m.mlpackage",
+        also=tmp_path / "m.aimodel",
+        target="iOS18",
+        recipe=preset,
+        calibration=samples,
     )
-    ours = program.predict({"input": samples[1]})["output"]
-    theirs = load_package(path).predict({"input": samples[1]})["output"]
+    core_ml, core_ai = load_package(path), load_package(tmp_path / "m.aimodel")
+    ours = core_ai.predict({"input": samples[1]})["output"]
+    theirs = core_ml.predict({"input": samples[1]})["output"]
     # A rounding that falls the other way is one step of eight bits in an activation.
     limit = 0.05 if "a8" in preset else 0.01
     assert np.abs(ours - theirs).max() <= limit * theirs.std()
-    assert {w.format for w in program.weights.values()} - {"fp16"}
+    assert {w.format for w in core_ai.weights.values()} - {"fp16"}
+    assert core_ai.metadata["ondevice.recipe"] == core_ml.metadata["ondevice.recipe"]
 
 
 BAD = {
-    "another name": ({"picture": 0}, "takes image; given picture"),
+    "another name": ({"photo": 0}, "takes image; given photo"),
     "nothing": ({}, "takes image; given nothing"),
     "another size": ({"image": np.zeros((9, 9, 3), np.uint8)}, r"of shape \[96, 96, 3\]"),
     "floats": ({"image": np.zeros((SIZE, SIZE, 3))}, "pixels are uint8; given float64"),
@@ -303,85 +314,32 @@ def test_a_function_that_is_not_there_is_one_line(half):
         half[0].predict({}, function="other")
 
 
-BROKEN = {
-    "no folder": (lambda path: None, "has no main.mlirb, main.hash, metadata.json"),
-    "a byte flipped": (lambda path: flip(path / "main.mlirb"), "main.mlirb is damaged"),
-    "cut": (lambda path: cut(path / "main.mlirb"), "main.mlirb is damaged"),
-    "no program": (lambda path: (path / "main.mlirb").unlink(), "has no main.mlirb"),
-    "no JSON": (lambda path: (path / "metadata.json").write_text("{"), "cannot read it"),
-    "a list": (lambda path: (path / "metadata.json").write_text("[]"), "is not a table"),
-}
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-9])
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_package_is_one_line(case, tmp_path):
-    path = tmp_path / "m.aimodel"
-    breaks, said = BROKEN[case]
-    if case != "no folder":
-        save(built(array_interface(nn.ReLU().eval(), mx.zeros((2, 3)))), path, {})
-        breaks(path)
-    with pytest.raises(PackageError, match=said) as caught:
-        load(path)
-    assert "\n" not in str(caught.value)
-
-
-FOREIGN = {"text": lambda code: b"no MLIR", "cut": lambda code: code[: len(code) // 2]}
-
-
-@pytest.mark.parametrize("case", FOREIGN)
-def test_a_program_that_is_none_is_one_line(case, tmp_path):
-    """coreai-core would end the process."""
-    path = tmp_path / "m.aimodel"
-    save(built(array_interface(nn.ReLU().eval(), mx.zeros((2, 3)))), path, {})
-    code = FOREIGN[case]((path / "main.mlirb").read_bytes())
-    (path / "main.mlirb").write_bytes(code)
-    (path / "main.hash").write_bytes(hashlib.sha256(code).digest())
-    with pytest.raises(PackageError, match="cannot read it") as caught:
-        load(path)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize("name", ["mobileclip_s0", "mobileclip_b"])
 @pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("float16", 0.03)])
 def test_a_text_encoder_computes_the_same(name, precision, limit, tmp_path):
-    model = clips.scrambled(
-        ondevice.create_model(f"{name}_text", **clips.TEXT, vocab=clips.VOCAB), seed=3
-    )
-    parts, interface, _ = front(
-        text_interface(model), Settings(target="iOS18", precision=precision)
-    )
-    program = saved(parts, tmp_path / "t.aimodel")
+    model = ondevice.create_model(f"{name}_text", **clips.TEXT, vocab=clips.VOCAB)
+    model = clips.scrambled(model, seed=3)
+    program = load_package(export(model, tmp_path / "t.aimodel", precision=precision))
     assert program.inputs == {"text": Feature("text", "array", (1, 77), "int32")}
-    given = program.predict({"text": np.array(interface.inputs[0])})["embedding"]
-    reference = np.array(interface.fn(*interface.inputs))
+    assert program.caveats() == ()
+    tokens = example_tokens(model.config, texts=1)
+    given = program.predict({"text": tokens})["embedding"]
+    reference = np.array(model(tokens))
     assert np.abs(given - reference).max() <= limit * reference.std()
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("float16", 0.01)])
 def test_attention_is_one_composite_and_computes_the_same(precision, limit, tmp_path):
     mx.random.seed(11)
-    net = nn.TransformerEncoder(2, 32, 4, mlp_dims=64)
+    net = Masked(nn.TransformerEncoder(2, 32, 4, mlp_dims=64)).eval()
     mx.eval(net.parameters())
-    x = mx.random.normal((1, 9, 32))
-    mask = mx.zeros((9, 9))
-    interface = array_interface(Masked(net).eval(), [x, mask])
-    settings = Settings(target="iOS18", precision=precision, attention="fused")
-    program = saved(front(interface, settings)[0], tmp_path / "a.aimodel")
-    counts = program.stored().counts()
-    assert counts["scaled_dot_product_attention"] == 2
-    assert "softmax" not in counts
-    given = program.predict({"input_0": np.array(x), "input_1": np.array(mask)})["output"]
-    reference = np.array(net(x, mask))
+    xs = [mx.random.normal((1, 9, 32)), mx.zeros((9, 9))]
+    options = {"precision": precision, "attention": "fused"}
+    program = load_package(export_module(net, xs, tmp_path / "a.aimodel", **options))
+    assert program.operations.count("scaled_dot_product_attention") == 2
+    assert "softmax" not in program.operations
+    given = program.predict({"input_0": xs[0], "input_1": xs[1]})["output"]
+    reference = np.array(net(*xs))
     assert np.abs(given - reference).max() <= limit * reference.std()
 
 
