@@ -89,10 +89,7 @@ def export(
     Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
     ``force`` is not given; nothing half-made is left, and of several packages all or none.
     """
-    signature = getattr(model, "signature", None)
-    if not isinstance(signature, Signature):
-        kind = type(model).__name__
-        raise ConfigError(f"{kind} is no model of ours: export_module({kind}, inputs, path)")
+    signature = _signature(model)
     sizes = [size] if size is None or isinstance(size, int) else list(dict.fromkeys(size))
     job = _Job(path, options, functions=len(sizes))
     if input is not None and not signature.images:
@@ -101,6 +98,15 @@ def export(
     resized = [chosen if size is None else chosen.resized(size) for size in sizes]
     functions = [model_function(model, each, input=input or "image") for each in resized]
     return job.write(functions, describe_model(model, functions[0]))
+
+
+def _signature(model: nn.Module) -> Signature:
+    """Raises ConfigError for a model that has none."""
+    found = getattr(model, "signature", None)
+    if not isinstance(found, Signature):
+        kind = type(model).__name__
+        raise ConfigError(f"{kind} is no model of ours: export_module({kind}, inputs, path)")
+    return found
 
 
 def export_module(

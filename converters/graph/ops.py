@@ -1,8 +1,7 @@
 """The table of operations: one entry each, with all that passes and measurements need to know.
 
 An operation is an MLX primitive, called as MLX's trace calls it, or one that a pass made of
-several. A back end adds a lowering; nothing else lists operations by name to say what they
-are like. ``docs/extending.md`` shows how one is added.
+several. A back end adds a lowering; nothing else says by name what operations are like.
 """
 
 from __future__ import annotations
@@ -29,10 +28,9 @@ from .resizing import resize, sample
 from .shuffling import SHUFFLES
 
 Fn = Callable[..., Any]
-# What an operation does, seen from one element of its result: "arithmetic" is made of the
-# same element of each operand, "activation" likewise but of one operand and not exact for
-# indices, "move" is a copy of an element, "layer" weighs many with constants, "mixture" many
-# with each other, and "reduction" goes over axes.
+# What one element of the result is: "arithmetic" of the same element of each operand,
+# "activation" likewise of one operand and not exact for indices, a "move" of an element, a
+# "layer" of many weighed with constants, a "mixture" of many, or a "reduction" over axes.
 Kind = Literal["arithmetic", "activation", "move", "layer", "mixture", "reduction"]
 # What becomes of the result when the operands are divided by a number: it is divided too
 # ("linear"), constants can make up for it ("weights"), it does not change ("norm"), it follows
@@ -52,8 +50,7 @@ class Op:
     operands. ``literal``: its constants are written as they are, never compressed. ``steep``: a
     small operand has a large result, which is the "end" of that, or the
     operand of a product ("through").
-    ``instead`` says why no back end has it and what to do instead; of constants alone it is
-    computed before.
+    ``instead``: why no back end has it, and what to do instead; constants alone are folded.
     """
 
     name: str
@@ -368,8 +365,7 @@ _TABLE = (
 )
 OPS = {op.name: op for op in _TABLE}
 
-# What only a physical graph has: made by the layout pass and by compression, evaluated by none.
-# (Its Matmul says which operand lies turned, its Softmax along which axis it goes.)
+# What only a physical graph has, made by the layout pass and by compression.
 PHYSICAL = {
     op.name: op
     for op in (
@@ -380,7 +376,6 @@ PHYSICAL = {
     )
 }
 # What else a trace may hold, and why there is none.
-_HIDDEN = "MLX does not hand it over"
 REFUSED = {
     "BroadcastAxes": "of `mx.vmap`; write the batch's axis out",
     "BlockMaskedMM": "no product of blocks; multiply by the mask and use `@`",
@@ -390,7 +385,7 @@ REFUSED = {
     "GatherQQMM": "no product of chosen matrices; dequantize and take them, then use `@`",
     "QQMatmul": "no product of two quantized arrays; dequantize them",
     "GatedDeltaUpdate": "no recurrent update as one operation; write out its steps",
-} | dict.fromkeys(("ConvertFP8", "LUF", "SegmentedMM"), _HIDDEN)
+} | dict.fromkeys(("ConvertFP8", "LUF", "SegmentedMM"), "MLX does not hand it over")
 ELEMENTWISE = frozenset(op.name for op in _TABLE if op.layout == "elementwise")
 
 

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,30 +82,16 @@ def verify(
     package = _opened(package)
     other = None if against is None else _opened(against)
     gates = check_gates(gates or {})
-
-    def verified(
-        function: Program, samples: Iterable[Any], other: Program | None = other
-    ) -> Report:
-        return _verified(
-            model,
-            function,
-            samples,
-            other,
-            run_on=run_on,
-            gates=gates,
-            baselines=baselines,
-            on_error=on_error,
-        )
-
-    if len(package.functions) == 1:
-        return verified(package, images)
-    samples = list(images)
-    return joined(
-        {
-            name: verified(package.at(name), samples, other.at(name) if other else None)
-            for name in package.functions
-        }
+    verified = partial(
+        _verified, model, run_on=run_on, gates=gates, baselines=baselines, on_error=on_error
     )
+    if len(package.functions) == 1:
+        return verified(package, images, other)
+    samples, reports = list(images), {}
+    for name in package.functions:
+        second = other.at(name) if other else None
+        reports[name] = verified(package.at(name), samples, second)
+    return joined(reports)
 
 
 def joined(reports: Mapping[str, Report]) -> Report:

@@ -99,8 +99,6 @@ def export_command(
     model: str,
     out: tuple[Path, ...],
     size: tuple[int, ...],
-    outputs: tuple[str, ...],
-    recipe: str | None,
     calibrate: str | None,
     max_level: float | None,
     budget: str | None,
@@ -127,24 +125,26 @@ def export_command(
     accounts: list[Any] = []
     options |= {
         "size": size or None,
-        "outputs": outputs or None,
-        "recipe": recipe or "",
         "calibration": samples,
         "account": accounts.append,
         "front": pareto is not None,
         **_limits(budget, min_agreement),
     }
     packages = _export(network, out or (Path(f"{network.info.name}.mlpackage"),), options)
-    report = packages[0] if len(packages) == 1 else {"packages": packages}
     if pareto:
         accounts[0].front.write(pareto)
+    report = packages[0] if len(packages) == 1 else {"packages": packages}
     report |= {key: value for a in accounts for key, value in a.summary().items()}
     if as_json:
-        weights = {"table": [asdict(row) for a in accounts for row in a.rows]}
-        print_json(report | {"skipped": skipped.problems} | (weights if table else {}))
+        print_json(report | {"skipped": skipped.problems} | _table(accounts, wanted=table))
     else:
         _print_report(report, accounts, table=table, front=pareto is not None)
     ctx.exit(skipped.status(len(chosen)))
+
+
+def _table(accounts: Sequence[Any], *, wanted: bool) -> dict[str, Any]:
+    """What became of every weight, if that is wanted."""
+    return {"table": [asdict(row) for a in accounts for row in a.rows]} if wanted else {}
 
 
 def _check_options(

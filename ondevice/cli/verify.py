@@ -70,18 +70,18 @@ def _gate(text: str) -> tuple[str, float]:
 @click.pass_context
 def verify_command(
     ctx: click.Context,
+    /,
     package: Path,
     model: str | None,
     images: str | None,
     max_level: float | None,
     limit: int,
-    run_on: Any,
-    baselines: bool,
     against: Path | None,
     gates: tuple[tuple[str, float], ...],
     html: Path | None,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Compare PACKAGE with the model it came from, on the same images.
 
@@ -91,11 +91,11 @@ def verify_command(
     from converters.backend import load_package
     from converters.verification.verify import check_gates, verify
 
-    check_gates(dict(gates))
+    options["gates"] = check_gates(dict(gates))
     if html:
         check_free(html.absolute(), force=force)
     opened = load_package(package)
-    other = load_package(against) if against else None
+    options["against"] = load_package(against) if against else None
     chosen = _images(opened, images, max_level, limit)
     network = _model(opened, model)
     chosen = chosen or _samples(opened, network)[:limit]
@@ -104,11 +104,8 @@ def verify_command(
         network,
         opened,
         progress(chosen, "verifying", len(chosen)),
-        run_on=run_on,
-        gates=dict(gates),
-        baselines=baselines,
-        against=other,
         on_error=skipped,
+        **options,
     )
     if html:
         from converters.verification.html import write_html

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -173,7 +174,8 @@ def _depthwise(dim: int, kernel: int, *, fused: bool) -> nn.Module:
 
 def _downsample(c: FastViTConfig, index: int) -> list[nn.Module]:
     in_dim, dim = c.embed_dim[index - 1 : index + 1]
-    se_dim = make_divisible(dim / 4) if index in _where(c.se_downsample) else 0
+    where = [i for i, flag in enumerate(c.se_downsample) if flag]
+    se_dim = make_divisible(dim / 4) if index in where else 0
     return [
         MobileOne(
             in_dim,
@@ -188,10 +190,6 @@ def _downsample(c: FastViTConfig, index: int) -> list[nn.Module]:
         ),
         MobileOne(dim, dim, kernel=1, identity=True, fused=c.inference_mode),
     ]
-
-
-def _where(flags: tuple[bool, ...]) -> list[int]:
-    return [i for i, flag in enumerate(flags) if flag]
 
 
 class FastViT(ImageModel):
@@ -216,11 +214,7 @@ class FastViT(ImageModel):
         """(B, H, W, 3) image to the NHWC map of every stage."""
         for layer in self.stem:
             x = layer(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return list(accumulate(self.stages, lambda x, stage: stage(x), initial=x))[1:]
 
     def final(self, x: mx.array) -> mx.array:
         """(B, H, W, C) last map to (B, H, W, 2C), to be pooled."""

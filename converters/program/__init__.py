@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from PIL import Image
@@ -20,80 +19,22 @@ from ondevice.errors import ConfigError, PackageError
 from ondevice.signature import Input, Output, Signature
 from ondevice.weights.output import folder_bytes
 
-from .graph.rules import Finding as Finding
+from ..graph.rules import Finding as Finding
+from .pixels import PIL_MODES, as_mode, is_image, planes
+from .stored import (
+    Contents as Contents,
+    Feature as Feature,
+    Operation as Operation,
+    Weight as Weight,
+)
 
 if TYPE_CHECKING:
-    from .graph.graph import Array
+    from ..graph.graph import Array
 
 PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
 LABELS_KEY = "ondevice.labels"
 KEYWORDS_KEY = "ondevice.keywords"
-
-_EIGHT_BITS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F"})
-_PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "grayscale": "L", "grayscale_float16": "F"}
-
-
-@dataclass(frozen=True)
-class Feature:
-    """An input or output as a package declares it."""
-
-    name: str
-    kind: str  # "image", "array", "string", "dictionary", …
-    shape: tuple[int, ...] = ()  # an image's is (height, width)
-    dtype: str = ""  # an image's is its colour layout
-
-    def __str__(self) -> str:
-        shape = list(self.shape) if self.shape else ""
-        return " ".join(f"{self.name}: {self.kind} {self.dtype} {shape}".split())
-
-
-class Operation(Protocol):
-    """One stored operation: its type, what it reads and what it writes."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def outputs(self) -> tuple[str, ...]: ...
-    def reads(self) -> Iterator[str]: ...
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A stored constant: what it is, in which format, and how many bytes that takes."""
-
-    name: str
-    shape: tuple[int, ...]
-    format: str
-    bytes: int
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
-
-
-class Contents(Protocol):
-    """A function as it is stored."""
-
-    @property
-    def operations(self) -> Sequence[Operation]:
-        """What is computed, in order: constants aside."""
-
-    @property
-    def producers(self) -> Mapping[str, Operation]:
-        """What makes each value, constants included."""
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of each computed value that is made of numbers."""
-
-    @property
-    def weights(self) -> Mapping[str, Weight]:
-        """Stored constants by name."""
-
 
 # Where a package is run: by what runs on any machine, by Apple's framework on this Mac, or by
 # the latter where there is one.
@@ -356,7 +297,7 @@ class Program(ABC):
         if feature.kind == "image":
             return planes(self.pixels(feature, value), feature)
         image = self.as_image(feature)
-        if image is not feature and _is_image(value):
+        if image is not feature and is_image(value):
             return planes(self._normalized(self.pixels(image, value)), image)
         if isinstance(value, Image.Image):
             raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
@@ -370,8 +311,8 @@ class Program(ABC):
 
     def pixels(self, feature: Feature, value: Any) -> Array:
         """The image of exactly the declared size, as uint8 (height, width, channels)."""
-        mode = _PIL_MODES[feature.dtype]
-        pixels = value if isinstance(value, np.ndarray) else _as_mode(value, mode)
+        mode = PIL_MODES[feature.dtype]
+        pixels = value if isinstance(value, np.ndarray) else as_mode(value, mode)
         if pixels.dtype != np.uint8 and mode != "F":
             raise PackageError(f"{self.path}: image pixels are uint8; given {pixels.dtype}")
         wanted = feature.shape + ((3,) if mode == "RGB" else ())
@@ -408,26 +349,3 @@ def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
     """Whether an array of that shape is one of the declared: -1 is any length."""
     pairs = zip(shape, declared, strict=False)
     return len(shape) == len(declared) and all(d in (-1, n) for n, d in pairs)
-
-
-def _is_image(value: Any) -> bool:
-    """A photo, a path, a file or pixel values, rather than normalized values."""
-    return isinstance(value, Image.Image) or np.asarray(value).dtype.kind in "UOu"
-
-
-def _as_mode(image: Any, mode: str) -> Array:
-    """The pixels of a PIL image as they lie there, of a file as they are shown."""
-    from ondevice.image.open import as_rgb, open_image
-
-    if not isinstance(image, Image.Image):
-        image = open_image(image)
-    elif image.mode not in _EIGHT_BITS:
-        image = as_rgb(image)
-    return np.asarray(image.convert(mode))
-
-
-def planes(pixels: Array, feature: Feature) -> Array:
-    """(height, width, channels) to the program's (1, channels, height, width)."""
-    found = pixels[..., None] if pixels.ndim == 2 else pixels
-    found = found[..., ::-1] if feature.dtype == "BGR" else found
-    return np.ascontiguousarray(found.transpose(2, 0, 1)[None], np.float32)

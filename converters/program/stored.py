@@ -1,0 +1,69 @@
+"""What a package holds: features, operations, weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An input or output as a package declares it."""
+
+    name: str
+    kind: str  # "image", "array", "string", "dictionary", …
+    shape: tuple[int, ...] = ()  # an image's is (height, width)
+    dtype: str = ""  # an image's is its colour layout
+
+    def __str__(self) -> str:
+        shape = list(self.shape) if self.shape else ""
+        return " ".join(f"{self.name}: {self.kind} {self.dtype} {shape}".split())
+
+
+class Operation(Protocol):
+    """One stored operation: its type, what it reads and what it writes."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    def reads(self) -> Iterator[str]: ...
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A stored constant: what it is, in which format, and how many bytes that takes."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    bytes: int
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+
+class Contents(Protocol):
+    """A function as it is stored."""
+
+    @property
+    def operations(self) -> Sequence[Operation]:
+        """What is computed, in order: constants aside."""
+
+    @property
+    def producers(self) -> Mapping[str, Operation]:
+        """What makes each value, constants included."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of each computed value that is made of numbers."""
+
+    @property
+    def weights(self) -> Mapping[str, Weight]:
+        """Stored constants by name."""
