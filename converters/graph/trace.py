@@ -81,9 +81,12 @@ class _Traced:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def call(self, *xs: mx.array) -> dict[Any, mx.array]:
-        """The arrays of a result. Raises ConfigError for whatever goes wrong in the model."""
+        """The arrays of a result. Raises ConfigError for whatever goes wrong in the model.
+
+        ``xs`` are lent: a model that assigns to elements of its input changes no other call's.
+        """
         try:
-            result = self.fn(*xs)
+            result = self.fn(*map(float32, xs))
             self.left_out = left_out_of(result)
             return arrays_in(result)
         except OnDeviceError:
