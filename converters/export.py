@@ -30,7 +30,7 @@ from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
-from .program import KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
+from .program import EXAMPLES_KEY, KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
 
 
 class Options(TypedDict, total=False):
@@ -119,7 +119,16 @@ def export_module(
     metadata = {"description": f"{type(module).__name__}, exported from MLX"}
     if isinstance(inputs, Mapping):
         metadata[KEYWORDS_KEY] = json.dumps(list(inputs))
+    examples = [(_type(x), x.shape) for x in function.inputs]
+    if any(dtype not in ("float32", "int32") or not shape for dtype, shape in examples):
+        metadata[EXAMPLES_KEY] = json.dumps(examples)
     return job.write([function], metadata)
+
+
+def _type(example: mx.array) -> str:
+    """By NumPy's name; floats are measured in float32."""
+    is_float = mx.issubdtype(example.dtype, mx.floating)
+    return "float32" if is_float else str(example.dtype).removeprefix("mlx.core.")
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
 LABELS_KEY = "ondevice.labels"
 KEYWORDS_KEY = "ondevice.keywords"
+EXAMPLES_KEY = "ondevice.examples"  # type and shape of each, where the package's say another
 
 _EIGHT_BITS = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "F"})
 _PIL_MODES = {"RGB": "RGB", "BGR": "RGB", "grayscale": "L", "grayscale_float16": "F"}
@@ -243,6 +244,24 @@ class Program(ABC):
             return Feature(feature.name, "image", feature.shape[-2:], "RGB")
         return feature
 
+    @property
+    def module_inputs(self) -> tuple[Input, ...]:
+        """The inputs as the module was called with them: a package has no truth values, small
+        integers or arrays without an axis. Raises PackageError."""
+        inputs = tuple(map(self.array_input, self.inputs.values()))
+        said = self._said(EXAMPLES_KEY)
+        try:
+            return (
+                tuple(
+                    replace(i, dtype=np.dtype(dtype).name, shape=tuple(map(int, shape)))
+                    for i, (dtype, shape) in zip(inputs, said, strict=True)
+                )
+                if said
+                else inputs
+            )
+        except (ValueError, TypeError) as error:
+            raise PackageError(f"{self.path}: bad {EXAMPLES_KEY}: {error}") from error
+
     # What it holds.
 
     @abstractmethod
@@ -364,6 +383,8 @@ class Program(ABC):
         if isinstance(value, Image.Image):
             raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
         array = np.asarray(value)
+        if not array.ndim and feature.shape == (1,):  # a package has no shape ()
+            array = array.reshape(1)
         if feature.shape and array.shape != feature.shape:
             raise PackageError(
                 f"{self.path}: input {feature.name!r} has shape {list(feature.shape)}; "
