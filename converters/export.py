@@ -85,12 +85,12 @@ def export(
     if not isinstance(signature, Signature):
         kind = type(model).__name__
         raise ConfigError(f"{kind} is no model of ours: export_module({kind}, inputs, path)")
-    sizes = [size] if size is None or isinstance(size, int) else list(dict.fromkeys(size))
+    sizes = _sizes(size)
     job = _Job(path, options, functions=len(sizes))
     if input is not None and not signature.images:
         raise ConfigError(f"input is of images; {signature.model} takes {signature.listed()}")
     chosen = signature.select(outputs)
-    resized = [chosen if size is None else chosen.resized(size) for size in sizes]
+    resized = [chosen if pixels is None else chosen.resized(pixels) for pixels in sizes]
     functions = [model_function(model, each, input=input or "image") for each in resized]
     return job.write(functions, describe_model(model, functions[0]))
 
@@ -132,7 +132,21 @@ def _type(example: mx.array) -> str:
 
 
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+    given: Any = (names,) if isinstance(names, str) else names
+    found = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"names of inputs and outputs are words in a list; given {names!r}")
+    return found
+
+
+def _sizes(size: int | Sequence[int] | None) -> list[int | None]:
+    """Each once; None is the native one. Raises ConfigError."""
+    several = isinstance(size, Sequence) and not isinstance(size, str)
+    given: Any = size if several else [size]
+    is_number = [isinstance(n, int) and not isinstance(n, bool) for n in given]
+    if size is not None and not (is_number and all(is_number)):
+        raise ConfigError(f"a size is a number of pixels, or a list of them; given {size!r}")
+    return list(dict.fromkeys(given))
 
 
 class _Job:

@@ -146,7 +146,10 @@ class Signature:
 
         Nothing means the default ones. Raises ConfigError for one that does not exist.
         """
-        wanted = [names] if isinstance(names, str) else list(names or self.default_outputs)
+        asked = [names] if isinstance(names, str) else names or self.default_outputs
+        wanted = list(asked) if isinstance(asked, Iterable) else [asked]
+        if not all(isinstance(name, str) for name in wanted):
+            raise ConfigError(f"outputs are names in a list; given {names!r}")
         known = dict.fromkeys(o.group or o.name for o in self.outputs)
         known |= dict.fromkeys(o.name for o in self.outputs)
         if unknown := [name for name in wanted if name not in known]:
