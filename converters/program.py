@@ -195,7 +195,13 @@ class Program(ABC):
     @property
     def keywords(self) -> tuple[str, ...]:
         """The names by which the module was called; nothing if it was by position."""
-        return tuple(map(str, self._said(KEYWORDS_KEY)))
+        found = self._said(KEYWORDS_KEY)
+        if found and len(found) != len(self.inputs):
+            raise PackageError(
+                f"{self.path}: bad {KEYWORDS_KEY}: {len(found)} names for {len(self.inputs)} "
+                "inputs"
+            )
+        return tuple(map(str, found))
 
     def _said(self, key: str) -> list[Any]:
         """A list in the metadata. Raises PackageError."""

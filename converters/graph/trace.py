@@ -92,7 +92,7 @@ class _Traced:
         except OnDeviceError:
             raise
         except Exception as error:
-            raise _translated(self.model, error) from error
+            raise translated(self.model, error) from error
 
     def graph(self) -> Graph:
         names: list[tuple[str, ...]] = []
@@ -143,8 +143,8 @@ def _handed_over(error: ValueError) -> Exception:
     )
 
 
-def _translated(model: nn.Module, error: Exception) -> ConfigError:
-    """What went wrong while the model ran, in one line with the place."""
+def translated(model: nn.Module, error: Exception) -> ConfigError:
+    """What went wrong while a module ran, in one line with the place."""
     where, said = where_it_failed(model, error), " ".join(str(error).split())
     if "Attempting to eval" in said:
         return ConfigError(

@@ -10,12 +10,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ondevice.errors import ConfigError
+from ondevice.errors import ConfigError, OnDeviceError
 from ondevice.signature import Output, Signature
 
 from ..function import PROBABILITIES, Function, by_name, model_function, module_function
 from ..graph.graph import Array
 from ..graph.results import arrays_in
+from ..graph.trace import translated
 from ..graph.untouched import evaluated
 
 if TYPE_CHECKING:
@@ -57,12 +58,21 @@ class Reference:
         with evaluated(self.model):
             return {name: tuple(value.shape) for name, value in self._lazy(inputs).items()}
 
+    def _called(self, inputs: Sequence[mx.array]) -> Any:
+        """What the module gives. Raises ConfigError for whatever goes wrong in it."""
+        try:
+            return self.fn(*inputs)
+        except OnDeviceError:
+            raise
+        except Exception as error:
+            raise translated(self.model, error) from error
+
     def _lazy(self, inputs: Sequence[mx.array]) -> dict[str, mx.array]:
         if self.is_own:
             found = self.signature.compute(self.model, *inputs)
         else:
             names = [output.name for output in self.signature.outputs]
-            given = list(arrays_in(self.fn(*inputs)).values())
+            given = list(arrays_in(self._called(inputs)).values())
             if len(names) != len(given):
                 raise ConfigError(f"{self.name} gives {len(given)} arrays, not {len(names)}")
             found = dict(zip(names, given, strict=True))

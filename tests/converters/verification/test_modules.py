@@ -71,6 +71,20 @@ def test_a_mask_of_truth_values_is_one_on_both_sides(tmp_path):
     assert report.passed, report
 
 
+@pytest.mark.parametrize(
+    ("fn", "said"),
+    [
+        (lambda x: x, "cannot be called: TypeError"),
+        (lambda x, s: x / (1 // 0), "cannot be called: ZeroDivisionError"),
+        (lambda x, s: None, "the module gives NoneType"),
+    ],
+)
+def test_another_module_that_cannot_be_called_so_is_told_in_one_line(fn, said, tmp_path):
+    path = exported(as_module(lambda x, s: x * s), [mx.array(X), 0.25], tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        verify(as_module(fn), path, [(X, 0.5)])
+
+
 class Named(nn.Module):
     def __call__(self, a, b, *, scale):
         return {"found": a - b * scale}
