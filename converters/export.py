@@ -32,7 +32,7 @@ from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
-from .program import KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
+from .program import EXAMPLES_KEY, KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
 
 
 class Options(TypedDict, total=False):
@@ -90,12 +90,12 @@ def export(
     ``force`` is not given; nothing half-made is left, and of several packages all or none.
     """
     signature = _signature(model)
-    sizes = [size] if size is None or isinstance(size, int) else list(dict.fromkeys(size))
+    sizes = _sizes(size)
     job = _Job(path, options, functions=len(sizes))
     if input is not None and not signature.images:
         raise ConfigError(f"input is of images; {signature.model} takes {signature.listed()}")
     chosen = signature.select(outputs)
-    resized = [chosen if size is None else chosen.resized(size) for size in sizes]
+    resized = [chosen if pixels is None else chosen.resized(pixels) for pixels in sizes]
     functions = [model_function(model, each, input=input or "image") for each in resized]
     return job.write(functions, describe_model(model, functions[0]))
 
@@ -133,11 +133,34 @@ def export_module(
     metadata = {"description": f"{type(module).__name__}, exported from MLX"}
     if isinstance(inputs, Mapping):
         metadata[KEYWORDS_KEY] = json.dumps(list(inputs))
+    examples = [(_type(x), x.shape) for x in function.inputs]
+    if any(dtype not in ("float32", "int32") or not shape for dtype, shape in examples):
+        metadata[EXAMPLES_KEY] = json.dumps(examples)
     return job.write([function], metadata)
 
 
+def _type(example: mx.array) -> str:
+    """By NumPy's name; floats are measured in float32."""
+    is_float = mx.issubdtype(example.dtype, mx.floating)
+    return "float32" if is_float else str(example.dtype).removeprefix("mlx.core.")
+
+
 def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(names)
+    given: Any = (names,) if isinstance(names, str) else names
+    found = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"names of inputs and outputs are words in a list; given {names!r}")
+    return found
+
+
+def _sizes(size: int | Sequence[int] | None) -> list[int | None]:
+    """Each once; None is the native one. Raises ConfigError."""
+    several = isinstance(size, Sequence) and not isinstance(size, str)
+    given: Any = size if several else [size]
+    is_number = [isinstance(n, int) and not isinstance(n, bool) for n in given]
+    if size is not None and not (is_number and all(is_number)):
+        raise ConfigError(f"a size is a number of pixels, or a list of them; given {size!r}")
+    return list(dict.fromkeys(given))
 
 
 @dataclass(frozen=True)

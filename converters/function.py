@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -190,8 +190,10 @@ def module_function(
     given: Any = example_inputs
     by_keyword = dict(given) if isinstance(given, Mapping) else {}
     is_one = isinstance(given, mx.array | np.ndarray | np.generic | int | float)
+    if not is_one and (isinstance(given, str | bytes) or not isinstance(given, Iterable)):
+        raise _no_array(given)
     listed = by_keyword.values() or ([given] if is_one else given)
-    arrays = tuple(_computable(mx.array(x)) for x in listed)
+    arrays = tuple(map(_example, listed))
     _check_call(module, arrays, tuple(by_keyword))
     names = tuple(input_names or by_keyword) or numbered("input", len(arrays))
     if len(names) != len(arrays):
@@ -221,6 +223,20 @@ def _check_call(module: nn.Module, arrays: Sequence[mx.array], keywords: Sequenc
         raise ConfigError(
             f"{type(module).__name__} is not called with {len(arrays)} arrays: {error}"
         ) from error
+
+
+def _example(given: Any) -> mx.array:
+    try:
+        return _computable(mx.array(given))
+    except (ValueError, TypeError, RuntimeError) as error:  # a type that MLX does not know
+        raise _no_array(given) from error
+
+
+def _no_array(given: Any) -> ConfigError:
+    return ConfigError(
+        f"an example of an input is an array or a number; given {type(given).__name__}: give "
+        "an array, a list of them, or a dict by keyword"
+    )
 
 
 def _computable(x: mx.array) -> mx.array:

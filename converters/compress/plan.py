@@ -97,6 +97,8 @@ class Request:
             raise ConfigError("give a recipe, or a budget or agreement to search one: not both")
         if self.budget and self.min_agreement:
             raise ConfigError("give a budget or a least agreement, not both")
+        if self.front and not self.searched:
+            raise ConfigError("a front is of a search: give a budget or a least agreement")
         if not 0 <= self.min_agreement <= 1:
             raise ConfigError(f"agreement is a share of 1, not {self.min_agreement:g}")
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,13 @@ _TYPES = {
     "bool": types.bool,
 }
 _LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
+# What may be less than zero, of integers that 32 bits with a sign do not stand for.
+_BELOW_ZERO = frozenset(
+    {
+        *product(["Negative"], ["uint8", "uint16", "uint32", "uint64"]),
+        *product(["Subtract"], ["uint32", "uint64"]),
+    }
+)
 
 
 def to_program(
@@ -88,7 +96,7 @@ class _Lowerer:
             raise UnsupportedOpError(f"cannot export {'; '.join(problems)}")
 
     def add(self, node: Node) -> None:
-        if node.op in {"Subtract", "Negative"} and node.output.dtype.startswith("uint"):
+        if (node.op, node.outputs[0].dtype) in _BELOW_ZERO:
             raise UnsupportedOpError(
                 f"of {node.output.dtype}: Core ML has no integers without a sign; "
                 "compute in int32"

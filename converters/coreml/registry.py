@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ondevice.errors import UnsupportedOpError
+
 from ..graph.graph import Graph
 from ..graph.passes.layout import REPLACED
 
@@ -35,9 +37,16 @@ def lowering(op: str) -> Lowering:
 
 
 def check_supported(graph: Graph) -> None:
-    """Raise UnsupportedOpError that lists every operation without a lowering and its place."""
+    """Raise UnsupportedOpError that lists every operation without a lowering and its place,
+    or every input and output without elements."""
     from . import lowerings as lowerings  # they register themselves, and import this module
 
+    values = graph.values
+    crossing = dict.fromkeys([*(v.name for v in graph.inputs), *graph.outputs])
+    if empty := [str(values[name]) for name in crossing if 0 in values[name].shape]:
+        raise UnsupportedOpError(
+            f"{', '.join(empty)}: Core ML has no input or output without elements; leave it out"
+        )
     known = _LOWERINGS.keys() | REPLACED
     unknown = [node for node in graph.nodes if node.op not in known]
     graph.refuse(unknown or (n for n in graph.nodes if n.outputs[0].dtype == "complex64"))

@@ -81,15 +81,18 @@ class _Traced:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def call(self, *xs: mx.array) -> dict[Any, mx.array]:
-        """The arrays of a result. Raises ConfigError for whatever goes wrong in the model."""
+        """The arrays of a result. Raises ConfigError for whatever goes wrong in the model.
+
+        ``xs`` are lent: a model that assigns to elements of its input changes no other call's.
+        """
         try:
-            result = self.fn(*xs)
+            result = self.fn(*map(float32, xs))
             self.left_out = left_out_of(result)
             return arrays_in(result)
         except OnDeviceError:
             raise
         except Exception as error:
-            raise _translated(self.model, error) from error
+            raise translated(self.model, error) from error
 
     def graph(self) -> Graph:
         names: list[tuple[str, ...]] = []
@@ -140,8 +143,8 @@ def _handed_over(error: ValueError) -> Exception:
     )
 
 
-def _translated(model: nn.Module, error: Exception) -> ConfigError:
-    """What went wrong while the model ran, in one line with the place."""
+def translated(model: nn.Module, error: Exception) -> ConfigError:
+    """What went wrong while a module ran, in one line with the place."""
     where, said = where_it_failed(model, error), " ".join(str(error).split())
     if "Attempting to eval" in said:
         return ConfigError(

@@ -36,6 +36,14 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
         found.restore()
 
 
+@contextmanager
+def evaluated(model: nn.Module) -> Iterator[None]:
+    """The module in eval mode, as it is exported, and left as it was."""
+    with left_as_it_was(model):
+        model.eval()
+        yield
+
+
 class _Contents:
     """What a module and all that it holds consist of."""
 
@@ -67,10 +75,15 @@ class _Contents:
         mx.eval(list(self.lent.values()))  # else how they are made is recorded
 
     def _with_arrays_lent(self, items: dict[Any, Any]) -> dict[Any, Any]:
-        return {k: self._lent(v) for k, v in items.items() if isinstance(v, mx.array)}
+        return {k: self._lent(v) for k, v in items.items() if isinstance(v, mx.array | tuple)}
 
     def _lent(self, value: Any) -> Any:
-        """The same stand-in for the same array, wherever it is held."""
+        """The same stand-in for the same array, wherever it is held; a tuple of them anew."""
+        if isinstance(value, tuple):
+            items = [self._lent(v) for v in value]
+            is_other = any(a is not b for a, b in zip(items, value, strict=True))
+            make = getattr(value, "_make", type(value))  # a namedtuple's own
+            return make(items) if is_other else value
         if not isinstance(value, mx.array):
             return value
         if id(value) not in self.lent:

@@ -35,6 +35,7 @@ PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
 LABELS_KEY = "ondevice.labels"
 KEYWORDS_KEY = "ondevice.keywords"
+EXAMPLES_KEY = "ondevice.examples"  # type and shape of each, where the package's say another
 
 # Where a package is run: by what runs on any machine, by Apple's framework on this Mac, or by
 # the latter where there is one.
@@ -125,7 +126,13 @@ class Program(ABC):
     @property
     def keywords(self) -> tuple[str, ...]:
         """The names by which the module was called; nothing if it was by position."""
-        return tuple(map(str, self._said(KEYWORDS_KEY)))
+        found = self._said(KEYWORDS_KEY)
+        if found and len(found) != len(self.inputs):
+            raise PackageError(
+                f"{self.path}: bad {KEYWORDS_KEY}: {len(found)} names for {len(self.inputs)} "
+                "inputs"
+            )
+        return tuple(map(str, found))
 
     def _said(self, key: str) -> list[Any]:
         """A list in the metadata. Raises PackageError."""
@@ -175,6 +182,24 @@ class Program(ABC):
         if made and feature.kind == "array" and feature.shape[:-2] == (1, 3):
             return Feature(feature.name, "image", feature.shape[-2:], "RGB")
         return feature
+
+    @property
+    def module_inputs(self) -> tuple[Input, ...]:
+        """The inputs as the module was called with them: a package has no truth values, small
+        integers or arrays without an axis. Raises PackageError."""
+        inputs = tuple(map(self.array_input, self.inputs.values()))
+        said = self._said(EXAMPLES_KEY)
+        try:
+            return (
+                tuple(
+                    replace(i, dtype=np.dtype(dtype).name, shape=tuple(map(int, shape)))
+                    for i, (dtype, shape) in zip(inputs, said, strict=True)
+                )
+                if said
+                else inputs
+            )
+        except (ValueError, TypeError) as error:
+            raise PackageError(f"{self.path}: bad {EXAMPLES_KEY}: {error}") from error
 
     # What it holds.
 
@@ -302,6 +327,8 @@ class Program(ABC):
         if isinstance(value, Image.Image):
             raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
         array = np.asarray(value)
+        if not array.ndim and feature.shape == (1,):  # a package has no shape ()
+            array = array.reshape(1)
         if feature.shape and not _fits(array.shape, feature.shape):
             raise PackageError(
                 f"{self.path}: input {feature.name!r} has shape {list(feature.shape)}; "

@@ -72,7 +72,7 @@ def layer_values(
                 title = path.removesuffix(".weight").replace(".", "_")
                 made.setdefault(title, node.outputs[0].name)
     inputs = [
-        mx.array(x, getattr(mx, v.dtype)).reshape(v.shape)  # pixel values are bytes
+        mx.array(np.asarray(x, v.dtype)).reshape(v.shape)  # pixel values are bytes
         for x, v in zip(given, graph.inputs, strict=True)
     ]
     values = evaluate(graph, *inputs, keep=made.values())

@@ -10,12 +10,14 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ondevice.errors import ConfigError
+from ondevice.errors import ConfigError, OnDeviceError
 from ondevice.signature import Output, Signature
 
 from ..function import PROBABILITIES, Function, by_name, model_function, module_function
 from ..graph.graph import Array
 from ..graph.results import arrays_in
+from ..graph.trace import translated
+from ..graph.untouched import evaluated
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -46,20 +48,31 @@ class Reference:
 
     def compute(self, arrays: Sequence[Array]) -> dict[str, Array]:
         """The outputs by name, in float32, laid out as the package has them."""
-        values = self._lazy(self.signature.prepare(arrays))
-        return {name: np.array(value.astype(mx.float32)) for name, value in values.items()}
+        with evaluated(self.model):
+            values = self._lazy(self.signature.prepare(arrays))
+            return {name: np.array(value.astype(mx.float32)) for name, value in values.items()}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each output, which is not computed for it."""
-        inputs = [mx.zeros(i.shape, getattr(mx, i.dtype)) for i in self.signature.inputs]
-        return {name: tuple(value.shape) for name, value in self._lazy(inputs).items()}
+        inputs = [mx.array(np.zeros(i.shape, i.dtype)) for i in self.signature.inputs]
+        with evaluated(self.model):
+            return {name: tuple(value.shape) for name, value in self._lazy(inputs).items()}
+
+    def _called(self, inputs: Sequence[mx.array]) -> Any:
+        """What the module gives. Raises ConfigError for whatever goes wrong in it."""
+        try:
+            return self.fn(*inputs)
+        except OnDeviceError:
+            raise
+        except Exception as error:
+            raise translated(self.model, error) from error
 
     def _lazy(self, inputs: Sequence[mx.array]) -> dict[str, mx.array]:
         if self.is_own:
             found = self.signature.compute(self.model, *inputs)
         else:
             names = [output.name for output in self.signature.outputs]
-            given = list(arrays_in(self.fn(*inputs)).values())
+            given = list(arrays_in(self._called(inputs)).values())
             if len(names) != len(given):
                 raise ConfigError(f"{self.name} gives {len(given)} arrays, not {len(names)}")
             found = dict(zip(names, given, strict=True))
@@ -80,7 +93,7 @@ def reference_of(model: nn.Module, package: Program) -> Reference:
         reference = Reference(model, signature, reading, is_own=True)
     else:
         plain = replace(package.signature, model=type(model).__name__)
-        arrays = tuple(map(package.array_input, package.inputs.values()))
+        arrays = package.module_inputs
         signature = replace(plain, inputs=arrays, outputs=tuple(map(Output, package.arrays)))
         reference = Reference(model, signature, signature, False, package.keywords)
     _check_shapes(reference, package)
@@ -153,8 +166,7 @@ def function_of(model: nn.Module, package: Program) -> Function:
 
 def example_inputs(package: Program) -> list[mx.array] | dict[str, mx.array]:
     """Zeros as the package takes them, by keyword where the module was called so."""
-    inputs = map(package.array_input, package.inputs.values())
-    arrays = [mx.zeros(i.shape, getattr(mx, i.dtype)) for i in inputs]
+    arrays = [mx.array(np.zeros(i.shape, i.dtype)) for i in package.module_inputs]
     return dict(zip(package.keywords, arrays, strict=True)) if package.keywords else arrays
 
 

@@ -5,7 +5,7 @@ Whoever runs, exports or verifies a model reads its ``Signature`` and asks for n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -50,7 +50,10 @@ class Input:
         import numpy as np
 
         if self.contract is None:
-            array = np.asarray(value) if hasattr(value, "shape") else None
+            is_array = hasattr(value, "shape") or isinstance(value, bool | int | float)
+            array = np.asarray(value) if is_array else None
+            if array is not None and {array.shape, self.shape} == {(), (1,)}:
+                array = array.reshape(self.shape)  # packages have no shape ()
             if array is None or array.shape != self.shape or array.dtype.kind in "OUS":
                 given = f"{type(value).__name__} {list(getattr(value, 'shape', ()))}"
                 raise ConfigError(f"an array, {self}, is expected; given {given}")
@@ -144,7 +147,10 @@ class Signature:
 
         Nothing means the default ones. Raises ConfigError for one that does not exist.
         """
-        wanted = [names] if isinstance(names, str) else list(names or self.default_outputs)
+        asked = [names] if isinstance(names, str) else names or self.default_outputs
+        wanted = list(asked) if isinstance(asked, Iterable) else [asked]
+        if not all(isinstance(name, str) for name in wanted):
+            raise ConfigError(f"outputs are names in a list; given {names!r}")
         known = dict.fromkeys(o.group or o.name for o in self.outputs)
         known |= dict.fromkeys(o.name for o in self.outputs)
         if unknown := [name for name in wanted if name not in known]:
@@ -184,10 +190,17 @@ class Signature:
         return {output.name: output.of(results[output.method]) for output in self.outputs}
 
     def read(self, sample: Any) -> tuple[Array, ...]:
-        """One sample as an array for each input; a tuple or list where there are several.
+        """One sample as an array for each input: a tuple or list where there are several, or a
+        dict by their names.
 
         Raises ImageError, or ConfigError for what the inputs cannot take.
         """
+        if isinstance(sample, Mapping):
+            names = [given.name for given in self.inputs]
+            if sample.keys() != set(names):
+                given = ", ".join(map(str, sample)) or "nothing"
+                raise ConfigError(f"{self.model} takes {', '.join(names)}; given {given}")
+            sample = tuple(sample[name] for name in names)
         several = isinstance(sample, tuple | list)
         values: Sequence[Any] = sample if several else (sample,)
         if len(values) != len(self.inputs):

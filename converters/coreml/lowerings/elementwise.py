@@ -67,9 +67,37 @@ _UNARY: dict[str, Callable[..., Var]] = {
 }
 
 
+_WRAPPING = frozenset({"Add", "Subtract", "Multiply"})  # around the end of small integers
+
+# What those are of truth values; others take them as 0 and 1.
+_OF_TRUTHS: dict[str, Callable[..., Var]] = {
+    "Add": mb.logical_or,
+    "Multiply": mb.logical_and,
+    "Maximum": mb.logical_or,
+    "Minimum": mb.logical_and,
+    "LogicalAnd": mb.logical_and,
+    "LogicalOr": mb.logical_or,
+    "LogicalXor": mb.logical_xor,
+}
+
+
 @lower(*_BINARY)
 def binary(node: Node, x: Any, y: Any, *_: Any) -> Var:
-    return _BINARY[node.op](x=x, y=y)
+    if node.op in _OF_TRUTHS and _is_truth(x) and _is_truth(y):
+        return _OF_TRUTHS[node.op](x=x, y=y)
+    found = _BINARY[node.op](x=as_number(x), y=as_number(y))
+    return _wrapped(found, node.output.dtype) if node.op in _WRAPPING else found
+
+
+def _is_truth(x: Any) -> bool:
+    return bool(x.dtype == (types.bool if isinstance(x, Var) else np.bool_))
+
+
+def as_number(x: Any) -> Any:
+    """Truth values as 0 and 1, which more of Core ML's operations take; all else as it is."""
+    if not _is_truth(x):
+        return x
+    return mb.cast(x=x, dtype="int32") if isinstance(x, Var) else x.astype(np.int32)
 
 
 @lower("Power")
@@ -187,7 +215,14 @@ def as_type(node: Node, x: Var, _: Any) -> Var:
     dtype = node.output.dtype
     if dtype not in _BITS:
         return mb.cast(x=x, dtype=_CASTS[dtype])
-    y, count = mb.cast(x=x, dtype="int32"), np.int32(2 ** _BITS[dtype])
+    return _wrapped(mb.cast(x=x, dtype="int32"), dtype)
+
+
+def _wrapped(y: Var, dtype: str) -> Var:
+    """An int32 value as one of ``dtype``, where that is smaller."""
+    if dtype not in _BITS:
+        return y
+    count = np.int32(2 ** _BITS[dtype])
     if dtype.startswith("u"):
         return mb.mod(x=y, y=count)
     half = np.int32(count // 2)

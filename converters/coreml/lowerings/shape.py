@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil import Builder as mb
-from coremltools.converters.mil.mil import Var
+from coremltools.converters.mil.mil import Var, types
 
 from ondevice.errors import UnsupportedOpError
 
 from ...graph.graph import Node
 from ...graph.passes.orders import MAX_RANK
 from ..registry import lower
-from .elementwise import scalar, widened
+from .elementwise import as_number, scalar, widened
 
 Ints = tuple[int, ...]
 
@@ -55,6 +55,10 @@ def pad(node: Node, x: Var, value: Var, axes: Ints, low: Ints, high: Ints) -> Va
     for axis, lo, hi in zip(axes, low, high, strict=True):
         pairs[axis] = lo, hi
     first = int(np.flatnonzero(pairs.any(axis=1))[0])  # MIL pads trailing axes only if few
+    if x.dtype == types.bool:  # Core ML pads floats only
+        x, wanted = mb.cast(x=x, dtype="fp16"), np.float16(value.val)
+        padded = mb.pad(x=x, pad=pairs[first:].ravel(), mode="constant", constant_val=wanted)
+        return mb.cast(x=padded, dtype="bool")
     return mb.pad(x=x, pad=pairs[first:].ravel(), mode="constant", constant_val=value.val)
 
 
@@ -174,7 +178,8 @@ def take(node: Node, x: Any, index: Any, axis: int) -> Var:
 
 @lower("GatherAxis")
 def gather_axis(node: Node, x: Var, index: Var, axis: int) -> Var:
-    return mb.gather_along_axis(x=x, indices=index, axis=axis)
+    found = mb.gather_along_axis(x=as_number(x), indices=index, axis=axis)
+    return mb.cast(x=found, dtype="bool") if x.dtype == types.bool else found
 
 
 _MODES = {"none": "update", "sum": "add", "prod": "mul", "max": "max", "min": "min"}

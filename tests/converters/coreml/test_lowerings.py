@@ -602,6 +602,37 @@ def test_a_norm_of_any_eps_is_what_mlx_says(scale):
     assert_lowered(lambda x: mx.fast.layer_norm(x, None, None, scale * 1e-5), TOKENS)
 
 
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda a, b: a * b,
+        lambda a, b: a + b,
+        lambda a, b: mx.maximum(a, b),
+        lambda a, b: mx.minimum(a, b),
+        lambda a, b: a == b,
+        lambda a, b: a != (mx.arange(16) > 4),
+        lambda a, b: a < b,
+        lambda a, b: mx.pad(a, ((0, 0), (1, 2), (0, 1)), constant_values=True),
+        lambda a, b: mx.take_along_axis(a, mx.array([[[3], [0]], [[1], [9]]]), axis=1),
+    ],
+)
+def test_truth_values_are_computed_with_as_in_mlx(fn):
+    assert_lowered(lambda x: fn(x > 0, x < 0.5).astype(mx.float32), TOKENS)
+
+
+@pytest.mark.parametrize("dtype", [mx.uint8, mx.int8, mx.int16])
+@pytest.mark.parametrize("fn", [lambda x: x + 100, lambda x: x - 100, lambda x: x * x])
+def test_small_integers_wrap_around(fn, dtype):
+    assert_lowered(
+        lambda x: fn((x * 90).astype(mx.int32).astype(dtype)).astype(mx.float32), TOKENS
+    )
+
+
+def test_what_has_no_elements_is_no_output(tmp_path):
+    with pytest.raises(UnsupportedOpError, match=r"\[2, 0, 16\].*without elements; leave it"):
+        export_module(as_module(lambda x: (x, x[:, :0])), TOKENS, tmp_path / "x.mlpackage")
+
+
 def test_the_sum_of_nothing_is_zero():
     """For which MLX itself may wait for ever."""
     graph = to_graph_of(lambda x: x + x[:, :0].sum(axis=1, keepdims=True))

@@ -208,6 +208,42 @@ def test_what_cannot_be_called_so_is_told_in_one_line(module, inputs, said, tmp_
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"inputs": None}, "an array or a number; given NoneType: give an array, a list"),
+        ({"inputs": "x"}, "given str"),
+        ({"inputs": [object()]}, "given object"),
+        ({"inputs": np.array(["a"])}, "given ndarray"),
+        ({"input_names": [1]}, r"names of inputs and outputs are words in a list; given \[1\]"),
+        ({"output_names": None}, "given None"),
+        ({"output_names": 3}, "given 3"),
+        ({"front": True}, "a front is of a search: give a budget or a least agreement"),
+    ],
+)
+def test_what_does_not_apply_is_told_in_one_line(options, said, tmp_path):
+    given = {"inputs": mx.zeros((2, 4)), "path": tmp_path / "x.mlpackage", **options}
+    with pytest.raises(ConfigError, match=said):
+        export_module(nn.Linear(4, 4).eval(), **given)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": []}, r"a size is a number of pixels, or a list of them; given \[\]"),
+        ({"size": 96.0}, "given 96.0"),
+        ({"size": "96"}, "given '96'"),
+        ({"size": [96, "x"]}, "given"),
+        ({"size": True}, "given True"),
+        ({"outputs": 5}, "outputs are names in a list; given 5"),
+        ({"outputs": [None]}, "given"),
+    ],
+)
+def test_a_size_or_an_output_of_another_kind_is_told_in_one_line(options, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        export(small_text("mobileclip_s0"), tmp_path / "x.mlpackage", **options)
+
+
 def test_all_inputs_go_in_and_numpys_arrays_are_as_good(tmp_path):
     x = np.array(X)
     path = export_module(Two().eval(), [x, 2 * x], tmp_path / "x.mlpackage")

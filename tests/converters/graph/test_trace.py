@@ -108,9 +108,11 @@ def test_arrays_of_the_callers_keep_their_elements():
             super().__init__()
             self.table, self._private, self.parts = mx.ones(8), mx.ones(8), [mx.ones(8)]
             self.helper = SimpleNamespace(table=mx.ones(8), seen=None)
+            self._pair = (mx.ones(8), [(mx.ones(8),)])
 
         def __call__(self, x):
-            for array in (self.table, self._private, self.parts[0], self.helper.table):
+            pair = (self._pair[0], self._pair[1][0][0])
+            for array in (self.table, self._private, self.parts[0], self.helper.table, *pair):
                 array[0] = 2.0
                 x = x * array
             self.helper.seen = x
@@ -119,9 +121,23 @@ def test_arrays_of_the_callers_keep_their_elements():
     net = Overwriting().eval()
     trace(net, X)
     assert net.helper.seen is None
-    for array in (net.table, net._private, net.parts[0], net.helper.table):
+    pair = (net._pair[0], net._pair[1][0][0])
+    for array in (net.table, net._private, net.parts[0], net.helper.table, *pair):
         assert mx.array_equal(array, mx.ones(8))
     assert net(X).shape == X.shape
+
+
+def test_a_module_may_assign_to_its_input():
+    def fn(x):
+        x += 1.5
+        x[:, 0] = 2 * x[:, 1]
+        return x
+
+    wanted = fn(mx.array(X))
+    given = mx.array(X)
+    graph = trace(as_module(fn), given)
+    assert mx.array_equal(given, X)
+    assert mx.array_equal(evaluate(graph, X)[graph.outputs[0]], wanted)
 
 
 def test_what_a_module_writes_each_time_alike_leaves_its_layers_recognizable():
