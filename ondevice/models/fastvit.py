@@ -16,6 +16,7 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import IMAGENET1K
 from ..cpu import kernels
+from ..nn.batch_norm import BatchNorm
 from ..nn.image_model import ImageModel
 from ..nn.layers import (
     Conv2d,
@@ -80,7 +81,7 @@ class Attention(nn.Module):
         self.head_dim = head_dim
         self.scale = head_dim**-0.5
         self.norm: nn.Module = (
-            nn.LayerNorm(dim, eps=1e-5) if norm == "layer" else nn.BatchNorm(dim)
+            nn.LayerNorm(dim, eps=1e-5) if norm == "layer" else BatchNorm(dim)
         )
         self.qkv: nn.Module = Conv2d(dim, 3 * dim, 1, bias=False)
         self.proj: nn.Module = Conv2d(dim, dim, 1)

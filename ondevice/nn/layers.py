@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..cpu import kernels
+from .batch_norm import BatchNorm
 
 Kernel = int | tuple[int, int]  # height and width
 
@@ -154,7 +155,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         padding = half(kernel) if padding is None else padding
         self.conv = Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False)
-        self.bn = nn.BatchNorm(out_chs)
+        self.bn = BatchNorm(out_chs)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, in) map to (B, H / stride, W / stride, out), halves rounded up."""
@@ -169,7 +170,7 @@ class NormLinear(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.bn = nn.BatchNorm(in_dim)
+        self.bn = BatchNorm(in_dim)
         self.linear = nn.Linear(in_dim, out_dim)
 
     def __call__(self, x: mx.array) -> mx.array:
