@@ -10,6 +10,7 @@ import mlx.nn as nn
 
 from ..cpu import kernels
 from .batch_norm import BatchNorm
+from .drop_path import DropPath
 
 Kernel = int | tuple[int, int]  # height and width
 
@@ -185,7 +186,7 @@ class NormLinear(nn.Module):
         return linear
 
 
-class Residual(nn.Module):
+class Residual(DropPath):
     """``x + m(x)``; a depthwise ``m`` takes the sum into its kernel when fused."""
 
     def __init__(self, m: nn.Module) -> None:
@@ -194,7 +195,7 @@ class Residual(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Any shape to the same."""
-        return x + self.m(x)
+        return x + self.dropped(self.m(x))
 
     def fuse(self) -> nn.Module:
         return add_identity(self.m) if is_depthwise(self.m) else self
