@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import struct
-import zlib
 
 import pytest
 
@@ -162,9 +160,6 @@ def test_what_cannot_be_trained_on_is_one_line(folder, change):
 
 
 def test_an_image_of_60000_pixels_a_side_is_left_out(folder):
-    header = struct.pack(">II5B", 60_000, 60_000, 8, 2, 0, 0, 0)
-    chunk = b"IHDR" + header
-    data = struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    (folder / "red" / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    (folder / "red" / "huge.ppm").write_bytes(b"P6 60000 60000 255\n")
     (problem,) = read_dataset(folder).skipped
-    assert "huge.png has more than 178,956,970 pixels" in problem
+    assert "huge.ppm has more than 178,956,970 pixels" in problem
