@@ -52,7 +52,7 @@ def _forward(
 def _backward(
     given: tuple[mx.array, ...], cotangents: tuple[mx.array, ...], outputs: tuple[mx.array, ...]
 ) -> tuple[mx.array, ...]:
-    """In half the operations of MLX's, to which the mean and the variance are functions of x."""
+    """In half the operations of MLX, to which mean and variance are functions of x."""
     (x, weight, _, eps), dy, (_, mean, var) = given, cotangents[0], outputs
     inverse = mx.rsqrt(var + eps)
     centered = x - mean
