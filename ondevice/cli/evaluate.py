@@ -16,6 +16,7 @@ from ._output import json_option, print_json, print_table
 if TYPE_CHECKING:
     from converters.program import Program
 
+    from ..tasks.train.dataset import Sample
     from ..tasks.train.evaluate import Comparison, Evaluation, Scorer
 
 
@@ -41,6 +42,7 @@ def evaluate_command(
 ) -> None:
     """Measure each MODEL on labelled images: accuracy, calibration, each class.
 
+    Images that a saved folder was trained on are left out, as far as it says (split.csv).
     Several are compared with the first one, on the same images: how often they agree, and
     McNemar's test of which one is better.
     """
@@ -52,6 +54,7 @@ def evaluate_command(
     samples, split = labelled_images(images, scorers[0].classes)
     if split:
         click.echo(f"{images}: images for {split}", err=True)
+    samples = _unseen(samples, models)
     skipped = Skipped()
     evaluations, comparisons = evaluate(scorers, samples, skipped)
     if html:
@@ -63,6 +66,21 @@ def evaluate_command(
     else:
         _print(evaluations, comparisons)
     ctx.exit(skipped.status(len(samples)))
+
+
+def _unseen(samples: list[Sample], models: Sequence[str]) -> list[Sample]:
+    """Without the images that a saved folder was trained on, which would flatter it."""
+    from ..tasks.train.dataset import unseen
+
+    for name in models:
+        left = unseen(samples, Path(name))
+        if not left:
+            click.echo(f"warning: {name} was trained on all of these images", err=True)
+        elif len(left) < len(samples):
+            count = len(samples) - len(left)
+            click.echo(f"{name} was trained on {count:,} of the images: left out", err=True)
+        samples = left or samples
+    return samples
 
 
 def _scorer(name: str) -> Scorer:

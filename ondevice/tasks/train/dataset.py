@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 from collections import Counter, defaultdict
@@ -141,7 +142,7 @@ _KEEP_FIRST = {"test": 0, "val": 1, "": 2, "train": 3}  # of copies in several s
 
 def _without_copies(rows: Sequence[Row], skipped: list[str]) -> list[Row]:
     """One of the files with the same bytes; none where they are said to show two classes."""
-    groups: dict[bytes, list[Row]] = defaultdict(list)
+    groups: dict[str, list[Row]] = defaultdict(list)
     for row, digest in _in_parallel(_digest, rows):
         groups[digest].append(row)
     kept = set()
@@ -156,9 +157,36 @@ def _without_copies(rows: Sequence[Row], skipped: list[str]) -> list[Row]:
     return [row for row in rows if row in kept]
 
 
-def _digest(path: str) -> bytes:
+def _digest(path: str) -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SPLIT_FILE = "split.csv"  # of a saved model: the images that it was made with
+
+
+def write_split(dataset: Dataset, folder: Path) -> None:
+    """Which image is in which split, with the SHA-256 of its file. Raises OSError."""
+    samples = [(split, s) for split, own in dataset.splits.items() for s in own]
+    with (folder / SPLIT_FILE).open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("file_name", "label", "split", "sha256"))
+        for split, sample in samples:
+            path = os.path.relpath(sample.path, dataset.folder)
+            row = (path, dataset.classes[sample.label], split, _digest(sample.path))
+            table.writerow(os.fsencode(text).decode("utf-8", "replace") for text in row)
+
+
+def unseen(samples: Sequence[Sample], model: Path) -> list[Sample]:
+    """Those of ``samples`` that the saved ``model`` was not trained on, as far as it says."""
+    path = model / SPLIT_FILE
+    if not path.is_file():
+        return list(samples)
+    with path.open(newline="", encoding="utf-8") as file:
+        seen = {row["sha256"] for row in csv.DictReader(file) if row["split"] == "train"}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        digests = pool.map(lambda sample: _digest(sample.path), samples)
+    return [s for s, digest in zip(samples, digests, strict=True) if digest not in seen]
 
 
 def _split(

@@ -18,7 +18,7 @@ from ...weights.folder import save_model
 from ...weights.hash import weights_hash
 from ...weights.output import check_free, replacing
 from .augment import Augment
-from .dataset import VAL_SHARE, Dataset, read_dataset
+from .dataset import VAL_SHARE, Dataset, read_dataset, write_split
 from .fit import Callback, Fit, class_weights
 from .history import Epoch, write_history
 from .loader import Loader
@@ -51,10 +51,21 @@ class Training:
     workers: int | None
     loss: Loss
     callbacks: Sequence[Callback]
-    about: dict[str, Any]
-    skipped: list[str] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.skipped = list(self.dataset.skipped)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What has to be the same when a training goes on."""
+        return {
+            "images": self.dataset.fingerprint,
+            "weights": weights_hash(self.model),
+            "input": self.model.info.preprocess.to_dict(),
+            **asdict(self.settings),
+        }
 
 
 def train(
@@ -84,14 +95,8 @@ def train(
 
     Raises ConfigError with all that is wrong, OutputError, TrainingError.
     """
-    out = Path(out)
     chosen = _settings(settings, pretrained)
-    check_free(out.absolute(), force=force, marker="config.json")
-    if not (resume or force):
-        check_no_state(state_path(out))
-    check_start(model)
-    if method not in ("auto", *METHODS):
-        raise ConfigError(f"no method {method!r}; there are auto, {', '.join(METHODS)}")
+    _check(model, method, Path(out), resume=resume, force=force)
     dataset = read_dataset(images, val_share=val_share, seed=chosen.seed)
     method = _method(method, dataset, pretrained)
     if resume and method != "full":
@@ -100,26 +105,25 @@ def train(
     network = new_model(
         model, dataset.classes, size=size, pretrained=pretrained, seed=chosen.seed
     )
-    training = Training(
-        network,
-        dataset,
-        chosen,
-        out,
-        resume,
-        workers,
-        loss,
-        callbacks,
-        _about(network, dataset, chosen),
-        list(dataset.skipped),
-    )
+    training = Training(network, dataset, chosen, Path(out), resume, workers, loss, callbacks)
     for note in dataset.notes:
         logger.warning(note)
     METHODS[method](training)
     _finish(training, method, force)
-    for problem in dict.fromkeys(training.skipped):
-        if on_skipped:
+    if on_skipped:
+        for problem in dict.fromkeys(training.skipped):
             on_skipped(problem)
     return network
+
+
+def _check(model: str, method: str, out: Path, *, resume: bool, force: bool) -> None:
+    """Raises what is wrong before an image is read."""
+    check_free(out.absolute(), force=force, marker="config.json")
+    if not (resume or force):
+        check_no_state(state_path(out))
+    if method not in ("auto", *METHODS):
+        raise ConfigError(f"no method {method!r}; there are auto, {', '.join(METHODS)}")
+    check_start(model)
 
 
 def _settings(given: dict[str, Any], pretrained: bool) -> Settings:
@@ -144,23 +148,14 @@ def _method(method: str, dataset: Dataset, pretrained: bool) -> str:
     return chosen
 
 
-def _about(model: nn.Module, dataset: Dataset, settings: Settings) -> dict[str, Any]:
-    """What has to be the same when a training goes on."""
-    return {
-        "images": dataset.fingerprint,
-        "weights": weights_hash(model),
-        "input": model.info.preprocess.to_dict(),
-        **asdict(settings),
-    }
-
-
 def _full(training: Training) -> None:
     """All weights. The network sees whole photos: what reduced them first falls away."""
     model, settings = training.model, training.settings
     preprocess = replace(model.info.preprocess, source_size=None)
     model.info = replace(model.info, preprocess=preprocess)
     path = state_path(training.out)
-    state = load_state(path, training.about) if training.resume else State(training.about)
+    about = training.about
+    state = load_state(path, about) if training.resume else State(about)
     many = len(training.dataset.splits["train"]) >= MIX_FROM
     fit = Fit(
         model,
@@ -223,6 +218,7 @@ def _finish(training: Training, method: str, force: bool) -> None:
     model.info = replace(model.info, metrics=training.metrics, provenance=said)
     with replacing(training.out, force=force, marker="config.json") as partial:
         save_model(model, partial)
+        write_split(training.dataset, partial)
         if training.epochs:
             write_history(training.epochs, partial)
     state_path(training.out).unlink(missing_ok=True)

@@ -146,7 +146,8 @@ def test_the_whole_chain(trained, ondevice_):
     assert status == 0, err
     found = json.loads(text)
     ours, theirs = found["models"]
-    assert ours["images"] == theirs["images"] == 60
+    assert ours["images"] == theirs["images"] == 12  # those that it was not trained on
+    assert "was trained on 48 of the images: left out" in err
     assert ours["top1"] > 0.8
     assert found["comparisons"][0]["agreement"] > 0.9
     assert page.read_text().startswith("<!doctype html>")
@@ -169,8 +170,28 @@ def test_skipped_images_are_named_with_status_3(trained, ondevice_, tmp_path):
     assert "broken.png is not an image" in err
     status, text, err = ondevice_("evaluate", out, "--images", images)
     assert status == 3
-    assert "1 of 61 files skipped" in err
+    assert "was trained on 48 of the images: left out" in err
+    assert "1 of 13 files skipped" in err
     assert "95 % interval" in text
+
+
+def test_images_that_a_model_was_trained_on_are_left_out(trained, ondevice_, tmp_path):
+    out, images = tmp_path / "model", tmp_path / "photos"
+    photos.write(images / "train", 6)
+    photos.write(images / "val", 2)
+    command = ("train", images, "--model", "shvit_nano.cifar10", "--out", out)
+    assert ondevice_(*command, "--method", "knn")[0] == 3  # copies, which leave training
+    status, text, err = ondevice_(
+        "evaluate", out, "--images", photos.write(tmp_path / "a", 8), "--json"
+    )
+    assert (status, json.loads(text)["models"][0]["images"]) == (0, 12)
+    assert err == f"{out} was trained on 12 of the images: left out\n"
+    for name in photos.COLORS:
+        for i in (0, 1):
+            (images / "train" / name / f"{i:02}.png").unlink()
+    status, text, err = ondevice_("evaluate", out, "--images", images / "train", "--json")
+    assert (status, json.loads(text)["models"][0]["images"]) == (0, 12)
+    assert err == f"warning: {out} was trained on all of these images\n"
 
 
 REFUSED = {

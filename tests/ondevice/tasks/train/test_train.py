@@ -63,7 +63,7 @@ def test_each_method_learns_colours(folder, tmp_path, method):
     assert not state_path(out).exists()
     names = {path.name for path in out.iterdir()}
     history = {"history.csv", "history.svg"} if method == "full" else set()
-    assert names == {"config.json", "model.safetensors"} | history
+    assert names == {"config.json", "model.safetensors", "split.csv"} | history
 
 
 def test_the_history_has_a_row_an_epoch(folder, tmp_path):
