@@ -149,18 +149,15 @@ def _method(method: str, dataset: Dataset, pretrained: bool) -> str:
 
 
 def _full(training: Training) -> None:
-    """All weights. The network sees whole photos: what reduced them first falls away."""
-    model, settings = training.model, training.settings
-    preprocess = replace(model.info.preprocess, source_size=None)
-    model.info = replace(model.info, preprocess=preprocess)
+    """All weights."""
     path = state_path(training.out)
     about = training.about
     state = load_state(path, about) if training.resume else State(about)
     many = len(training.dataset.splits["train"]) >= MIX_FROM
     fit = Fit(
-        model,
+        training.model,
         training.dataset,
-        settings,
+        training.settings,
         Augment(mix=0.2 if many else 0.0),
         state,
         path,

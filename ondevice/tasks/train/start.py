@@ -29,6 +29,8 @@ def new_model(
 ) -> nn.Module:
     """The model ``name`` with a head for ``classes``, whose weights alone are new.
 
+    It sees whole photos: a ``source_size`` that would reduce them first falls away.
+
     ``size`` of its input in pixels replaces the contract's. Without ``pretrained`` all weights
     are random. The licence is that of the weights it started from, random ones have none.
 
@@ -42,7 +44,8 @@ def new_model(
     fields = known.config.to_dict()
     changes |= {k: v for k, v in {"head_bias": True, "tokens": False}.items() if k in fields}
     config = type(known.config).from_dict({**fields, **changes})
-    preprocess = replace(known.preprocess, size=size or known.preprocess.size)
+    size = size or known.preprocess.size
+    preprocess = replace(known.preprocess, size=size, source_size=None)
     model = spec.build(config)
     if pretrained:
         _take_all_but_the_head(model, base)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 Loss = Callable[[mx.array, mx.array], mx.array]
 
 FREEZE_BELOW = 32  # images of a batch, whose statistics are then too noisy
-COMPILE_FROM = 2000  # steps: on a plain CPU to compile one takes as long as hundreds of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +111,7 @@ class Trainer:
         )
         self.average: Arrays = {**self.arrays()} if settings.ema else {}
         self._gradients, self._update = self._gradients_of_part, self._updated
-        if _worth_compiling(steps):
+        if not kernels.is_plain_cpu():  # there it takes longer, and gains nothing
             state = [model.state, mx.random.state]
             self._gradients = mx.compile(self._gradients, inputs=state, outputs=state)
             state = [model.state, self.optimizer.state, self.average]
@@ -206,10 +204,3 @@ class Trainer:
             "optimizer": self.optimizer.state,
             "average": self.average,
         }
-
-
-def _worth_compiling(steps: int) -> bool:
-    """On a plain CPU MLX has a C++ compiler make the step."""
-    if not kernels.is_plain_cpu():
-        return True
-    return steps >= COMPILE_FROM and shutil.which("g++") is not None

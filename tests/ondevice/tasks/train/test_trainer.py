@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from ondevice import create_model
+from ondevice.cpu import kernels
 from ondevice.errors import ConfigError, TrainingError
 from ondevice.tasks.train.optimizer import AdamW, decays, learning_rate, rate_scales
 from ondevice.tasks.train.trainer import Settings, Trainer, soft_cross_entropy
@@ -151,3 +153,20 @@ def test_cross_entropy_of_soft_targets():
 def test_impossible_settings_are_listed():
     with pytest.raises(ConfigError, match="accumulate=3, lr=-1"):
         Settings(batch_size=32, accumulate=3, lr=-1)
+
+
+@pytest.mark.slow
+def test_a_compiled_step_gives_the_same(monkeypatch):
+    """As on a GPU; here MLX has a C++ compiler make it."""
+    if shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    plain = trainer(ema=0.9, accumulate=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "is_plain_cpu", lambda: False)
+        compiled = trainer(ema=0.9, accumulate=2)
+    for _ in range(3):
+        assert compiled.step(*batch()) == pytest.approx(plain.step(*batch()), rel=1e-4)
+    wanted = plain.state()
+    for key, array in compiled.state().items():
+        np.testing.assert_allclose(array, wanted[key], rtol=1e-2, atol=1e-3, err_msg=key)
+    assert compiled.optimizer.state["steps"].item() == 3
