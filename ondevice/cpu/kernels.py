@@ -257,7 +257,7 @@ def conv2d(
     if not has_form:
         return mx.conv2d(x, weight, stride, padding, dilation, groups)
     form = _dense if groups == 1 else _depthwise
-    if not gradients.has_gradient(x, weight, padding, groups):
+    if not gradients.has_gradient(weight, padding):
         return form(x, weight, stride, padding)
     return _with_gradient(form, stride, padding)(x, weight)
 
