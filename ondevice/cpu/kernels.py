@@ -321,6 +321,7 @@ def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.a
     (_, kh, kw, _), (sy, sx), (py, px) = weight.shape, stride, padding
     if py or px:
         x = mx.pad(x, [(0, 0), (py, py), (px, px), (0, 0)])
+    x = mx.contiguous(x)
     B, H, W, C = x.shape
     size = (H - kh) // sy + 1, (W - kw) // sx + 1
     return mx.as_strided(x, (B, *size, kh, kw, C), (H * W * C, sy * W * C, sx * C, W * C, C, 1))

@@ -101,6 +101,8 @@ CONVOLUTIONS = [  # map, kernel, stride, padding, groups: one for each form
     ((2, 9, 11, 4), (8, 5, 5, 1), 1, 2, 4),
     ((2, 9, 11, 4), (12, 3, 3, 1), 2, 1, 4),
     ((2, 16, 15, 4), (4, 7, 7, 1), 2, 3, 4),
+    ((2, 4, 4, 6), (12, 1, 1, 1), 1, 0, 6),
+    ((2, 12, 12, 4), (4, 5, 5, 1), 1, 0, 4),
     ((4, 8, 8, 8), (8, 7, 7, 1), 1, 3, 8),
     ((4, 24, 24, 8), (8, 7, 7, 1), 1, 3, 8),
     ((4, 24, 24, 8), (16, 7, 7, 1), 2, 3, 8),
@@ -122,6 +124,16 @@ def test_the_forms_for_cpus_have_the_gradients_of_mlx(shape, kernel, stride, pad
     _, found = mx.vjp(convolved, [x, weight], [cotangent])
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(mx.abs(theirs).max()))
+
+
+def test_views_of_other_arrays_are_convolved():
+    """Whatever lies between their elements: MLX takes strided views of whole arrays only."""
+    x, kernel = mx.random.normal((2, 12, 12, 8))[..., ::2], mx.random.normal((4, 5, 5, 1))
+    found = kernels.conv2d(x, kernel, (1, 1), (0, 0), groups=4)
+    with kernels.plain():
+        wanted = kernels.conv2d(x, kernel, (1, 1), (0, 0), groups=4)
+        mx.eval(wanted)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(64, 33), (8, 300, 1000)])
