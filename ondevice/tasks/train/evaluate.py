@@ -71,14 +71,15 @@ def labelled_images(folder: Path, classes: Sequence[str]) -> tuple[list[Sample],
     split = next((name for name in ("test", "val", "train") if name in splits), "")
     rows = [row for row in rows if row.split == split]
     index = {normalize("NFC", name): i for i, name in enumerate(classes)}
-    names = {row.label: index.get(normalize("NFC", row.label)) for row in rows}
-    if unknown := sorted(name for name, i in names.items() if i is None):
+    labels = [normalize("NFC", row.label) for row in rows]
+    if unknown := sorted({label for label in labels if label not in index}):
         known = ", ".join(map(printable, classes[:8])) + (", …" if len(classes) > 8 else "")
         raise ConfigError(
             f"{folder}: no class is called {', '.join(map(printable, unknown[:8]))}; the model "
             f"has {known}"
         )
-    return [Sample(row.path, names[row.label] or 0) for row in rows], split
+    samples = [Sample(row.path, index[name]) for row, name in zip(rows, labels, strict=True)]
+    return samples, split
 
 
 @dataclass(frozen=True)

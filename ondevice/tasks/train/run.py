@@ -151,6 +151,8 @@ def _method(method: str, dataset: Dataset, pretrained: bool) -> str:
 def _full(training: Training) -> None:
     """All weights."""
     path = state_path(training.out)
+    if training.resume and not path.exists():
+        logger.warning(f"{path} does not exist: training starts from the beginning")
     about = training.about
     state = load_state(path, about) if training.resume else State(about)
     many = len(training.dataset.splits["train"]) >= MIX_FROM
@@ -184,7 +186,7 @@ def _knn(training: Training) -> None:
     classes = len(training.dataset.classes)
     _set_head(training.model, class_means(x, labels, classes))
     votes = nearest_neighbours(x, labels, val, classes)
-    training.metrics["knn_top1"] = top_k(votes, val_labels, 1)
+    training.metrics["knn_top1"] = round(100 * top_k(votes, val_labels, 1), 2)
 
 
 def _probe(training: Training) -> None:

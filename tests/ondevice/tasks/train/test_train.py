@@ -252,6 +252,11 @@ def test_from_random_weights_batch_norms_learn(folder, tmp_path):
     assert mx.abs(statistics).max() > 0
 
 
+def test_nothing_to_resume_is_said(folder, tmp_path, caplog):
+    train(folder, tmp_path / "out", **{**QUICK, "epochs": 1}, resume=True)
+    assert "does not exist: training starts from the beginning" in caplog.text
+
+
 def test_weights_of_rare_classes(tmp_path):
     folder = photos.write(tmp_path / "photos", 12)
     for i in range(2, 12):
