@@ -184,8 +184,15 @@ def unseen(samples: Sequence[Sample], model: Path) -> list[Sample]:
         return list(samples)
     with path.open(newline="", encoding="utf-8") as file:
         seen = {row["sha256"] for row in csv.DictReader(file) if row["split"] == "train"}
+
+    def digest_of(sample: Sample) -> str:
+        try:
+            return _digest(sample.path)
+        except OSError:
+            return ""  # whoever reads the image says why it cannot be read
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        digests = pool.map(lambda sample: _digest(sample.path), samples)
+        digests = list(pool.map(digest_of, samples))
     return [s for s, digest in zip(samples, digests, strict=True) if digest not in seen]
 
 

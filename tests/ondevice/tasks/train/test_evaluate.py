@@ -194,6 +194,18 @@ def test_images_that_a_model_was_trained_on_are_left_out(trained, ondevice_, tmp
     assert err == f"warning: {out} was trained on all of these images\n"
 
 
+def test_images_that_a_table_lists_and_nobody_has_are_skipped(trained, ondevice_, tmp_path):
+    out = tmp_path / "model"
+    command = ("train", trained / "photos", "--model", "shvit_nano.cifar10", "--out", out)
+    assert ondevice_(*command, "--method", "knn")[0] == 0
+    images = photos.write(tmp_path / "more", 30)
+    rows = [f"{c}/{i:02}.png,{c}" for c in photos.COLORS for i in (25, 99)]
+    (images / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
+    status, text, err = ondevice_("evaluate", out, "--images", images, "--json")
+    assert (status, json.loads(text)["models"][0]["images"]) == (3, 3)
+    assert err.count("99.png cannot be opened: No such file") == 3
+
+
 REFUSED = {
     "option": (("--method", "knn", "--epochs", 3), "--epochs not for --method knn"),
     "two": (("--method", "probe", "--lr", 1, "--ema", 0.5), "--lr, --ema not for --method"),
