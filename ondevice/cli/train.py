@@ -18,7 +18,7 @@ METHODS = ("auto", "knn", "probe", "full")
 # Settings of --method full alone: the names of their parameters here.
 OF_FULL = (
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
-    *("label_smoothing", "drop_path", "ema", "patience", "resume"),
+    *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip"),
 )
 
 
@@ -83,6 +83,7 @@ OF_FULL = (
     show_default=True,
     help="Stop after so many epochs without a better validation; 0: never.",
 )
+@click.option("--no-flip", is_flag=True, help="Left and right differ: do not mirror images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that decode.  [all cores]")
 @click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
@@ -97,6 +98,7 @@ def train_command(
     method: str,
     random_weights: bool,
     as_json: bool,
+    no_flip: bool = False,
     **options: Any,
 ) -> None:
     """Train a classifier on IMAGES: a folder for each class, or labels.csv.
@@ -121,6 +123,7 @@ def train_command(
         pretrained=not random_weights,
         callbacks=[_shown()],
         on_skipped=skipped.append,
+        flip=not no_flip,
         **options,
     )
     facts = {"out": str(out), "model": model.info.model, "classes": len(model.info.labels)}

@@ -46,6 +46,7 @@ class Training:
     model: nn.Module
     dataset: Dataset
     settings: Settings
+    augment: Augment
     out: Path
     resume: bool
     workers: int | None
@@ -64,6 +65,7 @@ class Training:
             "images": self.dataset.fingerprint,
             "weights": weights_hash(self.model),
             "input": self.model.info.preprocess.to_dict(),
+            "augment": asdict(self.augment),
             **asdict(self.settings),
         }
 
@@ -80,6 +82,8 @@ def train(
     resume: bool = False,
     force: bool = False,
     workers: int | None = None,
+    augment: Augment | None = None,
+    flip: bool = True,
     loss: Loss = soft_cross_entropy,
     callbacks: Sequence[Callback] = (),
     on_skipped: Callable[[str], object] | None = None,
@@ -91,6 +95,8 @@ def train(
     stay), "full" (all weights) or "auto". Further ``settings`` are those of ``Settings``.
     ``resume`` goes on with what was killed, to the same weights. ``model.info.metrics`` has
     what was measured on the validation images, ``out`` a history of the epochs as well.
+    ``augment`` says how images are changed for "full"; by default of ``MIX_FROM`` images or
+    more a fifth of the batches is mixed, and without ``flip`` none is mirrored.
     ``on_skipped`` is called with the reason for each image that is left out.
 
     Raises ConfigError with all that is wrong, OutputError, TrainingError.
@@ -105,7 +111,17 @@ def train(
     network = new_model(
         model, dataset.classes, size=size, pretrained=pretrained, seed=chosen.seed
     )
-    training = Training(network, dataset, chosen, Path(out), resume, workers, loss, callbacks)
+    training = Training(
+        network,
+        dataset,
+        chosen,
+        _augment(augment, dataset, flip=flip),
+        Path(out),
+        resume,
+        workers,
+        loss,
+        callbacks,
+    )
     for note in dataset.notes:
         logger.warning(note)
     METHODS[method](training)
@@ -124,6 +140,12 @@ def _check(model: str, method: str, out: Path, *, resume: bool, force: bool) -> 
     if method not in ("auto", *METHODS):
         raise ConfigError(f"no method {method!r}; there are auto, {', '.join(METHODS)}")
     check_start(model)
+
+
+def _augment(given: Augment | None, dataset: Dataset, *, flip: bool) -> Augment:
+    many = len(dataset.splits["train"]) >= MIX_FROM
+    augment = given or Augment(mix=0.2 if many else 0.0)
+    return replace(augment, flip=augment.flip and flip)
 
 
 def _settings(given: dict[str, Any], pretrained: bool) -> Settings:
@@ -155,12 +177,11 @@ def _full(training: Training) -> None:
         logger.warning(f"{path} does not exist: training starts from the beginning")
     about = training.about
     state = load_state(path, about) if training.resume else State(about)
-    many = len(training.dataset.splits["train"]) >= MIX_FROM
     fit = Fit(
         training.model,
         training.dataset,
         training.settings,
-        Augment(mix=0.2 if many else 0.0),
+        training.augment,
         state,
         path,
         training.workers,

@@ -58,9 +58,11 @@ class Settings:
         return few if self.frozen_norms is None else self.frozen_norms
 
     def __post_init__(self) -> None:
+        alone = not self.frozen_norms and self.batch_size <= self.accumulate
         problems = [
             f"{name}={getattr(self, name)!r}"
             for name, fine in {
+                "frozen_norms": self.frozen_norms is None or not alone,
                 "epochs": self.epochs > 0,
                 "batch_size": self.batch_size > 0,
                 "accumulate": self.accumulate > 0 and self.batch_size % self.accumulate == 0,

@@ -136,6 +136,17 @@ def interrupted(folder, out, **options):
         train(folder, out, **{**QUICK, **options}, callbacks=[Stop(1)])
 
 
+def test_images_are_mirrored_unless_left_and_right_differ(folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        fit.Fit, "_step", lambda self, batch, weights: seen.append(self.augment) or 0
+    )
+    for flip in (True, False):
+        train(folder, tmp_path / str(flip), **{**QUICK, "epochs": 1}, flip=flip)
+    assert {augment.flip for augment in seen} == {True, False}
+    assert [augment.flip for augment in seen] == sorted((a.flip for a in seen), reverse=True)
+
+
 def test_what_has_changed_is_said_on_resume(tmp_path):
     folder, out = photos.write(tmp_path / "photos", 8), tmp_path / "out"
     interrupted(folder, out)

@@ -153,6 +153,9 @@ def test_cross_entropy_of_soft_targets():
 def test_impossible_settings_are_listed():
     with pytest.raises(ConfigError, match="accumulate=3, lr=-1"):
         Settings(batch_size=32, accumulate=3, lr=-1)
+    with pytest.raises(ConfigError, match="frozen_norms=False"):
+        Settings(batch_size=4, accumulate=4, frozen_norms=False)
+    assert Settings(batch_size=4, accumulate=4).freezes_norms
 
 
 @pytest.mark.slow
