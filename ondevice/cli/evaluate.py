@@ -56,7 +56,11 @@ def evaluate_command(
         click.echo(f"{images}: images for {split}", err=True)
     samples = _unseen(samples, models)
     skipped = Skipped()
-    evaluations, comparisons = evaluate(scorers, samples, skipped)
+    try:
+        evaluations, comparisons = evaluate(scorers, samples, skipped)
+    except ImageError:  # no image at all: each has its reason
+        skipped.check(len(samples))
+        raise
     if html:
         from ..tasks.train.report import write_report
 

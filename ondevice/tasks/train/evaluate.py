@@ -50,9 +50,11 @@ def model_scorer(model: nn.Module, name: str = "") -> Scorer:
     def scores(paths: Sequence[str], on_error: OnError) -> tuple[Array, Array]:
         samples = [Sample(path, 0) for path in paths]
         loader = Loader(samples, info.preprocess, batch_size=BATCH)
-        found, positions = predictions(fused, loader, info.preprocess)
-        for position, problem in loader.failed.items():
-            on_error(position, ImageError(problem))
+        try:
+            found, positions = predictions(fused, loader, info.preprocess)
+        finally:
+            for position, problem in loader.failed.items():
+                on_error(position, ImageError(problem))
         if info.config.num_classes == 1:
             found = np.concatenate([np.zeros_like(found), found], axis=1)
         return found, positions
@@ -156,14 +158,12 @@ def evaluate(
     out of all. Raises ConfigError if classes differ, ImageError if no image can be read.
     """
     classes = scorers[0].classes
-    paths, failed = [sample.path for sample in samples], dict[int, ImageError]()
+    paths = [sample.path for sample in samples]
     found = []
     for scorer in scorers:
-        scores, positions = scorer.scores(paths, failed.__setitem__)
+        scores, positions = scorer.scores(paths, on_error)
         table = dict(zip(positions.tolist(), scores[:, _order(scorer, classes)], strict=True))
         found.append(table)
-    for position, error in failed.items():
-        on_error(position, error)
     usable = [i for i in range(len(samples)) if all(i in table for table in found)]
     if not usable:
         raise ImageError("none of the images can be used")

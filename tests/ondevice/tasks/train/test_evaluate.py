@@ -206,6 +206,16 @@ def test_images_that_a_table_lists_and_nobody_has_are_skipped(trained, ondevice_
     assert err.count("99.png cannot be opened: No such file") == 3
 
 
+def test_no_usable_image_is_status_2_and_each_is_named(ondevice_, tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"nothing")
+    status, text, err = ondevice_("evaluate", "shvit_nano.cifar10", "--images", tmp_path)
+    assert (status, text) == (2, "")
+    assert err.count("a.png is not an image") == 2
+    assert err.endswith("error: none of 2 files is a usable image\n")
+
+
 REFUSED = {
     "option": (("--method", "knn", "--epochs", 3), "--epochs not for --method knn"),
     "two": (("--method", "probe", "--lr", 1, "--ema", 0.5), "--lr, --ema not for --method"),
