@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .tasks.classify import classify as classify
     from .tasks.clip import load_clip as load_clip
     from .tasks.load import load as load
+    from .tasks.train.run import train as train
     from .tasks.vlm import load_vlm as load_vlm
     from .weights.folder import (
         create_model as create_model,
@@ -45,6 +46,7 @@ _MODULES = {
     "open_image": "image.open",
     "run": "cpu.threads",
     "save_model": "weights.folder",
+    "train": "tasks.train.run",
 }
 
 

@@ -9,6 +9,7 @@ OnDeviceError
 ├── OutputError            an output exists already, or cannot be written
 ├── UnsupportedOpError     the traced graph has an MLX primitive without a lowering
 ├── PackageError           an .mlpackage is unreadable or uses something unknown
+├── TrainingError          a training cannot go on
 └── GateError              a check ran and its figures are outside the limits
 """
 
@@ -54,6 +55,10 @@ class UnsupportedOpError(OnDeviceError):
 
 class PackageError(OnDeviceError):
     """An ``.mlpackage`` is unreadable or uses something unknown."""
+
+
+class TrainingError(OnDeviceError):
+    """A training cannot go on."""
 
 
 class GateError(OnDeviceError):

@@ -23,6 +23,8 @@ COMMANDS = {  # name -> module:attribute
     "search": "search:search_command",
     "describe": "describe:describe_command",
     "bench-vlm": "bench_vlm:bench_command",
+    "train": "train:train_command",
+    "evaluate": "evaluate:evaluate_command",
     "import": "import_:import_command",
     "export": "export:export_command",
     "verify": "verify:verify_command",

@@ -49,7 +49,7 @@ def fields(x: mx.array, tall: Axis, wide: Axis, rows: slice) -> mx.array:
     """(B, C, tiles, positions) of a (B, C, H, W) map: these rows of each tile's input."""
     B, C, H, W = x.shape
     tiles = mx.as_strided(
-        x,
+        mx.contiguous(x),
         (B, C, tall.tiles, wide.tiles, rows.stop - rows.start, wide.field),
         (C * H * W, H * W, tall.step * W, wide.step, W, 1),
         rows.start * W,

@@ -20,7 +20,7 @@ from typing import cast
 import mlx.core as mx
 import mlx.nn as nn
 
-from . import chunks, depthwise_tiles
+from . import chunks, depthwise_tiles, gradients
 from .depthwise_tiles import SIDE
 
 Pair = tuple[int, int]
@@ -257,7 +257,19 @@ def conv2d(
     if not has_form:
         return mx.conv2d(x, weight, stride, padding, dilation, groups)
     form = _dense if groups == 1 else _depthwise
-    return form(x, weight, stride, padding)
+    if not gradients.has_gradient(weight, padding):
+        return form(x, weight, stride, padding)
+    return _with_gradient(form, stride, padding)(x, weight)
+
+
+def _with_gradient(form: Form, stride: Pair, padding: Pair) -> Callable[..., mx.array]:
+    def backward(given: list[mx.array], dy: mx.array, _: mx.array) -> tuple[mx.array, mx.array]:
+        x, weight = given
+        return gradients.convolution(x, weight, dy, stride, padding, _windows, conv2d)
+
+    function = mx.custom_function(lambda x, weight: form(x, weight, stride, padding))
+    function.vjp(backward)
+    return cast(Callable[..., mx.array], function)
 
 
 def _dense(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.array:
@@ -309,6 +321,7 @@ def _windows(x: mx.array, weight: mx.array, stride: Pair, padding: Pair) -> mx.a
     (_, kh, kw, _), (sy, sx), (py, px) = weight.shape, stride, padding
     if py or px:
         x = mx.pad(x, [(0, 0), (py, py), (px, px), (0, 0)])
+    x = mx.contiguous(x)
     B, H, W, C = x.shape
     size = (H - kh) // sy + 1, (W - kw) // sx + 1
     return mx.as_strided(x, (B, *size, kh, kw, C), (H * W * C, sy * W * C, sx * C, W * C, C, 1))

@@ -17,6 +17,8 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import IMAGENET1K
 from ..cpu import kernels
+from ..nn.batch_norm import BatchNorm
+from ..nn.drop_path import DropPath
 from ..nn.image_model import ImageModel
 from ..nn.layers import (
     Conv2d,
@@ -73,7 +75,7 @@ class ConvMlp(nn.Module):
         return kernels.by_place(lambda x: self.fc2(kernels.gelu(self.fc1(x))), self.conv(x))
 
 
-class Attention(nn.Module):
+class Attention(DropPath):
     """Multi-head self-attention over all pixels, with its norm, scale and residual."""
 
     def __init__(self, dim: int, norm: str, head_dim: int = 32) -> None:
@@ -81,7 +83,7 @@ class Attention(nn.Module):
         self.head_dim = head_dim
         self.scale = head_dim**-0.5
         self.norm: nn.Module = (
-            nn.LayerNorm(dim, eps=1e-5) if norm == "layer" else nn.BatchNorm(dim)
+            nn.LayerNorm(dim, eps=1e-5) if norm == "layer" else BatchNorm(dim)
         )
         self.qkv: nn.Module = Conv2d(dim, 3 * dim, 1, bias=False)
         self.proj: nn.Module = Conv2d(dim, dim, 1)
@@ -94,7 +96,7 @@ class Attention(nn.Module):
         q, k, v = mx.split(heads, 3, axis=1)
         q = q if self.scale == 1 else q * self.scale
         y = self.proj(kernels.attention(q, k, v).swapaxes(1, 2).reshape(B, H, W, C))
-        return x + (y * self.layer_scale if "layer_scale" in self else y)
+        return x + self.dropped(y * self.layer_scale if "layer_scale" in self else y)
 
     def fuse(self) -> Attention:
         """The norm (of a layer norm, its affine part) and q's scale go into qkv."""
@@ -116,7 +118,7 @@ class Attention(nn.Module):
         return fused
 
 
-class Block(nn.Module):
+class Block(DropPath):
     """Mixes pixels, then channels: ``x = token_mixer(x)``, ``x + layer_scale * mlp(x)``."""
 
     def __init__(
@@ -131,7 +133,7 @@ class Block(nn.Module):
         """(B, H, W, C) map to the same shape."""
         x = self.token_mixer(x)
         y = self.mlp(x)
-        return x + (y * self.layer_scale if "layer_scale" in self else y)
+        return x + self.dropped(y * self.layer_scale if "layer_scale" in self else y)
 
     def fuse(self) -> Block:
         """The same with the layer scale in the MLP's last layer."""

@@ -9,6 +9,8 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..cpu import kernels
+from .batch_norm import BatchNorm
+from .drop_path import DropPath
 
 Kernel = int | tuple[int, int]  # height and width
 
@@ -154,7 +156,7 @@ class ConvNorm(nn.Module):
         super().__init__()
         padding = half(kernel) if padding is None else padding
         self.conv = Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False)
-        self.bn = nn.BatchNorm(out_chs)
+        self.bn = BatchNorm(out_chs)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, in) map to (B, H / stride, W / stride, out), halves rounded up."""
@@ -170,7 +172,7 @@ class NormLinear(nn.Module):
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.bn = nn.BatchNorm(in_dim)
+        self.bn = BatchNorm(in_dim)
         self.linear = nn.Linear(in_dim, out_dim)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -186,7 +188,7 @@ class NormLinear(nn.Module):
         return linear
 
 
-class Residual(nn.Module):
+class Residual(DropPath):
     """``x + m(x)``; a depthwise ``m`` takes the sum into its kernel when fused."""
 
     def __init__(self, m: nn.Module) -> None:
@@ -195,7 +197,7 @@ class Residual(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Any shape to the same."""
-        return x + self.m(x)
+        return x + self.dropped(self.m(x))
 
     def fuse(self) -> nn.Module:
         """One depthwise convolution where ``m`` is one, or itself."""

@@ -11,6 +11,7 @@ import copy
 import mlx.core as mx
 import mlx.nn as nn
 
+from .batch_norm import BatchNorm
 from .layers import (
     GELU,
     Conv2d,
@@ -56,7 +57,7 @@ class MobileOne(nn.Module):
             if scale not in (0, kernel):
                 self.conv_scale = ConvNorm(in_chs, out_chs, scale, stride, groups)
             if identity:
-                self.identity = nn.BatchNorm(in_chs)
+                self.identity = BatchNorm(in_chs)
         self.se = SqueezeExcite(out_chs, se_dim) if se_dim else nn.Identity()
         self.act = GELU() if act else nn.Identity()
 
@@ -88,7 +89,7 @@ class RepMixer(nn.Module):
 
     def __init__(self, dim: int, kernel: Kernel = 3, *, scale: int = 1) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm(dim)
+        self.norm = BatchNorm(dim)
         self.mixer = MobileOne(
             dim, dim, kernel, groups=dim, scale=scale, identity=True, act=False
         )

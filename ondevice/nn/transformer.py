@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..cpu import kernels
+from .drop_path import DropPath
 
 FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
 
@@ -59,7 +60,7 @@ class Mlp(nn.Module):
         return self.fc2(kernels.gelu(self.fc1(x)))
 
 
-class Block(nn.Module):
+class Block(DropPath):
     """Attention, then an MLP, each with a norm before and a residual around it."""
 
     def __init__(self, dim: int, heads: int, eps: float) -> None:
@@ -71,8 +72,8 @@ class Block(nn.Module):
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
         """(B, N, dim) to (B, N, dim); ``mask`` (N, N) is added to the scores of attention."""
-        x = x + self.attn(self.norm1(x), mask)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.dropped(self.attn(self.norm1(x), mask))
+        return x + self.dropped(self.mlp(self.norm2(x)))
 
 
 def causal_mask(length: int) -> mx.array:

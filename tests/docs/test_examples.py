@@ -21,11 +21,12 @@ from ondevice.tasks.vlm import Vision
 from ondevice.weights.safetensors import read_safetensors
 
 from .. import ROOT
+from ..ondevice.tasks.train import photos
 from ..support import clips
 from ..support.commands import EXAMPLES, said_in_example, shortest
 
 # Run below, on networks that are not downloaded.
-OTHERS = {"vlm_encode", "describe", "zeroshot", "encode_folder_distributed"}
+OTHERS = {"train_my_loss", "vlm_encode", "describe", "zeroshot", "encode_folder_distributed"}
 SMALL = ["--size", "128"]  # 4 tokens
 
 
@@ -109,6 +110,13 @@ def test_zeroshot_prints_each_label_with_its_share(folder):
         cosine = (images @ texts[labels.index(p.label)]).item()
         assert float(m[1]) == pytest.approx(100 * p.score, abs=0.01)
         assert float(m[2]) == pytest.approx(cosine, abs=0.001)
+
+
+def test_train_my_loss_saves_a_model_of_the_folder(folder):
+    photos.write(folder / "photos", 8)
+    out, _ = run("train_my_loss", folder)
+    assert re.fullmatch(r"flowers: [\d.]+ % of 6 images\n", out)
+    assert ondevice.load(folder / "flowers").info.labels == ("blue", "green", "red")
 
 
 def free_pair() -> int:

@@ -120,7 +120,8 @@ def _ondevice(words: list[str]) -> None:
 
 
 def _model(name: str) -> None:
-    if name and not name.split(".")[0].isupper() and not is_vlm(name):  # MODEL stands for any
+    stands_for_any = name.split(".")[0].isupper() or name.endswith("/")  # MODEL, folder/
+    if name and not stands_for_any and not is_vlm(name):
         base, _, tag = name.partition(".")
         model_spec(base).checkpoint(tag)
 

@@ -133,4 +133,13 @@ def test_every_command_with_images_says_so():
         for name in COMMANDS
         if SKIPS in str(getattr(cli.get_command(None, name), "epilog", ""))
     }
-    assert said == {"classify", "zeroshot", "describe", "encode", "verify", "demo", "export"}
+    assert said == {
+        "classify",
+        "zeroshot",
+        "describe",
+        "encode",
+        "verify",
+        "demo",
+        "export",
+        "evaluate",
+    }

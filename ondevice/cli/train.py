@@ -1,0 +1,166 @@
+"""``ondevice train``: a model for one's own classes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ._images import SKIPPED
+from ._output import Progress, is_given, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..tasks.train.history import Epoch
+
+METHODS = ("auto", "knn", "probe", "full")
+# Settings of --method full alone: the names of their parameters here.
+OF_FULL = (
+    *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
+    *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip"),
+)
+
+
+@click.command("train")
+@click.argument("images", type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    default="shvit_s1",
+    show_default=True,
+    help="Where to start: model name, name.tag or saved folder.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The folder to write."
+)
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="auto",
+    show_default=True,
+    help="knn: nearest class mean; probe: a head on features that stay; full: all weights.",
+)
+@click.option("--size", type=click.IntRange(min=1), help="Input size in pixels.  [the model's]")
+@click.option("--random-weights", is_flag=True, help="Start from nothing.")
+@click.option(
+    "--val-share",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.2,
+    show_default=True,
+    help="Share of each class to validate on, where no folder is called val.",
+)
+@click.option("--balance", is_flag=True, help="Give rare classes as much weight as others.")
+@click.option("--epochs", type=int, default=30, show_default=True)
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option(
+    "--accumulate", type=int, default=1, show_default=True, help="Parts of a batch, for memory."
+)
+@click.option("--lr", type=float, default=1e-3, show_default=True, help="Peak learning rate.")
+@click.option("--warmup", type=int, default=1, show_default=True, help="Epochs up to the peak.")
+@click.option("--weight-decay", type=float, default=0.05, show_default=True)
+@click.option(
+    "--layer-decay",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Learning rate of a block by that of the next.",
+)
+@click.option("--label-smoothing", type=float, default=0.1, show_default=True)
+@click.option(
+    "--drop-path", type=float, default=0.0, show_default=True, help="Share of dropped branches."
+)
+@click.option(
+    "--ema",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Save an average of the weights: the share that a step keeps, such as 0.99.",
+)
+@click.option(
+    "--patience",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Stop after so many epochs without a better validation; 0: never.",
+)
+@click.option("--no-flip", is_flag=True, help="Left and right differ: do not mirror images.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), help="Threads that decode.  [all cores]")
+@click.option("--resume", is_flag=True, help="Go on with a training that was interrupted.")
+@click.option("--force", is_flag=True, help="Replace an existing folder, or start over.")
+@json_option
+@click.pass_context
+def train_command(
+    ctx: click.Context,
+    /,
+    images: Path,
+    out: Path,
+    method: str,
+    random_weights: bool,
+    as_json: bool,
+    no_flip: bool = False,
+    **options: Any,
+) -> None:
+    """Train a classifier on IMAGES: a folder for each class, or labels.csv.
+
+    Folders called train, val and test are kept apart; else a share of each class is set aside.
+    Hugging Face's metadata.csv and .jsonl are read as well. What is unreadable or a copy is
+    left out and named: exit status 3. Killed, the same command with --resume goes on to the
+    same weights.
+    """
+    from ..tasks.train.run import train
+
+    if method in ("knn", "probe"):
+        _refuse(ctx, method, OF_FULL)
+        options = {k: v for k, v in options.items() if k not in OF_FULL}
+    if method == "knn":
+        _refuse(ctx, method, ("balance",))
+    skipped: list[str] = []
+    model = train(
+        images,
+        out,
+        method=method,
+        pretrained=not random_weights,
+        callbacks=[_shown()],
+        on_skipped=skipped.append,
+        flip=not no_flip,
+        **options,
+    )
+    facts = {"out": str(out), "model": model.info.model, "classes": len(model.info.labels)}
+    facts |= {"license": model.info.license, **model.info.metrics}
+    for problem in skipped:
+        click.echo(f"skipped: {problem}", err=True)
+    if as_json:
+        print_json(facts | {"skipped": skipped})
+    else:
+        print_table(("saved", str(out)), list(facts.items())[1:])
+    ctx.exit(SKIPPED if skipped else 0)
+
+
+def _refuse(ctx: click.Context, method: str, names: tuple[str, ...]) -> None:
+    """Raises UsageError for an option that is given, but not for this method."""
+    given = [f"--{n.replace('_', '-')}" for n in names if is_given(ctx, n)]
+    if given:
+        raise click.UsageError(f"{', '.join(given)} not for --method {method}.")
+
+
+def _shown() -> Any:
+    """A callback that shows on stderr how far the training is."""
+    from ..tasks.train.fit import Callback
+
+    class Shown(Callback):
+        def __init__(self) -> None:
+            self.steps = Progress("training", "steps") if sys.stderr.isatty() else None
+
+        def on_step(self, done: int, total: int, loss: float) -> None:
+            if self.steps:
+                self.steps(done, total)
+
+        def on_epoch(self, epoch: Epoch) -> None:
+            click.echo(
+                f"epoch {epoch.epoch}: loss {epoch.loss:.3f}, validation {epoch.val_top1:.1%}, "
+                f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s",
+                err=True,
+            )
+
+    return Shown()

@@ -1,0 +1,1 @@
+"""A model for one's own classes: images in folders, training, and what it is worth."""

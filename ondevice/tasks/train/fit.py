@@ -1,0 +1,180 @@
+"""All weights trained: epochs of steps, validation after each, a state on disk after each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_unflatten
+
+from ...errors import TrainingError
+from ...nn.fuse import fuse
+from .augment import Augment, mix
+from .dataset import Dataset
+from .history import Epoch
+from .loader import Batch, Loader
+from .metrics import log_softmax, top_k
+from .optimizer import Arrays
+from .predict import predictions
+from .state import State, save_state
+from .trainer import Loss, Settings, Trainer, soft_cross_entropy
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, Any]
+
+VAL_BATCH = 64
+
+
+class Callback:
+    """What is told how a training goes; to be subclassed."""
+
+    def on_step(self, done: int, total: int, loss: float) -> None:
+        """After each step."""
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """After each epoch."""
+
+
+@dataclass
+class Fit:
+    """Train ``model`` from ``state`` on, which is saved at ``path`` after each epoch."""
+
+    model: nn.Module
+    dataset: Dataset
+    settings: Settings
+    augment: Augment
+    state: State
+    path: Path
+    workers: int | None = None
+    loss: Loss = soft_cross_entropy
+    callbacks: Sequence[Callback] = ()
+
+    def __call__(self) -> State:
+        """At the end the model has the weights of the epoch with the best validation.
+
+        Raises TrainingError if the loss is no number any more, OutputError if a state cannot
+        be written.
+        """
+        state = self.state
+        self.train = self._loader("train", self.settings.batch_size, self.augment)
+        self.val = self._loader("val", VAL_BATCH, None)
+        self.train.failed = state.failed
+        state.epoch_steps = state.epoch_steps or len(self.train)
+        self.trainer = self._trainer()
+        while not self._is_done():
+            epoch, chosen = self._epoch(len(state.epochs) + 1)
+            _record(state, self.trainer, epoch, chosen)
+            save_state(state, self.path)
+            for callback in self.callbacks:
+                callback.on_epoch(epoch)
+        self.model.update(tree_unflatten(list(state.best.items())))
+        self.model.eval()
+        return state
+
+    @property
+    def skipped(self) -> list[str]:
+        """Why images are left out that were found to be damaged on the way."""
+        return [*self.train.failed.values(), *self.val.failed.values()]
+
+    def _loader(self, split: str, batch_size: int, augment: Augment | None) -> Loader:
+        return Loader(
+            self.dataset.splits[split],
+            self.model.info.preprocess,
+            batch_size=batch_size,
+            augment=augment,
+            seed=self.settings.seed,
+            workers=self.workers,
+        )
+
+    def _trainer(self) -> Trainer:
+        per_epoch = self.state.epoch_steps
+        total = per_epoch * self.settings.epochs
+        trainer = Trainer(
+            self.model, self.settings, steps=total, epoch_steps=per_epoch, loss=self.loss
+        )
+        if self.state.arrays:
+            trainer.restore(self.state.arrays, self.state.step)
+        return trainer
+
+    def _is_done(self) -> bool:
+        epochs, patience = len(self.state.epochs), self.settings.patience
+        waited = epochs - self.state.best_epoch if epochs else 0
+        return epochs >= self.settings.epochs or bool(patience and waited >= patience)
+
+    def _epoch(self, number: int) -> tuple[Epoch, Arrays]:
+        """Figures of an epoch, and the weights that would be saved after it."""
+        start, rate, trainer = time.perf_counter(), self.trainer.rate, self.trainer
+        weights = class_weights(self.dataset, self.settings)
+        losses, images = [], 0
+        for batch in self.train.epoch(number):
+            losses.append(self._step(batch, weights))
+            images += len(batch.pixels)
+            for callback in self.callbacks:
+                callback.on_step(trainer.done, trainer.steps, losses[-1])
+        speed = images / (time.perf_counter() - start)
+        chosen = dict(trainer.average or trainer.arrays())
+        val_loss, top1 = _validate(trainer, chosen, self.val)
+        seconds = time.perf_counter() - start
+        return Epoch(number, rate, _mean(losses), val_loss, top1, seconds, speed), chosen
+
+    def _step(self, batch: Batch, weights: Array) -> float:
+        pixels = batch.pixels
+        targets = _targets(batch.labels, weights, self.settings.label_smoothing)
+        rng = np.random.default_rng([self.settings.seed, 1, self.trainer.done])
+        if len(pixels) > 1 and rng.random() < self.augment.mix:
+            pixels, targets = mix(pixels, targets, rng)
+        try:
+            return self.trainer.step(pixels, targets.astype(np.float32))
+        except TrainingError as error:
+            raise _stopped(error, self.state, self.path) from error
+
+
+def _mean(losses: Sequence[float]) -> float:
+    return float(np.mean(losses)) if losses else float("nan")
+
+
+def class_weights(dataset: Dataset, settings: Settings) -> Array:
+    """(classes,) of mean 1 over the images: with ``balance`` the rarer the heavier."""
+    counts = np.array(dataset.counts())
+    return counts.sum() / (len(counts) * counts) if settings.balance else np.ones(len(counts))
+
+
+def _targets(labels: Array, weights: Array, smoothing: float) -> Array:
+    classes = len(weights)
+    smooth = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
+    return smooth * weights[labels, None]
+
+
+def _validate(trainer: Trainer, chosen: Arrays, val: Loader) -> tuple[float, float]:
+    """Loss and accuracy of the weights that would be saved; the model trains on afterwards."""
+    model, own = trainer.model, trainer.arrays()
+    model.update(tree_unflatten(list(chosen.items())))
+    logits, positions = predictions(fuse(model.eval()), val, val.spec)
+    model.update(tree_unflatten(list(own.items())))
+    trainer.train_mode()
+    labels = np.array([val.samples[i].label for i in positions])
+    logs = log_softmax(logits)
+    return -float(logs[np.arange(len(labels)), labels].mean()), top_k(logits, labels, 1)
+
+
+def _record(state: State, trainer: Trainer, epoch: Epoch, chosen: Arrays) -> None:
+    state.epochs.append(epoch)
+    state.step = trainer.done
+    state.arrays = trainer.state()
+    if state.best_epoch == epoch.epoch:
+        state.best = {k: mx.array(v) for k, v in chosen.items()}
+
+
+def _stopped(error: TrainingError, state: State, path: Path) -> TrainingError:
+    kept = (
+        f"{path} has the state after epoch {len(state.epochs)}: --resume with a lower --lr"
+        if state.epochs
+        else "nothing is kept of the first epoch: start again with a lower --lr"
+    )
+    return TrainingError(f"{error}; {kept}")

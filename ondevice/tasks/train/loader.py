@@ -1,0 +1,139 @@
+"""Batches of images, decoded and changed by threads while the model is at work."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ...config import Preprocess
+from ...errors import ImageError
+from ...image.open import open_image
+from ...image.preprocess import resize_and_crop
+from .augment import Augment
+from .dataset import Sample
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    Array = np.ndarray[Any, Any]
+
+AHEAD = 2  # batches that are made before they are asked for
+KEEP = 512 << 20  # bytes of decoded images that are kept from one epoch to the next
+
+
+class Batch(NamedTuple):
+    """(B, size, size, 3) uint8 pixel values, (B,) classes and (B,) positions of the samples."""
+
+    pixels: Array
+    labels: Array
+    positions: Array
+
+
+class Loader:
+    """The samples as batches; ``failed`` has the reason for each image that is left out.
+
+    The seed, the epoch and an image's position decide all that is random about it: batches are
+    the same on any number of threads.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        spec: Preprocess,
+        *,
+        batch_size: int,
+        augment: Augment | None = None,
+        seed: int = 0,
+        workers: int | None = None,
+    ) -> None:
+        self.samples, self.spec, self.augment = samples, spec, augment
+        self.batch_size, self.seed = batch_size, seed
+        self.workers = workers or os.cpu_count() or 1
+        self.failed: dict[int, str] = {}
+        self._kept = _Kept(KEEP)
+
+    def __len__(self) -> int:
+        """How many batches an epoch has."""
+        usable = len(self.samples) - len(self.failed)
+        whole, rest = divmod(usable, self.batch_size)
+        return whole + bool(rest and (self.augment is None or not whole))
+
+    def order(self, epoch: int) -> list[int]:
+        """Positions of the samples in the order of an epoch, without those that failed."""
+        usable = [i for i in range(len(self.samples)) if i not in self.failed]
+        if self.augment is None:
+            return usable
+        rng = np.random.default_rng([self.seed, epoch])
+        return [usable[i] for i in rng.permutation(len(usable))]
+
+    def epoch(self, number: int = 0) -> Iterator[Batch]:
+        """All batches of an epoch; with ``augment`` shuffled, and without the last if smaller.
+
+        An image that cannot be read is left out, and those behind it move up.
+        """
+        images, whole = self._images(number), False
+        while found := list(islice(images, self.batch_size)):
+            if self.augment and whole and len(found) < self.batch_size:
+                return
+            whole = True
+            positions = [position for position, _ in found]
+            labels = [self.samples[i].label for i in positions]
+            pixels = np.stack([pixels for _, pixels in found])
+            yield Batch(pixels, np.array(labels), np.array(positions))
+
+    def _images(self, epoch: int) -> Iterator[tuple[int, Array]]:
+        """Positions and pixel values of what can be read, so many batches ahead."""
+        waiting: deque[tuple[int, Future[Array]]] = deque()
+        order = iter(self.order(epoch))
+        with warnings.catch_warnings(), ThreadPoolExecutor(self.workers) as pool:
+            warnings.simplefilter("ignore")  # of PIL's; in threads it is undone at random
+            try:
+                while True:
+                    for position in islice(order, AHEAD * self.batch_size - len(waiting)):
+                        waiting.append((position, pool.submit(self._read, position, epoch)))
+                    if not waiting:
+                        return
+                    position, future = waiting.popleft()
+                    try:
+                        yield position, future.result()
+                    except ImageError as error:
+                        self.failed[position] = str(error)
+            finally:  # whoever asked for batches may want no more of them
+                pool.shutdown(cancel_futures=True)
+
+    def _read(self, position: int, epoch: int) -> Array:
+        path = self.samples[position].path
+        if self.augment is None:
+            return resize_and_crop(path, self.spec)
+        rng = np.random.default_rng([self.seed, epoch, position])
+        return self.augment(self._kept.get(path, 2 * self.spec.size), self.spec, rng)
+
+
+class _Kept:
+    """Decoded images, as many as fit; all of them reduced, so that it does not matter which."""
+
+    def __init__(self, limit: int) -> None:
+        self.left, self.images = limit, dict[str, "Image.Image"]()
+        self.lock = threading.Lock()
+
+    def get(self, path: str, side: int) -> Image.Image:
+        """An image whose shorter side is below twice ``side``. Raises ImageError."""
+        if (found := self.images.get(path)) is not None:
+            return found
+        image = open_image(path)
+        if (factor := min(image.size) // side) > 1:
+            image = image.reduce(factor)
+        size = 3 * image.size[0] * image.size[1]
+        with self.lock:
+            if size <= self.left and path not in self.images:
+                self.left -= size
+                self.images[path] = image
+        return image

@@ -1,0 +1,208 @@
+"""The loop of training: short, so that it can be copied and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+
+from ...cpu import kernels
+from ...errors import ConfigError, TrainingError
+from ...image.preprocess import normalize
+from ...nn.batch_norm import freeze_statistics
+from ...nn.drop_path import set_drop_path
+from .optimizer import AdamW, Arrays, learning_rate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
+Loss = Callable[[mx.array, mx.array], mx.array]
+
+FREEZE_BELOW = 32  # images of a batch, whose statistics are then too noisy
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train. ``batch_size`` images are a step, in ``accumulate`` parts if not 1.
+
+    ``layer_decay`` is what the learning rate is multiplied by from a block to the one before;
+    ``ema`` the share of an average of weights that a step keeps, 0 for none; ``patience`` the
+    epochs without a better validation after which training stops, 0 for never.
+    """
+
+    epochs: int = 30
+    batch_size: int = 32
+    accumulate: int = 1
+    lr: float = 1e-3
+    warmup: int = 1  # epochs
+    weight_decay: float = 0.05
+    layer_decay: float = 0.9
+    label_smoothing: float = 0.1
+    drop_path: float = 0.0
+    ema: float = 0.0
+    patience: int = 0
+    frozen_norms: bool | None = None  # None: in batches of fewer than 32 images
+    balance: bool = False
+    seed: int = 0
+
+    @property
+    def freezes_norms(self) -> bool:
+        """Whether batch norms keep the statistics that they have."""
+        few = self.batch_size // self.accumulate < FREEZE_BELOW
+        return few if self.frozen_norms is None else self.frozen_norms
+
+    def __post_init__(self) -> None:
+        alone = not self.frozen_norms and self.batch_size <= self.accumulate
+        problems = [
+            f"{name}={getattr(self, name)!r}"
+            for name, fine in {
+                "frozen_norms": self.frozen_norms is None or not alone,
+                "epochs": self.epochs > 0,
+                "batch_size": self.batch_size > 0,
+                "accumulate": self.accumulate > 0 and self.batch_size % self.accumulate == 0,
+                "lr": self.lr > 0,
+                "warmup": self.warmup >= 0,
+                "weight_decay": self.weight_decay >= 0,
+                "layer_decay": 0 < self.layer_decay <= 1,
+                "label_smoothing": 0 <= self.label_smoothing < 1,
+                "drop_path": 0 <= self.drop_path < 1,
+                "ema": 0 <= self.ema < 1,
+                "patience": self.patience >= 0,
+            }.items()
+            if not fine
+        ]
+        if problems:
+            raise ConfigError(f"impossible settings: {', '.join(problems)}")
+
+
+def soft_cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
+    """Mean over images of (B, classes) targets, which may be smoothed, mixed or weighted."""
+    logs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    return -(targets * logs).sum(axis=-1).mean()
+
+
+class Trainer:
+    """A model, its optimizer, and one step after the other: ``step`` has them all.
+
+    ``steps`` are those of the whole training, ``epoch_steps`` those of one epoch, which warm-up
+    counts. ``loss`` gives a number for (B, classes) logits and (B, classes) targets.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Settings,
+        *,
+        steps: int,
+        epoch_steps: int = 0,
+        loss: Loss = soft_cross_entropy,
+    ) -> None:
+        self.model, self.settings, self.loss = model, settings, loss
+        self.steps, self.warmup, self.done = steps, settings.warmup * epoch_steps, 0
+        self.train_mode()
+        self.optimizer = AdamW(
+            self.parameters(),
+            weight_decay=settings.weight_decay,
+            layer_decay=settings.layer_decay,
+        )
+        self.average: Arrays = {**self.arrays()} if settings.ema else {}
+        self._gradients, self._update = self._gradients_of_part, self._updated
+        if not kernels.is_plain_cpu():  # there it takes longer, and gains nothing
+            state = [model.state, mx.random.state]
+            self._gradients = mx.compile(self._gradients, inputs=state, outputs=state)
+            state = [model.state, self.optimizer.state, self.average]
+            self._update = mx.compile(self._update, inputs=state, outputs=state)
+
+    def train_mode(self) -> None:
+        """The model in the form in which it learns."""
+        self.model.train()
+        set_drop_path(self.model, self.settings.drop_path)
+        if self.settings.freezes_norms:
+            freeze_statistics(self.model)
+
+    def parameters(self) -> Arrays:
+        """What is learned, by name."""
+        return dict(tree_flatten(self.model.trainable_parameters()))
+
+    def arrays(self) -> Arrays:
+        """What is saved: the parameters, and the statistics of batch norms."""
+        return dict(tree_flatten(self.model.parameters()))
+
+    def step(self, pixels: Array, targets: Array) -> float:
+        """One step on (B, H, W, 3) uint8 pixel values and (B, classes) targets; its loss.
+
+        Raises TrainingError if the loss is no number any more.
+        """
+        settings = self.settings
+        mx.random.seed(settings.seed * 1_000_003 + self.done)  # so that no state has to be kept
+        size = -(-len(pixels) // settings.accumulate)
+        total: Arrays = {}
+        loss = 0.0
+        for first in range(0, len(pixels), size):
+            part = slice(first, first + size)
+            share = mx.array(len(pixels[part]) / len(pixels))
+            value, gradients = self._gradients(
+                mx.array(pixels[part]), mx.array(targets[part]), share
+            )
+            total = {k: total[k] + g if total else g for k, g in gradients.items()}
+            mx.eval(value, total, self.model.state)
+            loss += float(value.item())  # type: ignore[arg-type]
+        if not abs(loss) < float("inf"):
+            raise TrainingError(f"the loss is {loss} at step {self.done + 1:,}")
+        self._update(total, mx.array(self.rate))
+        mx.eval(self.model.state, self.optimizer.state, self.average)
+        self.done += 1
+        return loss
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        peak, warmup = self.settings.lr, self.warmup
+        return learning_rate(self.done, peak=peak, warmup=warmup, total=self.steps)
+
+    def _gradients_of_part(
+        self, pixels: mx.array, targets: mx.array, share: mx.array
+    ) -> tuple[mx.array, Arrays]:
+        def loss(parameters: Arrays) -> mx.array:
+            self.model.update(tree_unflatten(list(parameters.items())))
+            logits = self.model(normalize(pixels, self.model.info.preprocess))
+            return share * self.loss(logits, targets)
+
+        parameters = self.parameters()
+        value, gradients = mx.value_and_grad(loss)(parameters)
+        self.model.update(tree_unflatten(list(parameters.items())))
+        return value, gradients
+
+    def _updated(self, gradients: Arrays, rate: mx.array) -> None:
+        found = self.optimizer.updated(self.parameters(), gradients, rate)
+        self.model.update(tree_unflatten(list(found.items())))
+        keep = self.settings.ema
+        for name, array in self.arrays().items() if keep else ():
+            self.average[name] = keep * self.average[name] + (1 - keep) * array
+
+    def state(self) -> Arrays:
+        """All arrays that the next step depends on, by name."""
+        return dict(tree_flatten(self._tree()))
+
+    def restore(self, arrays: Arrays, done: int) -> None:
+        """Go on from what ``state`` gave after so many steps."""
+        tree: Any = tree_unflatten(list(arrays.items()))
+        self.model.update(tree["model"])
+        self.optimizer.state["steps"] = tree["optimizer"]["steps"]
+        for key in ("mean", "square"):
+            self.optimizer.state[key].update(tree_flatten(tree["optimizer"][key]))
+        self.average.update(tree_flatten(tree.get("average", {})))
+        self.done = done
+
+    def _tree(self) -> dict[str, Any]:
+        return {
+            "model": self.arrays(),
+            "optimizer": self.optimizer.state,
+            "average": self.average,
+        }

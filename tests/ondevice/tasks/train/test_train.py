@@ -1,0 +1,284 @@
+"""From a folder of tiny images to a saved model, by each method; killed and taken up again."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+
+import ondevice
+from ondevice.errors import ConfigError, OutputError, TrainingError
+from ondevice.tasks.train import fit, state as states
+from ondevice.tasks.train.run import train
+from ondevice.tasks.train.state import state_path
+
+from . import photos
+
+NANO = "shvit_nano.cifar10"
+QUICK = {"model": NANO, "size": 32, "method": "full", "epochs": 3, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return photos.write(tmp_path_factory.mktemp("photos"), 20)
+
+
+def arrays(path):
+    return dict(tree_flatten(ondevice.load(path).parameters()))
+
+
+def same(a, b):
+    first, second = arrays(a), arrays(b)
+    return first.keys() == second.keys() and all(
+        np.array_equal(v, second[k]) for k, v in first.items()
+    )
+
+
+@pytest.mark.parametrize("method", ["knn", "probe", "full"])
+def test_each_method_learns_colours(folder, tmp_path, method):
+    out = tmp_path / "colours"
+    model = train(folder, out, **{**QUICK, "method": method, "lr": 3e-3})
+    saved = ondevice.load(out)
+    info = saved.info
+    assert info.labels == ("blue", "green", "red")
+    assert (info.license, info.tag, info.top1) == ("mit", "", None)
+    assert "Trained further from shvit_nano.cifar10 (licence mit)" in info.provenance
+    assert info.metrics["val_top1"] >= 90
+    assert info.metrics["val_images"] == 12
+    assert info.metrics["method"] == method
+    found = ondevice.classify(saved, [folder / name / "00.png" for name in photos.COLORS])
+    assert [predictions[0].label for predictions in found] == list(photos.COLORS)
+    x = mx.random.normal((1, 32, 32, 3))
+    np.testing.assert_allclose(model(x), saved(x), rtol=1e-5, atol=1e-5)
+    assert not state_path(out).exists()
+    names = {path.name for path in out.iterdir()}
+    history = {"history.csv", "history.svg"} if method == "full" else set()
+    assert names == {"config.json", "model.safetensors", "split.csv"} | history
+
+
+def test_the_history_has_a_row_an_epoch(folder, tmp_path):
+    train(folder, tmp_path / "out", **QUICK)
+    rows = list(csv.DictReader((tmp_path / "out" / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert all(math.isfinite(float(v)) for row in rows for v in row.values())
+    assert (tmp_path / "out" / "history.svg").read_text().startswith("<svg")
+
+
+def test_the_same_seed_gives_the_same_bits(folder, tmp_path):
+    options = {**QUICK, "drop_path": 0.1, "ema": 0.9}
+    train(folder, tmp_path / "a", workers=1, **options)
+    train(folder, tmp_path / "b", workers=5, **options)
+    train(folder, tmp_path / "c", **options, seed=1)
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert not same(tmp_path / "a", tmp_path / "c")
+
+
+KILLED = """
+import sys, ondevice
+from ondevice.tasks.train.fit import Callback
+from ondevice.tasks.train.run import train
+class Slow(Callback):
+    def on_step(self, done, total, loss):
+        print("step", done, flush=True)
+        if done == 5:
+            sys.stdin.read()
+train(sys.argv[1], sys.argv[2], model="shvit_nano.cifar10", size=32, method="full", epochs=3,
+      batch_size=16, drop_path=0.1, callbacks=[Slow()])
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_bits(folder, tmp_path):
+    options = {**QUICK, "drop_path": 0.1}
+    train(folder, tmp_path / "whole", **options)
+    command = [sys.executable, "-c", KILLED, str(folder), str(tmp_path / "killed")]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout
+        for line in process.stdout:  # the second epoch, of three steps each
+            if line == "step 5\n":
+                break
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+    assert not (tmp_path / "killed").exists()
+    assert state_path(tmp_path / "killed").exists()
+    with pytest.raises(OutputError, match="--resume goes on, --force starts over"):
+        train(folder, tmp_path / "killed", **options)
+    train(folder, tmp_path / "killed", **options, resume=True)
+    assert same(tmp_path / "killed", tmp_path / "whole")
+
+
+class Stop(fit.Callback):
+    def __init__(self, after):
+        self.after = after
+
+    def on_epoch(self, epoch):
+        if epoch.epoch == self.after:
+            raise KeyboardInterrupt
+
+
+def interrupted(folder, out, **options):
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, out, **{**QUICK, **options}, callbacks=[Stop(1)])
+
+
+def test_images_are_mirrored_unless_left_and_right_differ(folder, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        fit.Fit, "_step", lambda self, batch, weights: seen.append(self.augment) or 0
+    )
+    for flip in (True, False):
+        train(folder, tmp_path / str(flip), **{**QUICK, "epochs": 1}, flip=flip)
+    assert {augment.flip for augment in seen} == {True, False}
+    assert [augment.flip for augment in seen] == sorted((a.flip for a in seen), reverse=True)
+
+
+def test_what_has_changed_is_said_on_resume(tmp_path):
+    folder, out = photos.write(tmp_path / "photos", 8), tmp_path / "out"
+    interrupted(folder, out)
+    with pytest.raises(ConfigError, match="batch_size was 16, now 8"):
+        train(folder, out, **{**QUICK, "batch_size": 8}, resume=True)
+    photos.photo((9, 9, 9), 0).save(folder / "red" / "new.png")
+    with pytest.raises(ConfigError, match="images was"):
+        train(folder, out, **QUICK, resume=True)
+    assert state_path(out).exists()
+
+
+def test_early_stopping_and_its_resume(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(fit, "top_k", lambda *_: 0.5)
+    train(folder, tmp_path / "out", **{**QUICK, "epochs": 9, "patience": 2})
+    rows = list(csv.DictReader((tmp_path / "out" / "history.csv").read_text().splitlines()))
+    assert len(rows) == 3
+
+
+def nan_after(step):
+    calls = []
+
+    def loss(logits, targets):
+        calls.append(0)
+        value = fit.soft_cross_entropy(logits, targets)
+        return value * math.nan if len(calls) > step else value
+
+    return loss
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_state(folder, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(TrainingError, match=r"is nan at step 6; .* epoch 1: --resume"):
+        train(folder, out, **QUICK, loss=nan_after(5))
+    assert not out.exists()
+    train(folder, out, **{**QUICK, "lr": 1e-4}, resume=True)
+    assert ondevice.load(out).info.metrics["val_top1"] > 0
+
+
+def test_a_loss_that_is_no_number_in_the_first_epoch(folder, tmp_path):
+    with pytest.raises(TrainingError, match="nothing is kept of the first epoch"):
+        train(folder, tmp_path / "out", **QUICK, loss=nan_after(1))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_keeps_the_state_before(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    interrupted(folder, out)
+    before = state_path(out).read_bytes()
+
+    def full(path, *_):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "write_safetensors", full)
+        with pytest.raises(OutputError, match="No space left"):
+            train(folder, out, **QUICK, resume=True)
+    assert state_path(out).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [state_path(out).name]
+    train(folder, out, **QUICK, resume=True)
+    train(folder, tmp_path / "whole", **QUICK)
+    assert same(out, tmp_path / "whole")
+
+
+def test_damage_is_skipped_and_counted(tmp_path):
+    folder = photos.write(tmp_path / "photos", 10)
+    for name in ("red", "blue"):
+        with (folder / name / "05.png").open("r+b") as file:
+            file.truncate(300)
+    model = train(folder, tmp_path / "out", **QUICK)
+    assert model.info.metrics["skipped"] == 2
+
+
+def test_an_output_that_exists_is_kept(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "diary.txt").write_text("mine")
+    for force in (False, True):
+        with pytest.raises(OutputError):
+            train(folder, out, **QUICK, force=force)
+    assert (out / "diary.txt").read_text() == "mine"
+
+
+REFUSED = {
+    "text": ({"model": "mobileclip_s0"}, "compares images with texts"),
+    "size": ({"size": 40}, "size is 40, but shvit_nano.cifar10 takes multiples of 16"),
+    "method": ({"method": "magic"}, "no method 'magic'; there are auto, knn, probe, full"),
+    "random": ({"method": "probe", "pretrained": False}, "random weights have no features"),
+    "setting": ({"speed": 3}, "no such setting"),
+    "resume": ({"method": "knn", "resume": True}, "--resume goes with --method full"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused(folder, tmp_path, case):
+    options, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message):
+        train(folder, tmp_path / "out", **{**QUICK, **options})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_a_head_is_refused(folder, tmp_path):
+    headless = ondevice.create_model("shvit_nano", num_classes=0)
+    ondevice.save_model(headless, tmp_path / "headless")
+    with pytest.raises(ConfigError, match="has no head, so no classes to train"):
+        train(folder, tmp_path / "out", **{**QUICK, "model": str(tmp_path / "headless")})
+
+
+def test_from_random_weights_batch_norms_learn(folder, tmp_path):
+    model = train(folder, tmp_path / "out", **{**QUICK, "pretrained": False})
+    assert model.info.license == "unknown"
+    assert "from random weights" in model.info.provenance
+    statistics = model.stages[0].blocks[0].ffn.m.pw1.bn.running_mean
+    assert mx.abs(statistics).max() > 0
+
+
+def test_nothing_to_resume_is_said(folder, tmp_path, caplog):
+    train(folder, tmp_path / "out", **{**QUICK, "epochs": 1}, resume=True)
+    assert "does not exist: training starts from the beginning" in caplog.text
+
+
+def test_weights_of_rare_classes(tmp_path):
+    folder = photos.write(tmp_path / "photos", 12)
+    for i in range(2, 12):
+        (folder / "red" / f"{i:02}.png").unlink()
+    model = train(folder, tmp_path / "out", **{**QUICK, "method": "probe"}, balance=True)
+    assert model.info.metrics["val_images"] == 5
+
+
+def test_a_trained_folder_is_a_start_for_the_next(folder, tmp_path):
+    train(folder, tmp_path / "one", **{**QUICK, "method": "probe"})
+    again = {**QUICK, "method": "probe", "model": str(tmp_path / "one")}
+    model = train(folder, tmp_path / "two", **again)
+    assert model.info.license == "mit"
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["labels"]
