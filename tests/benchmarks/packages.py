@@ -29,14 +29,12 @@ from mlx.utils import tree_flatten
 from converters import export, load_package, verify
 from converters.coreml.reader import quiet
 from converters.verification.inspect import Inspection, inspect
-from converters.verification.metrics import Meter
-from converters.verification.verify import compute
+from converters.verification.metrics import Metrics
 from ondevice import create_model, fuse
 from ondevice.config import Preprocess
 from tests.parity import weightgen
 from tests.parity.cases import Case
 
-from ..support.lowered import function_of
 from .memory import most_memory
 
 
@@ -207,12 +205,13 @@ def precision(model: Any, network: Network, path: Path, other: Path | None) -> R
     (compared,) = verify(model, path, images).comparisons
     level, least, beside = compared.psnr_db, network.psnr_db, ""
     if other and network.case == f"{network.timm}-{network.size}":
-        meter, package = Meter("logits"), load_package(other)
-        reference = function_of(model, size=network.size, fused=False)
+        metrics, package = Metrics("logits"), load_package(other)
+        signature = model.signature.resized(network.size).select("logits")
         for image in images:
             (got,) = package.predict({"image": image}).values()
-            meter.add("", image, compute(reference, [image])["logits"], got)
-        beside = f"{meter.result().psnr_db:.1f}"
+            wanted = signature.compute(model, *signature.prepare([image]))["logits"]
+            metrics.add("", [image], np.array(wanted), got)
+        beside = f"{metrics.result().psnr_db:.1f}"
     return Row("float16, dB", f"{level:.1f}", f">= {least:g}", level >= least, beside)
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,22 @@ MOST = {"ondevice": 14, "converters": 10, "tests": 14}
 def test_a_tree_has_few_entries(tree):
     entries = {p.name for p in (ROOT / tree).iterdir()} - {"__pycache__"}
     assert 5 < len(entries) <= MOST[tree]
+
+
+def test_benchmarks_import_what_there_is():
+    """No test runs them, so that a name that is gone would not be noticed."""
+    missing = []
+    for path in sorted((ROOT / "tests" / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in TREES:
+                module = import_module(node.module or "")
+                missing += [
+                    f"{path.name}: {node.module}.{alias.name}"
+                    for alias in node.names
+                    if not hasattr(module, alias.name)
+                    and not find_spec(f"{node.module}.{alias.name}")
+                ]
+    assert not missing
 
 
 def test_coremltools_is_imported_by_what_needs_it():
