@@ -112,8 +112,8 @@ def export_command(
     """Write MODEL (a name, name.tag or saved folder) to a package of the format of --out.
 
     Of a FastVLM (a folder, or a repository such as apple/FastVLM-0.5B) it is the encoder.
-    Normalization, labels and the preprocessing contract are inside. Several outputs may be
-    asked for at once. Of --calibrate at most --limit images are used, spread evenly.
+    Normalization, labels and the preprocessing contract are inside. Of --calibrate at most
+    --limit images are used, spread evenly.
     """
     from ..tasks.load import load
 
@@ -121,11 +121,10 @@ def export_command(
     network = load(model)
     skipped = Skipped()
     chosen = spread(list(expand([calibrate])), limit) if calibrate else []
-    samples = _usable(files(chosen, max_level), network, size, skipped)
     accounts: list[Any] = []
     options |= {
         "size": size or None,
-        "calibration": samples,
+        "calibration": _usable(files(chosen, max_level), network, size, skipped),
         "account": accounts.append,
         "front": pareto is not None,
         **_limits(budget, min_agreement),

@@ -100,13 +100,8 @@ def verify_command(
     network = _model(opened, model)
     chosen = chosen or _samples(opened, network)[:limit]
     skipped = Skipped()
-    report = verify(
-        network,
-        opened,
-        progress(chosen, "verifying", len(chosen)),
-        on_error=skipped,
-        **options,
-    )
+    shown = progress(chosen, "verifying", len(chosen))
+    report = verify(network, opened, shown, on_error=skipped, **options)
     if html:
         from converters.verification.html import write_html
 
