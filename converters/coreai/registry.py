@@ -30,6 +30,7 @@ def lower(*ops: str) -> Callable[[Lowering], Lowering]:
 
 
 def lowering(op: str) -> Lowering:
+    """The lowering of an operation that has one."""
     return _LOWERINGS[op]
 
 

@@ -28,6 +28,7 @@ class TensorType(NamedTuple):
 
     @property
     def size(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
@@ -67,9 +68,11 @@ class StoredOp:
 
     @property
     def name(self) -> str:
+        """That of its first output."""
         return self.outputs[0] if self.outputs else self.type
 
     def reads(self) -> Iterator[str]:
+        """The names of all values that it reads."""
         yield from self.inputs
 
 
@@ -108,14 +111,17 @@ class StoredFunction:
         return found
 
     def is_constant(self, name: str) -> bool:
+        """Whether a value is a constant."""
         return self._constant.get(name, False)
 
     @cached_property
     def producers(self) -> dict[str, StoredOp]:
+        """What makes each value."""
         return {name: op for op in self.everything for name in op.outputs}
 
     @cached_property
     def readers(self) -> dict[str, list[StoredOp]]:
+        """What reads each value."""
         readers: dict[str, list[StoredOp]] = {}
         for op in self.everything:
             for name in op.inputs:

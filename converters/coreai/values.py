@@ -22,10 +22,12 @@ def numpy_type(dtype: str) -> Any:
 
 
 def shape_of(x: Value) -> Shape:
+    """The shape of a value or a constant."""
     return tuple(x.type.shape)
 
 
 def dtype_of(x: Value) -> np.dtype[Any]:
+    """NumPy's type of a value or a constant."""
     return x.type.dtype.numpy
 
 
@@ -38,10 +40,12 @@ def scalar(x: Value, value: float) -> Any:
 
 
 def unsigned(values: Sequence[int]) -> Array:
+    """Integers as the dialect wants sizes and axes."""
     return np.array(values, np.uint32)
 
 
 def signed(values: Sequence[int]) -> Array:
+    """Integers as the dialect wants shapes and positions."""
     return np.array(values, np.int32)
 
 

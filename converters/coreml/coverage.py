@@ -89,6 +89,7 @@ def outcome(name: str) -> tuple[str, str]:
 
 
 def table() -> Iterator[str]:
+    """The text of ``docs/ops.md``."""
     yield _HEADER
     outcomes = {name: outcome(name) for name in primitives()}
     for name, (what, note) in outcomes.items():

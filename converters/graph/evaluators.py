@@ -14,10 +14,12 @@ Fn = Callable[..., Any]
 
 
 def slice_(x: mx.array, start: Any, stop: Any, step: Any) -> mx.array:
+    """As ``x[start:stop:step]`` along each axis."""
     return x[tuple(map(slice, start, stop, step))]
 
 
 def pad(x: mx.array, value: mx.array, axes: Any, low: Any, high: Any) -> mx.array:
+    """A constant around ``x``, along ``axes``."""
     widths = [(0, 0)] * x.ndim
     for axis, lo, hi in zip(axes, low, high, strict=True):
         widths[axis] = (lo, hi)
@@ -32,6 +34,7 @@ def edge_pad(x: mx.array, _: mx.array, axes: Any, low: Any, high: Any) -> mx.arr
 
 
 def gather(x: mx.array, *rest: Any) -> mx.array:
+    """As MLX's Gather: slices of ``sizes`` from where the indices say."""
     *indices, axes, sizes = rest
     grid = indices[0].shape
     if all(sizes[a] == (1 if a in axes else n) for a, n in enumerate(x.shape)):
@@ -41,6 +44,7 @@ def gather(x: mx.array, *rest: Any) -> mx.array:
 
 
 def convolution(x: mx.array, w: mx.array, *rest: Any) -> mx.array:
+    """NHWC ``x`` with an (out, H, W, in / groups) kernel."""
     *bias, stride, low, high, dilation, input_dilation, groups, flip = rest
     if x.ndim == 4 and low == high and not flip and set(input_dilation) == {1}:
         y = kernels.conv2d(x, w, tuple(stride), tuple(low), tuple(dilation), groups)
@@ -59,11 +63,13 @@ def product(a: mx.array, b: mx.array) -> mx.array:
 
 
 def linear(x: mx.array, w: mx.array, *bias: mx.array) -> mx.array:
+    """(..., in) to (..., out) with an (out, in) weight."""
     y = product(x, w.T)
     return y + bias[0] if bias else y
 
 
 def attention(q: mx.array, k: mx.array, v: mx.array, *mask: mx.array) -> mx.array:
+    """softmax(q k^T / sqrt(dim)) v, with a mask of truths or of scores."""
     scores = product(q, k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
     for seen in mask:
         hides = seen.dtype == mx.bool_
@@ -72,6 +78,7 @@ def attention(q: mx.array, k: mx.array, v: mx.array, *mask: mx.array) -> mx.arra
 
 
 def layer_norm(x: mx.array, *rest: Any) -> mx.array:
+    """Over ``axes``, with a scale and shift if given."""
     *affine, axes, eps = rest
     mean = x.mean(axes, keepdims=True)
     y = (x - mean) * mx.rsqrt((x - mean).square().mean(axes, keepdims=True) + eps)
@@ -79,6 +86,7 @@ def layer_norm(x: mx.array, *rest: Any) -> mx.array:
 
 
 def pool(x: mx.array, kind: str, kernel: Any, stride: Any, low: Any, high: Any) -> mx.array:
+    """The maximum, mean or sum of NHWC windows."""
     fill = -mx.inf if kind == "max" else 0
     x = mx.pad(x, [(0, 0), *zip(low, high, strict=True), (0, 0)], constant_values=fill)
     B, H, W, C = x.shape
@@ -113,6 +121,7 @@ def reshaped(x: mx.array, *rest: Any) -> mx.array:
 
 
 def broadcast(x: mx.array, *rest: Any) -> mx.array:
+    """To the shape of the output."""
     return mx.broadcast_to(x, rest[-1].shape)
 
 

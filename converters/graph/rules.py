@@ -39,6 +39,7 @@ class Rule(NamedTuple):
         return " ".join((self.check.__doc__ or "").split())
 
     def apply(self, function: Any) -> Finding | None:
+        """What the rule finds in a function, if anything."""
         complaints = [
             f"{op.name}: {complaint}"
             for op in function.operations

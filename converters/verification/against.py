@@ -38,6 +38,7 @@ class Agreement:
 
     @property
     def failures(self) -> list[str]:
+        """What keeps the packages from agreeing, in words."""
         if not self.first:
             return []
         return [

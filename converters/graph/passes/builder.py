@@ -52,9 +52,11 @@ class Builder:
         self.values |= {v.name: v for v in self.nodes[-1].outputs}
 
     def shape(self, name: str) -> Shape:
+        """The shape of a value, old or new."""
         return self.values[name].shape
 
     def known(self, name: str) -> Array | None:
+        """A constant's array, old or new, if it is one."""
         return self.constants.get(name)
 
     def done(self, names: Mapping[str, str]) -> Graph:
