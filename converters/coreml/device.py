@@ -13,12 +13,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ondevice.errors import PackageError
 
-from .loaded import Package
 from .reader import quiet
+
+if TYPE_CHECKING:
+    from .loaded import Package
 
 UNITS = ("ALL", "CPU_AND_NE", "CPU_AND_GPU", "CPU_ONLY")
 WARM_UP, RUNS = 5, 30
@@ -69,13 +71,8 @@ def measure(package: Package, inputs: Mapping[str, Any]) -> DeviceMetrics:
     return DeviceMetrics(device_name(), tuple(_measured(package, u, inputs) for u in UNITS))
 
 
-def on_unit(package: Package, unit: str) -> Package:
-    """The same package, which Core ML runs on ``unit``."""
-    return Package(package.saved, compute_units=unit)
-
-
 def _measured(package: Package, unit: str, inputs: Mapping[str, Any]) -> UnitMetrics:
-    fresh = on_unit(package, unit)
+    fresh = package.on(unit)
 
     def run() -> object:
         return fresh.predict(inputs, run_on="device")

@@ -164,8 +164,11 @@ class Package(Program):
 
         if sys.platform != "darwin":
             return ()
-        units = (Package(self.saved, compute_units=unit) for unit in UNITS)
-        return [Device(f"Core ML {p.compute_units}", p) for p in units]
+        return [Device(f"Core ML {unit}", self.on(unit)) for unit in UNITS]
+
+    def on(self, unit: str) -> Package:
+        """The same package, which Core ML runs on ``unit``."""
+        return Package(self.saved, compute_units=unit)
 
     def measure(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         from .device import measure

@@ -1,6 +1,6 @@
 """Whether vision modules of other MLX packages export, and with what numbers.
 
-    python -m tests.benchmarks.zoo [NAME...] [--json FILE] [--limit SECONDS] [--precisions P ...]
+    python -m tests.benchmarks.zoo [NAME...] [--json FILE] [--limit SECONDS] [--precisions P...]
 
 Each module of ``modules.CATALOGUE`` is built small with random weights, exported in both
 precisions, and the package, run by our evaluator, is compared with MLX: signal over error in
