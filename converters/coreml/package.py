@@ -111,7 +111,8 @@ def save_parts(parts: Mapping[str, Part], path: Path, metadata: Mapping[str, str
     for name, part in parts.items():
         describe(part.built, part.function, {**metadata, **part.metadata})
         save(part.built, saved[name])
-    join(saved, path, metadata)
+    first = next(iter(parts.values()))  # one request compressed them all
+    join(saved, path, {**metadata, **first.metadata})
 
 
 def save(package: Any, path: Path) -> None:

@@ -61,3 +61,12 @@ def test_a_predicted_class_that_is_no_output_is_found(spec):
     report = verify(model, package, model.signature.samples(1))
     assert len(report.problems) == 1
     assert "'logits' is said to be the predicted class" in report.problems[0]
+
+
+def test_a_compressed_package_of_several_functions_says_so(tmp_path):
+    model = load("shvit_nano.flowers")
+    options = {"size": [64, 96], "target": "iOS18", "recipe": "int8"}
+    package = load_package(export(model, tmp_path / "x.mlpackage", **options))
+    assert package.is_compressed
+    assert {"recipe", "float16"} <= {key.removeprefix("ondevice.") for key in package.metadata}
+    verify(model, package, model.signature.samples(4)).require()
