@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +15,13 @@ from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
 from ..graph.graph import COMPUTED, Array, Graph, Node
+from ..graph.lowering import Lowerer, as_stored
 from . import authoring, lowerings as lowerings
 from .compressed import emit
 from .registry import check_supported, lowering
 from .values import dtype_of, numpy_type, shape_of, signed, unsigned
 
 PIXELS = "_pixels"  # ends the name of a function that takes the images of another as arrays
-_LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,17 @@ def _planes(image: Value, wanted: Any) -> Value:
     return ca.reshape(ca.transpose(pixels, unsigned([2, 0, 1])), signed(wanted.shape))
 
 
-class _Lowerer:
+def _spelled(name: str) -> str:
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
+class _Lowerer(Lowerer):
     def __init__(
         self, graph: Graph, function: str, forms: Mapping[str, Form], taken: Iterable[str]
     ) -> None:
-        self.graph, self.function, self.forms = graph, function, forms
+        super().__init__(graph, taken, _spelled)
+        self.function, self.forms = function, forms
         self.values: dict[Any, Value] = {}
-        self.taken: Counter[str] = Counter(taken)
         self.outputs: list[Value] = []
 
     def add(self, node: Node) -> None:
@@ -147,23 +150,11 @@ class _Lowerer:
             self.values[value.name] = result
         self.title(node, results)
 
-    def float_type(self, node: Node) -> str:
-        """The type of the node's floating constants: that of the values it reads with them."""
-        moving = (self.graph.values[i] for i in node.inputs if i not in self.graph.constants)
-        floating = (v.dtype for v in moving if v.dtype.startswith("float"))
-        return next(floating, node.outputs[0].dtype)
-
     def title(self, node: Node, results: Sequence[Value]) -> None:
-        """Name what a layer computes after its path, anything else after its operation.
-
-        The numbering depends on the graph alone, as in Core ML packages of ours, so that the
-        values of packages in two precisions and two formats can be compared.
-        """
-        path = next((i for i in node.inputs[1:] if i.endswith(".weight")), "")
-        is_layer = path in self.graph.constants
-        title = path.removesuffix(".weight") if is_layer else node.op.lower()
+        """Name what the node computes, but for what is no operation's."""
+        title = self.title_of(node)
         if not any(r.defining_op is None for r in results):
-            authoring.set_names(results, [self._unique(title) for _ in results], self.function)
+            authoring.set_names(results, [self.unique(title) for _ in results], self.function)
 
     def operand(self, name: str, dtype: str) -> Value:
         if name not in self.graph.constants:
@@ -177,18 +168,13 @@ class _Lowerer:
 
     def _constant(self, name: str, array: Array, kind: str) -> Value:
         if name not in self.forms:
-            return authoring.constant(_cast(array, kind), self._unique(name), self.function)
+            return authoring.constant(
+                as_stored(array, kind, "32 bits"), self.unique(name), self.function
+            )
         made = emit(self.forms[name])
-        authoring.set_names([made], [self._unique(name)], self.function)
+        authoring.set_names([made], [self.unique(name)], self.function)
         wanted = np.dtype(numpy_type(kind))
         return made if dtype_of(made) == wanted else ca.cast(made, wanted.type)
-
-    def _unique(self, name: str) -> str:
-        """The name itself for its first bearer, then numbered."""
-        name = re.sub(r"\W", "_", name.replace(COMPUTED, "constant_"), flags=re.ASCII)
-        count = self.taken[name]
-        self.taken[name] += 1
-        return self._unique(f"{name}_{count}") if count else name
 
     def output(self, name: str, wanted: str) -> Value:
         """The value, under its outside name if it can have one."""
@@ -198,21 +184,3 @@ class _Lowerer:
             authoring.set_names([value], [wanted], self.function)
         self.outputs.append(value)
         return value
-
-
-def _cast(array: Array, dtype: str) -> Array:
-    if dtype == "float16":
-        if np.isinf(array).any():
-            array = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
-        with np.errstate(over="ignore"):  # make_safe has kept those nodes in float32
-            return array.astype(np.float16)
-    if dtype == "float32":
-        return array.astype(np.float32)
-    if not np.issubdtype(array.dtype, np.integer):
-        return array
-    limits = np.iinfo(np.int32)
-    if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
-        raise UnsupportedOpError(
-            f"an integer of {max(array.max(), -array.min())} does not fit 32 bits"
-        )
-    return array.astype(np.int32)

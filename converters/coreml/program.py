@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
@@ -15,6 +14,7 @@ from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
 from ..graph.graph import COMPUTED, Graph, Node
+from ..graph.lowering import Lowerer, as_stored
 from . import lowerings as lowerings
 from .compressed import emit
 from .names import mil_name
@@ -27,7 +27,6 @@ _TYPES = {
     "int32": types.int32,
     "bool": types.bool,
 }
-_LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
 # What may be less than zero, of integers that 32 bits with a sign do not stand for.
 _BELOW_ZERO = frozenset(
     {
@@ -66,7 +65,7 @@ def to_program(
     return program
 
 
-class _Lowerer:
+class _Lowerer(Lowerer):
     def __init__(
         self,
         graph: Graph,
@@ -75,9 +74,8 @@ class _Lowerer:
         target: str,
         taken: Iterable[str],
     ) -> None:
-        self.graph, self.values = graph, values
-        self.forms, self.target = forms, target
-        self.taken: Counter[str] = Counter(taken)
+        super().__init__(graph, taken, mil_name)
+        self.values, self.forms, self.target = values, forms, target
         self.outputs: set[str] = set()
         self.named: set[Var] = set()
 
@@ -114,25 +112,12 @@ class _Lowerer:
             self.values[value.name] = result
         self.title(node, results)
 
-    def float_type(self, node: Node) -> str:
-        """The type of the node's floating constants: that of the values it reads with them."""
-        moving = (self.graph.values[i] for i in node.inputs if i not in self.graph.constants)
-        floating = (v.dtype for v in moving if v.dtype.startswith("float"))
-        return next(floating, node.outputs[0].dtype)
-
     def title(self, node: Node, results: tuple[Var, ...]) -> None:
-        """Name what a layer computes after its path, anything else after its operation.
-
-        The numbering depends on the graph alone, so that packages of one model in two
-        precisions can be compared value by value.
-        """
-        path = next((i for i in node.inputs[1:] if i.endswith(".weight")), "")
-        title = (
-            path.removesuffix(".weight") if path in self.graph.constants else node.op.lower()
-        )
+        """Name what the node computes, but for constants."""
+        title = self.title_of(node)
         for result in results:
             if result.op is not None and result.op.op_type != "const":
-                result.name = self._unique(title)
+                result.name = self.unique(title)
                 self.named.add(result)
         if results[0].op is not None:
             results[0].op.name = results[0].name
@@ -142,7 +127,7 @@ class _Lowerer:
             return self.values[name]
         if name in self.forms:
             if name not in self.values:
-                self.values[name] = emit(self.forms[name], self._unique(name), self.target)
+                self.values[name] = emit(self.forms[name], self.unique(name), self.target)
                 self.named.add(self.values[name])
             return self.values[name]
         array = self.graph.constants[name]
@@ -150,17 +135,10 @@ class _Lowerer:
         kind = _plain(dtype) if floating and dtype.startswith("float") else ""
         key = (name, kind)
         if key not in self.values:
-            array = _cast(array, kind)
-            self.values[key] = mb.const(val=array, name=self._unique(name))
+            array = as_stored(array, kind, "Core ML's 32 bits")
+            self.values[key] = mb.const(val=array, name=self.unique(name))
             self.named.add(self.values[key])
         return self.values[key]
-
-    def _unique(self, name: str) -> str:
-        """The name itself for its first bearer, then numbered."""
-        name = mil_name(name.replace(COMPUTED, "constant_"))  # a literal, or a pass made it
-        count = self.taken[name]
-        self.taken[name] += 1
-        return self._unique(f"{name}_{count}") if count else name
 
     def output(self, name: str, wanted: str) -> Var:
         """The value under its outside name; an input or a constant goes through an identity."""
@@ -181,26 +159,7 @@ class _Lowerer:
             for value in op.outputs:
                 own = op.op_type == "const" and value.name not in self.taken
                 if value not in self.named and not own:
-                    value.name = self._unique(f"step_{op.op_type}")
-
-
-def _cast(array: Any, dtype: str) -> Any:
-    if dtype == "float16":
-        if np.isinf(array).any():
-            array = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
-        with np.errstate(over="ignore"):  # make_safe has kept those nodes in float32
-            return array.astype(np.float16)
-    if dtype == "float32":
-        return array.astype(np.float32)
-    if not np.issubdtype(array.dtype, np.integer):
-        return array
-    limits = np.iinfo(np.int32)
-    ends = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    if not limits.min <= ends[0] <= ends[1] <= limits.max:
-        raise UnsupportedOpError(
-            f"an integer of {max(ends[1], -ends[0])} does not fit Core ML's 32 bits"
-        )
-    return array.astype(np.int32)
+                    value.name = self.unique(f"step_{op.op_type}")
 
 
 def _plain(dtype: str) -> str:

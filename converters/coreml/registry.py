@@ -1,39 +1,15 @@
-"""Which MLX operations Core ML can hold, and how."""
+"""Which MLX operations Core ML can hold, and how: with MIL variables or numpy constants."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 from ondevice.errors import UnsupportedOpError
 
 from ..graph.graph import Graph
-from ..graph.passes.layout import REPLACED
+from ..graph.lowering import Lowerings
 
-Lowering = Callable[..., Any]
-_LOWERINGS: dict[str, Lowering] = {}
-
-
-def lower(*ops: str) -> Callable[[Lowering], Lowering]:
-    """Register a function as the Core ML lowering of operations of our graph.
-
-    It is called as ``fn(node, *inputs, *node.args)`` with MIL variables or numpy constants
-    for inputs, and returns the MIL variable (or tuple of them) of the node's outputs.
-    """
-
-    def register(fn: Lowering) -> Lowering:
-        for op in ops:
-            if op in _LOWERINGS:
-                raise ValueError(f"{op} already has a lowering, {_LOWERINGS[op].__name__}")
-            _LOWERINGS[op] = fn
-        return fn
-
-    return register
-
-
-def lowering(op: str) -> Lowering:
-    """The lowering of an operation that has one."""
-    return _LOWERINGS[op]
+_LOWERINGS = Lowerings()
+lower = _LOWERINGS.lower
+lowering = _LOWERINGS.__getitem__
 
 
 def check_supported(graph: Graph) -> None:
@@ -47,9 +23,7 @@ def check_supported(graph: Graph) -> None:
         raise UnsupportedOpError(
             f"{', '.join(empty)}: Core ML has no input or output without elements; leave it out"
         )
-    known = _LOWERINGS.keys() | REPLACED
-    unknown = [node for node in graph.nodes if node.op not in known]
-    graph.refuse(unknown or (n for n in graph.nodes if n.outputs[0].dtype == "complex64"))
+    _LOWERINGS.check(graph)
 
 
 def supported() -> frozenset[str]:

@@ -1,0 +1,96 @@
+"""What lowerings of all back ends have in common: the table, types and names of values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ondevice.errors import UnsupportedOpError
+
+from .graph import COMPUTED, Array, Graph, Node
+from .passes.layout import REPLACED
+
+Lowering = Callable[..., Any]
+_LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
+
+
+class Lowerings(dict[str, Lowering]):
+    """The lowerings of one format, by operation.
+
+    One is called as ``fn(node, *inputs, *node.args)`` with the format's own values, and
+    returns the value (or tuple of them) of the node's outputs.
+    """
+
+    def lower(self, *ops: str) -> Callable[[Lowering], Lowering]:
+        """Register a function as the lowering of operations of our graph."""
+
+        def register(fn: Lowering) -> Lowering:
+            for op in ops:
+                if op in self:
+                    raise ValueError(f"{op} already has a lowering, {self[op].__name__}")
+                self[op] = fn
+            return fn
+
+        return register
+
+    def check(self, graph: Graph) -> None:
+        """Raise UnsupportedOpError that lists every operation without one and its place."""
+        known = self.keys() | REPLACED
+        unknown = [node for node in graph.nodes if node.op not in known]
+        graph.refuse(unknown or (n for n in graph.nodes if n.outputs[0].dtype == "complex64"))
+
+
+class Lowerer:
+    """What is known of the values of a graph that is being lowered.
+
+    Names depend on the graph alone, so that packages of one model in two precisions or two
+    formats can be compared value by value.
+    """
+
+    def __init__(self, graph: Graph, taken: Iterable[str], spell: Callable[[str], str]) -> None:
+        """``taken`` are names in use; ``spell`` gives one as the format can have it."""
+        self.graph, self.spell = graph, spell
+        self.taken: Counter[str] = Counter(taken)
+
+    def float_type(self, node: Node) -> str:
+        """The type of the node's floating constants: that of the values it reads with them."""
+        moving = (self.graph.values[i] for i in node.inputs if i not in self.graph.constants)
+        floating = (v.dtype for v in moving if v.dtype.startswith("float"))
+        return next(floating, node.outputs[0].dtype)
+
+    def title_of(self, node: Node) -> str:
+        """A layer's path for what it computes, the operation for anything else."""
+        path = next((i for i in node.inputs[1:] if i.endswith(".weight")), "")
+        is_layer = path in self.graph.constants
+        return path.removesuffix(".weight") if is_layer else node.op.lower()
+
+    def unique(self, name: str) -> str:
+        """The name itself for its first bearer, then numbered."""
+        name = self.spell(name.replace(COMPUTED, "constant_"))  # a literal, or a pass made it
+        count = self.taken[name]
+        self.taken[name] += 1
+        return self.unique(f"{name}_{count}") if count else name
+
+
+def as_stored(array: Array, dtype: str, whose: str) -> Array:
+    """A constant as ``dtype``, or its integers in 32 bits, which ``whose`` says of a format.
+
+    Raises UnsupportedOpError for an integer that does not fit.
+    """
+    if dtype == "float16":
+        if np.isinf(array).any():
+            array = np.where(np.isinf(array), np.sign(array) * _LARGEST, array)
+        with np.errstate(over="ignore"):  # make_safe has kept those nodes in float32
+            return array.astype(np.float16)
+    if dtype == "float32":
+        return array.astype(np.float32)
+    if not np.issubdtype(array.dtype, np.integer):
+        return array
+    limits = np.iinfo(np.int32)
+    ends = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if not limits.min <= ends[0] <= ends[1] <= limits.max:
+        raise UnsupportedOpError(f"an integer of {max(ends[1], -ends[0])} does not fit {whose}")
+    return array.astype(np.int32)
