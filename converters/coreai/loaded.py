@@ -72,10 +72,6 @@ class Package(Program):
         self._stored: dict[str, StoredFunction] = {}
         self._exposed: dict[str, tuple[runtime.Runner, list[str]]] = {}
 
-    def __repr__(self) -> str:
-        shapes = ", ".join(f"{f.name}: {f.kind}{list(f.shape)}" for f in self.inputs.values())
-        return f"Package({str(self.path)!r}, {shapes})"
-
     # What the package says of itself.
 
     @cached_property

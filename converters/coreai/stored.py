@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,27 +15,11 @@ from ondevice.errors import PackageError
 
 from ..compress.forms import Affine, Palette
 from ..graph.graph import Array, free_name
-from ..program import Weight
+from ..program.stored import TensorType, Weight, Wiring
 from .runtime import RawFunction, RawOp, constant_of
 
 _SMALL = 256  # elements of a constant that can be looked up while the program is read
 _PREFIX = {"si": "int", "ui": "uint", "f": "fp", "bf": "bf"}
-
-
-class TensorType(NamedTuple):
-    dtype: str  # "fp16", "int4", "bool", …; of an image its kind
-    shape: tuple[int, ...]  # -1 where it is not fixed; an image's is (height, width)
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """At the bits that its name ends in; a bool takes a byte."""
-        bits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
-        return math.ceil(self.size * int(bits if bits.isdigit() else 8) / 8)
 
 
 def parsed(text: str) -> TensorType:
@@ -88,7 +72,7 @@ _UNPACKING = frozenset(
 
 
 @dataclass(frozen=True)
-class StoredFunction:
+class StoredFunction(Wiring[StoredOp]):
     """A function's operations in order, constants among them, the type of every value, and
     the names that its results have inside."""
 
@@ -113,20 +97,6 @@ class StoredFunction:
     def is_constant(self, name: str) -> bool:
         """Whether a value is a constant."""
         return self._constant.get(name, False)
-
-    @cached_property
-    def producers(self) -> dict[str, StoredOp]:
-        """What makes each value."""
-        return {name: op for op in self.everything for name in op.outputs}
-
-    @cached_property
-    def readers(self) -> dict[str, list[StoredOp]]:
-        """What reads each value."""
-        readers: dict[str, list[StoredOp]] = {}
-        for op in self.everything:
-            for name in op.inputs:
-                readers.setdefault(name, []).append(op)
-        return readers
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

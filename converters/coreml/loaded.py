@@ -46,10 +46,6 @@ class Package(Program):
         self._constants: dict[str, dict[str, Any]] = {}
         self._stored: dict[str, StoredFunction] = {}
 
-    def __repr__(self) -> str:
-        shapes = ", ".join(f"{f.name}: {f.kind}{list(f.shape)}" for f in self.inputs.values())
-        return f"Package({str(self.path)!r}, {shapes})"
-
     # What the package says of itself.
 
     @property

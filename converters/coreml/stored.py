@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ondevice.errors import PackageError
 
-from ..program import Weight
+from ..program.stored import TensorType, Weight, Wiring
 from .reader import Blob, SavedPackage, blobs_of, quiet
 
 # Operations that compute nothing: they move values from one place to another.
@@ -24,22 +24,6 @@ DATA_MOVING = frozenset(
     "reshape transpose split slice_by_index slice_by_size concat squeeze expand_dims pad "
     "gather gather_along_axis tile stack".split()
 )
-
-
-class TensorType(NamedTuple):
-    dtype: str  # "fp16", "int4", …
-    shape: tuple[int, ...]  # -1 where it is not fixed
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """At the bits that its name ends in; eight for what has none."""
-        bits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
-        return math.ceil(self.size * int(bits if bits.isdigit() else 8) / 8)
 
 
 @dataclass(frozen=True)
@@ -70,7 +54,7 @@ class StoredOp:
 
 
 @dataclass(frozen=True)
-class StoredFunction:
+class StoredFunction(Wiring[StoredOp]):
     """A function's operations in order, the type of every value, and the small constants."""
 
     everything: tuple[StoredOp, ...]
@@ -81,20 +65,6 @@ class StoredFunction:
     def operations(self) -> list[StoredOp]:
         """What is computed: constants aside."""
         return [op for op in self.everything if not op.is_constant]
-
-    @cached_property
-    def producers(self) -> dict[str, StoredOp]:
-        """What makes each value."""
-        return {name: op for op in self.everything for name in op.outputs}
-
-    @cached_property
-    def readers(self) -> dict[str, list[StoredOp]]:
-        """What reads each value."""
-        readers: dict[str, list[StoredOp]] = {}
-        for op in self.everything:
-            for name in op.reads():
-                readers.setdefault(name, []).append(op)
-        return readers
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -50,6 +50,10 @@ class Program(ABC):
     setting_names: tuple[str, ...] = ()  # of the choices that packages are exported with
     selected = ""  # the function that ``at`` chose
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{f.name}: {f.kind}{list(f.shape)}" for f in self.inputs.values())
+        return f"{type(self).__name__}({str(self.path)!r}, {shapes})"
+
     # What it says of itself.
 
     @property

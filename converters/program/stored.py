@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,44 @@ class Contents(Protocol):
     @property
     def weights(self) -> Mapping[str, Weight]:
         """Stored constants by name."""
+
+
+class TensorType(NamedTuple):
+    """The type of a stored value."""
+
+    dtype: str  # "fp16", "int4", "bool", …; of an image its kind
+    shape: tuple[int, ...]  # -1 where it is not fixed; an image's is (height, width)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """At the bits that its name ends in; eight for what has none."""
+        bits = self.dtype.lstrip("abcdefghijklmnopqrstuvwxyz")
+        return math.ceil(self.size * int(bits if bits.isdigit() else 8) / 8)
+
+
+Op = TypeVar("Op", bound=Operation)
+
+
+class Wiring(Generic[Op]):
+    """What makes and what reads each value of ``everything``, constants included."""
+
+    everything: tuple[Op, ...]
+
+    @cached_property
+    def producers(self) -> dict[str, Op]:
+        """What makes each value."""
+        return {name: op for op in self.everything for name in op.outputs}
+
+    @cached_property
+    def readers(self) -> dict[str, list[Op]]:
+        """What reads each value."""
+        readers: dict[str, list[Op]] = {}
+        for op in self.everything:
+            for name in op.reads():
+                readers.setdefault(name, []).append(op)
+        return readers
