@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ondevice.plot import STYLE, Axis, Curve, plot
+from ondevice.pages import STYLE, Axis, Curve, plot
 
 from .mixed import Point
 

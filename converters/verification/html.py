@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.plot import Axis, Curve, plot
+from ondevice.pages import Axis, Curve, plot, template
 from ondevice.weights.output import replacing
 
 from .report import Report, Step
@@ -57,25 +57,13 @@ def to_html(report: Report, package: Inspection) -> str:
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return template(
+        Path(__file__).with_name("report.html.jinja"), megabytes=_megabytes, short=_short
     )
-    environment.filters |= {"megabytes": _megabytes, "percent": _percent, "short": _short}
-    return environment.get_template("report.html.jinja")
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB"
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
 
 
 def _short(text: str) -> str:

@@ -10,6 +10,7 @@ import click
 
 from ..errors import ConfigError
 from ..image.files import expand
+from ..pages import percent
 from ..weights.output import check_free
 from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._output import json_option, print_json, print_table, progress
@@ -214,8 +215,3 @@ def gate_text(step: Step) -> str:
 def decibels(value: float | None) -> str:
     """For the table; - where it cannot be judged."""
     return "-" if value is None else f"{value:.1f}"
-
-
-def percent(share: float | None) -> str:
-    """For the table; - where there are no classes."""
-    return "-" if share is None else f"{share:.1%}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ...plot import STYLE, Axis, Curve, plot
+from ...pages import STYLE, Axis, Curve, plot
 
 
 @dataclass(frozen=True)

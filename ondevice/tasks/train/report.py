@@ -7,10 +7,11 @@ import io
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import ImageError
 from ...image.open import open_image
+from ...pages import template
 from ...weights.output import replacing
 from .evaluate import Comparison, Evaluation
 
@@ -46,21 +47,9 @@ def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
 
 @cache
 def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return template(
+        Path(__file__).with_name("report.html.jinja"), short=lambda text: text[-48:]
     )
-    environment.filters |= {"percent": _percent, "short": lambda text: text[-48:]}
-    return environment.get_template("report.html.jinja")
-
-
-def _percent(share: Any) -> str:
-    return "-" if share is None else f"{share:.1%}"
 
 
 def _thumbnail(path: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from converters.verification.html import to_html, write_html
 from converters.verification.inspect import inspect
 from ondevice.errors import OutputError
-from ondevice.plot import Axis, Curve, plot
+from ondevice.pages import Axis, Curve, plot
 
 from .page import Checked
 

@@ -1,10 +1,15 @@
-"""Line plots as SVG: in a page, coloured by its style sheet, or as files of their own."""
+"""Pages of HTML from templates, and line plots as SVG, in a page or as files of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 WIDTH, HEIGHT = 960, 320
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 28
@@ -146,3 +151,26 @@ def _element(name: str, *inside: str, **attributes: object) -> str:
         if value is not None
     )
     return f"<{name}{given}>{''.join(inside)}</{name}>"
+
+
+def template(path: Path, **filters: Callable[[Any], str]) -> Template:
+    """A page's template: all that it shows is escaped, and a name it lacks is an error.
+
+    It has a filter ``percent``, of a share or None, beside the given ones.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, **filters}
+    return environment.get_template(path.name)
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 in percent; - where there is none."""
+    return "-" if share is None else f"{share:.1%}"
