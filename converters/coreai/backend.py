@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from keyword import iskeyword
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backend import Backend, Part, Settings, own_names
+from ..graph.lowering import spelled
 from ..program import LABELS_KEY
 from .required import LIBRARY
 
@@ -66,7 +66,7 @@ def _load(path: Path) -> Program:
 
 def input_name(name: str) -> str:
     """The name as one that Python could give to an argument, which coreai-core makes of it."""
-    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    plain = spelled(name)
     if plain[:1].isdigit():
         plain = f"var_{plain}"
     return f"{plain}_" if iskeyword(plain) else plain

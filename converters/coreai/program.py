@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,7 @@ from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
 from ..graph.graph import COMPUTED, Array, Graph, Node
-from ..graph.lowering import Lowerer, as_stored
+from ..graph.lowering import Lowerer, as_stored, spelled
 from . import authoring, lowerings as lowerings
 from .compressed import emit
 from .registry import check_supported, lowering
@@ -109,15 +108,11 @@ def _planes(image: Value, wanted: Any) -> Value:
     return ca.reshape(ca.transpose(pixels, unsigned([2, 0, 1])), signed(wanted.shape))
 
 
-def _spelled(name: str) -> str:
-    return re.sub(r"\W", "_", name, flags=re.ASCII)
-
-
 class _Lowerer(Lowerer):
     def __init__(
         self, graph: Graph, function: str, forms: Mapping[str, Form], taken: Iterable[str]
     ) -> None:
-        super().__init__(graph, taken, _spelled)
+        super().__init__(graph, taken, spelled)
         self.function, self.forms = function, forms
         self.values: dict[Any, Value] = {}
         self.outputs: list[Value] = []

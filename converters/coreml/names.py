@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from ..backend import own_names
+from ..graph.lowering import spelled
 
 # What a MIL program calls its types; coremltools would rename a value of such a name.
 RESERVED = frozenset(
@@ -16,7 +16,7 @@ RESERVED = frozenset(
 
 def mil_name(name: str) -> str:
     """The name as a MIL program can hold it: letters, digits and underscores."""
-    plain = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    plain = spelled(name)
     if plain[:1].isdigit():
         plain = f"var_{plain}"
     return f"{plain}_" if plain in RESERVED else plain

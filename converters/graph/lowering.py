@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +16,11 @@ from .passes.layout import REPLACED
 
 Lowering = Callable[..., Any]
 _LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
+
+
+def spelled(name: str) -> str:
+    """A name or path in letters, digits and underscores: how packages call a value."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
 class Lowerings(dict[str, Lowering]):

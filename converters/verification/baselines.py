@@ -16,6 +16,7 @@ from ondevice.signature import Signature
 
 from ..backend import PRECISIONS, backend_of, load_package
 from ..graph.graph import Array, Graph
+from ..graph.lowering import spelled
 from .reference import example_inputs, export_options, function_of
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def layer_values(
     for node in graph.nodes:
         for path in node.inputs[1:]:
             if path.endswith(".weight") and path in graph.constants:
-                title = path.removesuffix(".weight").replace(".", "_")
+                title = spelled(path.removesuffix(".weight"))
                 made.setdefault(title, node.outputs[0].name)
     inputs = [
         mx.array(np.asarray(x, v.dtype)).reshape(v.shape)  # pixel values are bytes

@@ -7,7 +7,6 @@ was lost does not: its correlation with the model's falls to nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from ..compress.apply import weights
 from ..compress.rounding import Weight
 from ..graph.graph import COMPUTED, Array
+from ..graph.lowering import spelled
 from .baselines import layout_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _NAMED = 64  # elements: smaller constants may be shared and lose their names
 
 def weight_problems(model: nn.Module, package: Program) -> list[str]:
     """What is wrong with the stored weights, in words; nothing if none has a known name."""
-    names = {w.path: (re.sub(r"\W", "_", w.path), w.value) for w in _weights(model, package)}
+    names = {w.path: (spelled(w.path), w.value) for w in _weights(model, package)}
     stored, used = package.weights, _used(package)
     if not any(name in stored for name, _ in names.values()):
         return []
