@@ -7,10 +7,12 @@ new one is a folder with a ``BACKEND`` and a row in ``BACKENDS``.
 from __future__ import annotations
 
 import logging
+import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +113,13 @@ class Backend:
     load: Callable[[Path], Program]
     names: Callable[[Sequence[str], Sequence[str]], tuple[list[str], list[str]]]
     distributions: tuple[str, ...] = ()  # whose versions a package names
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of all that has a part in the values of a package."""
+        used = ("ondevice", "mlx", *self.distributions, "numpy")
+        found = {name: version(name) for name in used}
+        return found | {"python": platform.python_version()}
 
 
 def backend_of(path: str | Path) -> Backend:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ondevice.errors import ConfigError
-from ondevice.signature import Output, Signature
+from ondevice.signature import Output, Signature, signature_of
 from ondevice.weights.hash import weights_hash
 from ondevice.weights.output import replacing
 
@@ -102,8 +101,8 @@ def export(
 
 def _signature(model: nn.Module) -> Signature:
     """Raises ConfigError for a model that has none."""
-    found = getattr(model, "signature", None)
-    if not isinstance(found, Signature):
+    found = signature_of(model)
+    if found is None:
         kind = type(model).__name__
         raise ConfigError(f"{kind} is no model of ours: export_module({kind}, inputs, path)")
     return found
@@ -174,12 +173,10 @@ class Format:
     @property
     def versions(self) -> dict[str, str]:
         """With what and how the package is made."""
-        used = ("ondevice", "mlx", *self.backend.distributions, "numpy")
-        versions = {name: version(name) for name in used}
         return {
             "version": version("ondevice"),
             **{f"ondevice.{name}": value for name, value in asdict(self.settings).items()},
-            "ondevice.versions": json.dumps(versions | {"python": platform.python_version()}),
+            "ondevice.versions": json.dumps(self.backend.versions),
         }
 
 

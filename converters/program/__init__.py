@@ -308,6 +308,10 @@ class Program(ABC):
             raise PackageError(f"{self.path}: no function {name!r}; it has {known}")
         return name
 
+    def named(self, arrays: Sequence[Any]) -> dict[str, Any]:
+        """One array for each input, in order, as ``predict`` takes them."""
+        return dict(zip(self.inputs, arrays, strict=True))
+
     def checked(self, inputs: Mapping[str, Any], function: str | None) -> dict[str, Feature]:
         """The input features, of which ``inputs`` has all. Raises PackageError."""
         features = self.features("input", function)

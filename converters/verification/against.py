@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def _values(
     package: Program, other: Program, given: Sequence[Array]
 ) -> Iterator[tuple[str, Array, Array]]:
     """Inner values in order, then the outputs, of one name and shape."""
-    ours, theirs = (named(p, given) for p in (package, other))
+    ours, theirs = (p.named(given) for p in (package, other))
     seen = set()
     for name, value, wanted in pairs(package, other, ours, theirs):
         if wanted is not None:
@@ -105,10 +105,6 @@ def _values(
         both = name in other.arrays and name not in seen
         if both and outputs[name].shape == wanted_outputs[name].shape:
             yield name, outputs[name], wanted_outputs[name]
-
-
-def named(package: Program, given: Sequence[Array]) -> Mapping[str, Any]:
-    return dict(zip(package.inputs, given, strict=True))
 
 
 def error(ours: Array, theirs: Array) -> float:

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ondevice.signature import Signature
+from ondevice.signature import signature_of
 
 from ..backend import PRECISIONS, backend_of, load_package
 from ..graph.graph import Array, Graph
@@ -89,7 +89,7 @@ def _export(model: nn.Module, package: Program, path: Path, precision: str) -> N
         **package.settings,
         "precision": precision,
     }
-    if isinstance(getattr(model, "signature", None), Signature):
+    if signature_of(model) is not None:
         export(model, path, **options)
     else:
         export_module(model, example_inputs(package), path, **options)

@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ondevice.errors import ConfigError, OnDeviceError
-from ondevice.signature import Output, Signature
+from ondevice.signature import Output, Signature, signature_of
 
 from ..function import PROBABILITIES, Function, by_name, model_function, module_function
 from ..graph.graph import Array
@@ -85,8 +85,8 @@ def reference_of(model: nn.Module, package: Program) -> Reference:
     """Raises ConfigError if the package has inputs or outputs that the model has not."""
     if not package.arrays:
         raise ConfigError(f"{package.path} gives no arrays to compare")
-    own = getattr(model, "signature", None)
-    if isinstance(own, Signature):
+    own = signature_of(model)
+    if own is not None:
         signature = _own(own, package)
         contract = package.preprocess
         reading = signature.with_contract(contract) if contract else signature
@@ -153,8 +153,8 @@ def _check_shapes(reference: Reference, package: Program) -> None:
 
 def function_of(model: nn.Module, package: Program) -> Function:
     """What ``export`` traced for the package."""
-    own = getattr(model, "signature", None)
-    if isinstance(own, Signature):
+    own = signature_of(model)
+    if own is not None:
         return model_function(model, _own(own, package))
     return module_function(
         model,
@@ -172,8 +172,8 @@ def example_inputs(package: Program) -> list[mx.array] | dict[str, mx.array]:
 
 def export_options(model: nn.Module, package: Program) -> dict[str, Any]:
     """The options of ``export`` that the package was made with, those of settings aside."""
-    own = getattr(model, "signature", None)
-    if not isinstance(own, Signature):
+    own = signature_of(model)
+    if own is None:
         return {"input_names": tuple(package.inputs), "output_names": package.arrays}
     signature = _own(own, package)
     options: dict[str, Any] = {"outputs": [output.name for output in signature.outputs]}

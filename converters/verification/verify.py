@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,7 +201,7 @@ def _devices(package: Program, run_on: RunOn) -> list[_Tried]:
 
 def _measured(package: Program, tried: _Tried) -> dict[str, Any]:
     """Latency and placement, on the worst image."""
-    return package.measure(tried.named(tried.worst))
+    return package.measure(package.named(tried.worst))
 
 
 def _fresh(
@@ -230,15 +229,12 @@ class _Tried:
         self.spoken: list[str] = []  # what is wrong with labels and their scores
 
     def add(self, name: str, given: Sequence[Array], wanted: Mapping[str, Array]) -> None:
-        got = self.package.predict(self.named(given), run_on=self.run_on)
+        got = self.package.predict(self.package.named(given), run_on=self.run_on)
         for output, array in wanted.items():
             metrics = self.metrics.setdefault(output, Metrics(output))
             metrics.add(name, given, array, np.asarray(got[output]))
         if self.reference and not self.spoken:
             self.spoken = list(spoken_problems(self.reference.signature, self.package, got))
-
-    def named(self, given: Sequence[Array]) -> dict[str, Array]:
-        return dict(zip(self.package.inputs, given, strict=True))
 
     @property
     def worst(self) -> Sequence[Array]:
@@ -270,7 +266,7 @@ class _Tried:
         given = next(worst)[2]
         is_first = self.package is float32
         reference = layer_values(model, float32, given) if is_first else float32
-        return deviations(self.package, reference, self.named(given))
+        return deviations(self.package, reference, self.package.named(given))
 
 
 def default_gates(
@@ -293,12 +289,9 @@ def check_gates(gates: Mapping[str, float]) -> Mapping[str, float]:
 
 
 def versions(*packages: Program) -> dict[str, str]:
-    """Of all that has a part in the numbers."""
-    used = (name for p in packages for name in backend_of(p.path).distributions)
-    names = ("ondevice", "mlx", *used, "numpy")
-    system = f"{platform.system()} {platform.machine()}"
-    found = {name: version(name) for name in names}
-    return found | {"python": platform.python_version(), "platform": system}
+    """Of all that has a part in the values, and the machine."""
+    found = {k: v for p in packages for k, v in backend_of(p.path).versions.items()}
+    return found | {"platform": f"{platform.system()} {platform.machine()}"}
 
 
 def _samples(

@@ -228,3 +228,9 @@ class Signature:
         from .decode import decode
 
         return {o.name: decode(o, outputs[o.name]) for o in self.outputs}
+
+
+def signature_of(model: Any) -> Signature | None:
+    """What a model says of itself; None of a module that says nothing."""
+    found = getattr(model, "signature", None)
+    return found if isinstance(found, Signature) else None
