@@ -171,6 +171,18 @@ def _views(before: Shape, after: Shape) -> Iterator[tuple[_View, _View]]:
             yield _View(old, order), _View(new, order)
 
 
+@dataclass(frozen=True)
+class _Resized:
+    """What may be a resize: of ``root`` to ``end``, seen as the images ``x`` and ``y``."""
+
+    root: Value
+    end: Value
+    old: _View
+    new: _View
+    x: mx.array
+    y: mx.array
+
+
 class _Raiser:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -194,65 +206,47 @@ class _Raiser:
         for end in reversed(ends):
             for old, new in _views(root.shape, end.shape):
                 x, y = old.images(mx.array(noise)), new.images(results[end.name])
-                modes = (
-                    ("nearest", "linear", "aligned") if end.name in weighed else ("nearest",)
-                )
-                nodes = self._resize(region.root, end, old, new, (x, y), modes)
-                if end.name in weighed and not nodes:
-                    nodes = self._products(region.root, end, old, new, (x, y), run)
+                seen = _Resized(root, end, old, new, x, y)
+                is_weighed = end.name in weighed
+                modes = ("nearest", "linear", "aligned") if is_weighed else ("nearest",)
+                nodes = self._resize(seen, modes)
+                if is_weighed and not nodes:
+                    nodes = self._products(seen, run)
                 if nodes:
                     self.replaced[end.name] = nodes
                     return
 
-    def _resize(
-        self,
-        root: str,
-        end: Value,
-        old: _View,
-        new: _View,
-        xy: tuple[mx.array, mx.array],
-        modes: Sequence[str],
-    ) -> list[Node]:
-        x, y = xy
+    def _resize(self, seen: _Resized, modes: Sequence[str]) -> list[Node]:
+        x, y = seen.x, seen.y
         (H, W), (h, w) = x.shape[1:3], y.shape[1:3]
         for mode in modes:
             is_known = mode != "nearest" or (h % H, w % W) == (0, 0)
             if is_known and _close(resize(x, (h, w), mode), y):
-                chain = _Chain(self, self.graph.values[root], end)
-                chain.reshape(old.shape).transpose(old.order)
+                chain = _Chain(self, seen.root, seen.end)
+                chain.reshape(seen.old.shape).transpose(seen.old.order)
                 chain.then("Resize", tuple(y.shape), ((h, w), mode))
-                chain.transpose(tuple(np.argsort(new.order).tolist()))
+                chain.transpose(tuple(np.argsort(seen.new.order).tolist()))
                 return chain.ended()
         return []
 
-    def _products(
-        self,
-        root: str,
-        end: Value,
-        old: _View,
-        new: _View,
-        xy: tuple[mx.array, mx.array],
-        run: _Run,
-    ) -> list[Node]:
+    def _products(self, seen: _Resized, run: _Run) -> list[Node]:
         """Weights as the region has them: cubic ones, of scales that do not fit the sizes."""
-        x, y = xy
-        found = [_weights(x.shape, axis, end, old, new, run) for axis in (1, 2)]
-        rows, columns = found
+        rows, columns = (_weights(seen, axis, run) for axis in (1, 2))
         if rows is None or columns is None:
             return []
         if max(np.count_nonzero(r, axis=1).max() for r in (rows, columns)) < 2:
             return []  # no pixel is made of two
-        if not _close(apply(x, mx.array(rows), mx.array(columns)), y):
+        if not _close(apply(seen.x, mx.array(rows), mx.array(columns)), seen.y):
             return []
-        chain = _Chain(self, self.graph.values[root], end)
-        chain.reshape(old.shape)
-        if old.order == _LAST:
+        chain = _Chain(self, seen.root, seen.end)
+        chain.reshape(seen.old.shape)
+        if seen.old.order == _LAST:
             chain.transpose((0, 3, 1, 2))
         B, C, _, W = chain.value.shape
         h, w = len(rows), len(columns)
         chain.then("Matmul", (B, C, h, W), (), left=rows[None, None])
         chain.then("Matmul", (B, C, h, w), (), right=columns.T[None, None])
-        if new.order == _LAST:
+        if seen.new.order == _LAST:
             chain.transpose((0, 2, 3, 1))
         return chain.ended()
 
@@ -287,10 +281,9 @@ class _Run:
         return evaluate(part, x)
 
 
-def _weights(
-    shape: Shape, axis: int, end: Value, old: _View, new: _View, run: _Run
-) -> Array | None:
+def _weights(seen: _Resized, axis: int, run: _Run) -> Array | None:
     """(out, n): what each pixel along ``axis`` counts, read off by ones in the channels."""
+    shape = seen.x.shape
     B, n, C = shape[0], shape[axis], shape[3]
     per_run = B * C
     if math.ceil(n / per_run) > _TRIES:
@@ -302,15 +295,11 @@ def _weights(
         ones[start + np.arange(count), np.arange(count)] = 1
         images = ones.reshape(n, B, C).transpose(1, 0, 2)
         images = np.broadcast_to(np.expand_dims(images, 3 - axis), shape)
-        given = old.back(mx.array(np.ascontiguousarray(images)), run_shape(run))
-        y = np.array(new.images(run(np.array(given))[end.name]))
+        given = seen.old.back(mx.array(np.ascontiguousarray(images)), seen.root.shape)
+        y = np.array(seen.new.images(run(np.array(given))[seen.end.name]))
         line = np.take(y, 0, axis=3 - axis).transpose(1, 0, 2).reshape(-1, per_run)
         rows.append(line[:, :count])
     return np.concatenate(rows, axis=1)
-
-
-def run_shape(run: _Run) -> Shape:
-    return run.graph.shape(run.region.root)
 
 
 class _Chain:
