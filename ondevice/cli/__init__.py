@@ -29,6 +29,7 @@ COMMANDS = {  # name -> module:attribute
     "export": "export:export_command",
     "verify": "verify:verify_command",
     "inspect": "inspect:inspect_command",
+    "studio": "studio:studio",
     "doctor": "doctor:doctor",
 }
 
