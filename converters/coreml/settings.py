@@ -10,7 +10,12 @@ from ..compress.storage import Level, Storage
 from .targets import TARGETS
 
 # The first target that holds each level of compressed forms, and a form of attention.
-LEVELS = {Level.TENSORS: "iOS16", Level.ACTIVATIONS: "iOS17", Level.BLOCKS: "iOS18"}
+LEVELS = {
+    Level.TENSORS: "iOS16",
+    Level.ACTIVATIONS: "iOS17",
+    Level.BLOCKS: "iOS18",
+    Level.OFFSETS: "iOS18",
+}
 ATTENTION = {"fused": "iOS18"}
 SEVERAL = "iOS18"  # functions in one package
 

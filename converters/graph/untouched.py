@@ -114,37 +114,6 @@ def _copied(value: Any) -> Any:
 
 
 _MISSING = object()
-_QUANTIZED: dict[Any, Any] = {
-    nn.QuantizedLinear: nn.Linear,
-    nn.QuantizedEmbedding: nn.Embedding,
-}
-
-
-@contextmanager
-def dequantized(model: nn.Module) -> Iterator[int]:
-    """Quantized layers as plain ones with the weights they stand for; gives how many.
-
-    Inside of ``left_as_it_was``, which gives them their packed weights back.
-    """
-    changed = [m for m in model.modules() if type(m) in _QUANTIZED]
-    classes = [type(m) for m in changed]
-    try:
-        for layer, kind in zip(changed, classes, strict=True):
-            layer["weight"] = mx.dequantize(
-                layer["weight"],
-                layer["scales"],
-                layer.get("biases"),
-                group_size=layer.group_size,
-                bits=layer.bits,
-                mode=layer.mode,
-            ).astype(mx.float32)
-            dict.pop(layer, "scales"), dict.pop(layer, "biases", None)
-            layer.__class__ = _QUANTIZED[kind]
-        mx.eval([layer["weight"] for layer in changed])
-        yield len(changed)
-    finally:
-        for layer, kind in zip(changed, classes, strict=True):
-            layer.__class__ = kind
 
 
 @contextmanager
