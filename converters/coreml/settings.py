@@ -34,7 +34,7 @@ class CoreMLSettings(Settings):
         found = super().problems()
         if self.target not in TARGETS:
             return found
-        least = ATTENTION.get(self.attention, TARGETS[0])
+        least = ATTENTION.get(str(self.attention), TARGETS[0])
         if not self._reaches(least):
             found.append(f"{self.attention} attention needs target {least}")
         if functions > 1 and not self._reaches(SEVERAL):

@@ -50,6 +50,8 @@ class Op:
     operands. ``literal``: its constants are written as they are, never compressed. ``steep``: a
     small operand has a large result, which is the "end" of that, or the
     operand of a product ("through").
+    ``takes``: of what types packages have it; ``same_of``: of which, by NumPy's letters, it
+    gives each element as it is.
     ``instead``: why no back end has it, and what to do instead; constants alone are folded.
     """
 
@@ -67,6 +69,8 @@ class Op:
     exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
     literal: bool = False
+    takes: Literal["any", "numbers", "floats"] = "any"
+    same_of: str = ""
     instead: str = ""
 
 
@@ -126,15 +130,15 @@ _TABLE = (
         "elementwise",
         instead=_NO_BITS,
     ),
-    _unary("Abs", mx.abs, "linear", "arithmetic"),
-    _unary("Ceil", mx.ceil, kind="arithmetic"),
-    _unary("Floor", mx.floor, kind="arithmetic"),
+    replace(_unary("Abs", mx.abs, "linear", "arithmetic"), same_of="bu"),
+    replace(_unary("Ceil", mx.ceil, kind="arithmetic"), same_of="biu"),
+    replace(_unary("Floor", mx.floor, kind="arithmetic"), same_of="biu"),
     _unary("LogicalNot", mx.logical_not, kind="arithmetic"),
     _unary("Negative", mx.negative, "linear", "arithmetic"),
     _unary("Relu", kernels.relu, "linear", "arithmetic"),
     _unary("Relu6", nn.relu6, kind="arithmetic"),
-    _unary("Round", mx.round, kind="arithmetic"),
-    _unary("Square", mx.square, kind="arithmetic"),
+    replace(_unary("Round", mx.round, kind="arithmetic"), same_of="biu"),
+    replace(_unary("Square", mx.square, kind="arithmetic"), same_of="b"),
     Op(
         "Affine",
         lambda x, scale, shift: x * scale + shift,
@@ -177,7 +181,7 @@ _TABLE = (
     _unary("Log1p", mx.log1p),
     Op("LogAddExp", mx.logaddexp, kind="activation"),
     Op("Sigmoid", mx.sigmoid, (), "activation", "unary", is_gate=True),
-    _unary("Sign", mx.sign),
+    replace(_unary("Sign", mx.sign), same_of="b"),
     _unary("Silu", nn.silu),
     replace(_unary("Sin", mx.sin), periodic=True),
     Op(
@@ -205,33 +209,27 @@ _TABLE = (
     Op("Full", lambda x, *_: x, (), "move"),
     Op("Gather", ev.gather, ("axes", "sizes"), "reduction"),
     Op("GatherAxis", lambda x, i, axis: mx.take_along_axis(x, i, axis), ("axis",), "reduction"),
-    Op("Take", lambda x, i, axis: mx.take(x, i, axis), ("axis",), "reduction", "take"),
+    Op(
+        "Take",
+        lambda x, i, axis: mx.take(x, i, axis),
+        ("axis",),
+        "reduction",
+        "take",
+        takes="numbers",
+    ),
     Op("Pad", ev.pad, ("axes", "low", "high"), "move", "pad", "linear", literal=True),
     Op("EdgePad", ev.edge_pad, ("axes", "low", "high"), "move", "pad", "linear"),
     Op("SliceUpdate", ev.slice_update, ("kind", "start", "stop", "step"), "move"),
-    Op(
-        "Scatter",
-        ev.scatter,
-        ("kind", "axes"),
-        "reduction",
-        instead="no scatter of parts of rows that the input says; write whole rows",
-    ),
-    Op("ScatterRows", ev.scatter_rows, ("kind", "axes"), "reduction"),
-    Op("ScatterAxis", ev.scatter_axis, ("kind", "axis"), "reduction"),
+    Op("Scatter", ev.scatter, ("kind", "axes"), "reduction"),
+    Op("ScatterRows", ev.scatter_rows, ("kind", "axes"), "reduction", takes="numbers"),
+    Op("ScatterAxis", ev.scatter_axis, ("kind", "axis"), "reduction", takes="numbers"),
     Op("MaskedScatter", ev.masked_scatter, (), "reduction"),
-    Op(
-        "DynamicSlice",
-        ev.dynamic_slice,
-        ("axes", "size"),
-        "move",
-        instead="no slice from where the input says; take what mx.arange(n) + start says",
-    ),
+    Op("DynamicSlice", ev.dynamic_slice, ("axes", "size"), "move"),
     Op(
         "DynamicSliceUpdate",
         lambda x, y, start, axes: mx.slice_update(x, y, start, axes),
         ("axes",),
         "move",
-        instead="no slice from where the input says; write with mx.where",
     ),
     *map(_reshape, ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")),
     Op("Slice", ev.slice_, ("start", "stop", "step"), "move", "slice", "linear"),
@@ -274,9 +272,10 @@ _TABLE = (
         "reduction",
         "image",
         "linear",
+        takes="floats",
     ),
     Op("Resample", sample, ("padding",), "reduction", "resample", exact=(1,)),
-    Op("Resize", resize, ("size", "mode"), "reduction", "image", "linear"),
+    Op("Resize", resize, ("size", "mode"), "reduction", "image", "linear", takes="floats"),
     Op("Softmax", kernels.softmax, ("axis",), "mixture", "softmax", is_gate=True),
     Op(
         "Reduce",
@@ -290,6 +289,7 @@ _TABLE = (
         lambda x, kind, axis: ARG_REDUCTIONS[kind](x, axis=axis, keepdims=True),
         ("kind", "axis"),
         "reduction",
+        takes="numbers",
     ),
     Op("LogSumExp", lambda x: mx.logsumexp(x, axis=-1, keepdims=True), (), "reduction"),
     Op(
@@ -300,10 +300,10 @@ _TABLE = (
         ("kind", "axis", "reverse", "inclusive"),
         "reduction",
     ),
-    Op("ArgPartition", mx.argpartition, ("kth", "axis"), "reduction"),
-    Op("ArgSort", mx.argsort, ("axis",), "reduction"),
-    Op("Partition", mx.partition, ("kth", "axis"), "reduction"),
-    Op("Sort", mx.sort, ("axis",), "reduction"),
+    Op("ArgPartition", mx.argpartition, ("kth", "axis"), "reduction", takes="numbers"),
+    Op("ArgSort", mx.argsort, ("axis",), "reduction", takes="numbers"),
+    Op("Partition", mx.partition, ("kth", "axis"), "reduction", takes="numbers"),
+    Op("Sort", mx.sort, ("axis",), "reduction", takes="numbers"),
     Op(
         "Arange",
         lambda start, stop, step, out: mx.arange(start, stop, step, getattr(mx, out.dtype)),
