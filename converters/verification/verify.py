@@ -20,6 +20,7 @@ from ondevice.errors import ConfigError, ImageError, PackageError
 from ..backend import backend_of, load_package
 from ..graph.graph import Array
 from ..program import Program, RunOn
+from ..program.options import check_verify
 from .against import agreement
 from .baselines import fresh_packages, layer_values
 from .deviations import Deviation, deviations
@@ -78,6 +79,16 @@ def verify(
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
+    check_verify(
+        model=model,
+        package=package,
+        images=images,
+        run_on=run_on,
+        gates=gates or {},
+        baselines=baselines,
+        against=against,
+        on_error=on_error,
+    )
     package = _opened(package)
     other = None if against is None else _opened(against)
     gates = check_gates(gates or {})
