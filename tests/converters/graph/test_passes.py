@@ -100,6 +100,7 @@ class Written(nn.Module):
         turned = mx.real(pairs * mx.exp(self.turn))
         turned = turned.at[:, mx.array([1, 2])].add(0.5)
         order = mx.argsort(turned[0, :, 0, 0]) << 1 >> 1
+        order = order[mx.argsort(mx.floor(order) > 3)]
         scale = mx.tanh(mx.diag(mx.ones(4)) @ turned[0, 0, 0]).max() + x[0, 1, 2, 3]
         return turned[:, order] * (1 + 0.1 * mx.tanh(scale * 2))
 
