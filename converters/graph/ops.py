@@ -45,8 +45,9 @@ class Op:
     ``layout`` is the rule of the layout pass (a method's name): how the order of the result's
     axes follows from the operands'; "logical" brings them to MLX's own order.
     ``by_output`` operations are called with their output's shape and type as well.
-    ``is_gate``: its result lies between zero and one. ``periodic``: it needs the fraction of a
-    large operand. ``exact``: which operands stay float32. ``limits``: its result is one of its
+    ``is_gate``: its result lies between zero and one. ``magnifies`` what its operand lost to
+    rounding: "always", as what needs the fraction of a large operand, or where its result is
+    "large". ``exact``: which operands stay float32. ``limits``: its result is one of its
     operands. ``literal``: its constants are written as they are, never compressed. ``steep``: a
     small operand has a large result, which is the "end" of that, or the
     operand of a product ("through").
@@ -64,7 +65,7 @@ class Op:
     commutes: bool = False
     by_output: bool = False
     is_gate: bool = False
-    periodic: bool = False
+    magnifies: Literal["", "always", "large"] = ""
     limits: bool = False
     exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
@@ -107,7 +108,7 @@ _TABLE = (
     _arithmetic("Multiply", mx.multiply, "product", commutes=True),
     replace(_arithmetic("Divide", mx.divide), steep="end"),
     _arithmetic("FloorDivide", mx.floor_divide),
-    _arithmetic("Remainder", mx.remainder),
+    replace(_arithmetic("Remainder", mx.remainder), magnifies="always"),
     replace(_arithmetic("Power", mx.power), steep="through"),
     replace(_arithmetic("Maximum", mx.maximum, "linear", commutes=True), limits=True),
     replace(_arithmetic("Minimum", mx.minimum, "linear", commutes=True), limits=True),
@@ -156,15 +157,15 @@ _TABLE = (
     _unary("ArcTan", mx.arctan),
     Op("ArcTan2", mx.arctan2, (), "activation", "elementwise"),
     _unary("ArcTanh", mx.arctanh),
-    replace(_unary("Cos", mx.cos), periodic=True),
-    _unary("Cosh", mx.cosh),
+    replace(_unary("Cos", mx.cos), magnifies="always"),
+    replace(_unary("Cosh", mx.cosh), magnifies="large"),
     _unary("Erf", mx.erf),
     replace(
         _unary("ErfInv", mx.erfinv),
         instead="no inverse error function; approximate it with logarithms and roots",
     ),
-    _unary("Exp", mx.exp),
-    _unary("Expm1", mx.expm1),
+    replace(_unary("Exp", mx.exp), magnifies="large"),
+    replace(_unary("Expm1", mx.expm1), magnifies="large"),
     _unary("Gelu", kernels.gelu),
     _unary("GeluSigmoid", nn.gelu_fast_approx),
     _unary("GeluTanh", nn.gelu_approx),
@@ -183,7 +184,7 @@ _TABLE = (
     Op("Sigmoid", mx.sigmoid, (), "activation", "unary", is_gate=True),
     replace(_unary("Sign", mx.sign), same_of="b"),
     _unary("Silu", nn.silu),
-    replace(_unary("Sin", mx.sin), periodic=True),
+    replace(_unary("Sin", mx.sin), magnifies="always"),
     Op(
         "Sqrt",
         lambda x, reciprocal: mx.rsqrt(x) if reciprocal else mx.sqrt(x),
@@ -192,8 +193,8 @@ _TABLE = (
         "unary",
         steep="through",
     ),
-    _unary("Sinh", mx.sinh),
-    replace(_unary("Tan", mx.tan), periodic=True),
+    replace(_unary("Sinh", mx.sinh), magnifies="large"),
+    replace(_unary("Tan", mx.tan), magnifies="always"),
     _unary("Tanh", mx.tanh),
     # what only moves elements
     Op("AsStrided", mx.as_strided, ("shape", "strides", "offset"), "move"),
@@ -394,6 +395,21 @@ def scale_of(node: Any) -> Scale:
     if node.op == "Reduce":
         return "linear" if node["kind"] in LINEAR_REDUCTIONS else "fixed"
     return op(node.op).scale
+
+
+_LARGE = 64.0  # whose exponent in half precision is wrong by a thousandth
+
+
+def magnifies(node: Any, peak: float) -> bool:
+    """Whether a graph's node makes much of what its operand lost to rounding.
+
+    ``peak`` is the largest absolute value of its result. The product of many numbers has the
+    relative errors of all.
+    """
+    if node.op in {"Reduce", "Scan"}:
+        return str(node["kind"]) == "prod"
+    found = op(node.op).magnifies
+    return found == "always" or (found == "large" and peak > _LARGE)
 
 
 def op(name: str) -> Op:
