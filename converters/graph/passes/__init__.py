@@ -36,9 +36,9 @@ Pass = Callable[[Graph], Graph]
 PASSES: tuple[Pass, ...] = (
     drop_broadcasts,
     canonicalize,
-    plain_strides,
     raise_linear,  # before constants swallow the transposes that name a weight
     fold_constants,
+    plain_strides,
     raise_edge_pads,  # before the writes that they are made of
     raise_writes,
     raise_scatters,
