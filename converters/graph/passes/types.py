@@ -28,7 +28,7 @@ def _converted(to: Builder, node: Node) -> Sequence[str] | None:
     kind = np.dtype(dtype).kind
     if kind in known.same_of:
         return [node.inputs[0]]
-    if kind == "f" or (kind != "b" and known.takes == "numbers"):
+    if kind in "fc" or known.takes == "any" or (kind != "b" and known.takes == "numbers"):
         return None
     wide = "float32" if known.takes == "floats" else "int32"
     inputs = [_cast(to, i, wide) if to.values[i].dtype == dtype else i for i in node.inputs]
