@@ -18,6 +18,7 @@ from ..graph.graph import Array
 from ..graph.results import arrays_in
 from ..graph.trace import translated
 from ..graph.untouched import evaluated
+from .rankings import Ranking, rankings
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -46,11 +47,15 @@ class Reference:
         """The module as a function of arrays by position."""
         return by_name(self.model, self.keywords) if self.keywords else self.model
 
-    def compute(self, arrays: Sequence[Array]) -> dict[str, Array]:
+    def compute(self, arrays: Sequence[Array]) -> dict[str, Array | Ranking]:
         """The outputs by name, in float32, laid out as the package has them."""
-        with evaluated(self.model):
+        with evaluated(self.model), rankings() as known:
             values = self._lazy(self.signature.prepare(arrays))
-            return {name: np.array(value.astype(mx.float32)) for name, value in values.items()}
+            ranked = {name: known.of(value) for name, value in values.items()}
+        return {
+            name: ranked[name] or np.array(value.astype(mx.float32))
+            for name, value in values.items()
+        }
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each output, which is not computed for it."""

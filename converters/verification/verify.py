@@ -26,6 +26,7 @@ from .baselines import fresh_packages, layer_values
 from .deviations import Deviation, deviations
 from .faults import notes, problems, spoken_problems
 from .metrics import METRICS, Metrics
+from .rankings import Ranking
 from .reference import Reference, reference_of
 from .report import AS_SAVED, Report as Report, Step
 
@@ -157,7 +158,12 @@ def _verified(
         images=count,
         steps=steps,
         problems=(*package.faults(), *found, *saved.spoken),
-        notes=(*notes(model, package), *package.caveats(), *_unjudged(package, saved, count)),
+        notes=(
+            *notes(model, package),
+            *package.caveats(),
+            *_unjudged(package, saved, count),
+            *_ranked(saved),
+        ),
         versions=versions(package, *([other] if other else [])),
         device=measured,
         against=agreement(package, other, saved.worst) if other else None,
@@ -238,12 +244,19 @@ class _Tried:
         self.package, self.run_on, self.reference = package, run_on, reference
         self.metrics: dict[str, Metrics] = {}
         self.spoken: list[str] = []  # what is wrong with labels and their scores
+        self.agreement: dict[str, list[float]] = {}  # of indices that rank
 
-    def add(self, name: str, given: Sequence[Array], wanted: Mapping[str, Array]) -> None:
+    def add(
+        self, name: str, given: Sequence[Array], wanted: Mapping[str, Array | Ranking]
+    ) -> None:
         got = self.package.predict(self.package.named(given), run_on=self.run_on)
         for output, array in wanted.items():
             metrics = self.metrics.setdefault(output, Metrics(output))
-            metrics.add(name, given, array, np.asarray(got[output]))
+            found = np.asarray(got[output])
+            if isinstance(array, Ranking):
+                self.agreement.setdefault(output, []).append(array.agreement(found))
+                array, found = array.compared(found)
+            metrics.add(name, given, array, found)
         if self.reference and not self.spoken:
             self.spoken = list(spoken_problems(self.reference.signature, self.package, got))
 
@@ -324,6 +337,16 @@ def _samples(
             yield Path(sample).name if is_file else f"{kind} {count - 1}", arrays
     if unusable and (not on_error or len(unusable) == count):
         raise ImageError("; ".join(unusable))
+
+
+def _ranked(saved: _Tried) -> Iterator[str]:
+    """Of indices that rank, how many are others than MLX's."""
+    for output, shares in saved.agreement.items():
+        if (share := float(np.mean(shares))) < 1:
+            yield (
+                f"{1 - share:.2%} of the indices in {output} are others than the model's: they "
+                "are judged by the values that they name"
+            )
 
 
 def _unjudged(package: Program, saved: _Tried, count: int) -> Iterator[str]:
