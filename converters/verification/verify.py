@@ -44,9 +44,11 @@ if TYPE_CHECKING:
 GATES: dict[str, dict[str, float]] = {
     "float32": {"relative_error": 1e-5},
     "float16": {"psnr_db": 55.0},
+    "bfloat16": {"psnr_db": 37.0},  # of models that compute in it; three bits fewer
     "compressed": {"psnr_db": 15.0, "spread_db": 6.0, "top1_agreement": 0.8},
     "compressed, few images": {"psnr_db": 15.0, "spread_db": 1.0, "top1_agreement": 0.7},
 }
+_COARSER = ("", "float32", "float16", "bfloat16")  # each than the one before
 AGREEMENT = 0.998
 ENOUGH = 8  # images
 
@@ -148,7 +150,8 @@ def _verified(
         tried.append(_Tried(AS_SAVED, package.precision, package, reference, saved=True))
         count = _run(reference, [*tried, *devices], _samples(reference, images, on_error))
         tried += devices
-        steps = tuple(_steps(tried, gates, model, fresh.get("float32")))
+        rounding = reference.rounding
+        steps = tuple(_steps(tried, gates, rounding, model, fresh.get("float32")))
         measured = _measured(package, tried[0]) if devices else {}
     saved = next(each for each in tried if each.name == AS_SAVED)
     found = problems(model, reference.signature, package)
@@ -163,6 +166,7 @@ def _verified(
             *package.caveats(),
             *_unjudged(package, saved, count),
             *_ranked(saved),
+            *_rounded(package.precision, rounding),
         ),
         versions=versions(package, *([other] if other else [])),
         device=measured,
@@ -177,12 +181,13 @@ def _opened(package: str | Path | Program) -> Program:
 def _steps(
     tried: Iterable[_Tried],
     gates: Mapping[str, float],
+    rounding: str,
     model: nn.Module,
     float32: Program | None,
 ) -> Iterator[Step]:
     """What each package came to; with the fresh ``float32`` one, where it deviates."""
     for each in tried:
-        step = each.step(gates)
+        step = each.step(gates, rounding)
         found = each.deviations(step, model, float32) if float32 else ()
         yield replace(step, deviations=found)
 
@@ -266,10 +271,15 @@ class _Tried:
         metrics = next(iter(self.metrics.values()))
         return metrics.worst[2]
 
-    def step(self, gates: Mapping[str, float]) -> Step:
-        """``gates`` replace limits of the same name; new ones are for the saved package."""
+    def step(self, gates: Mapping[str, float], rounding: str) -> Step:
+        """``gates`` replace limits of the same name; new ones are for the saved package.
+
+        The others are those of the coarser type: the package's, or that of the ``rounding``
+        inside of the model.
+        """
         count = len(next(iter(self.metrics.values())).rows)
-        own = default_gates(self.package, self.precision, saved=self.saved, images=count)
+        coarser = max(self.precision, rounding, key=_COARSER.index)
+        own = default_gates(self.package, coarser, saved=self.saved, images=count)
         given = {k: v for k, v in gates.items() if k in own or self.saved}
         return Step(
             name=self.name,
@@ -337,6 +347,15 @@ def _samples(
             yield Path(sample).name if is_file else f"{kind} {count - 1}", arrays
     if unusable and (not on_error or len(unusable) == count):
         raise ImageError("; ".join(unusable))
+
+
+def _rounded(precision: str, rounding: str) -> Iterator[str]:
+    """That the model's own rounding is more than the package's."""
+    if _COARSER.index(rounding) > _COARSER.index(precision):
+        yield (
+            f"the model computes in {rounding} inside, the package in {precision}: it is held "
+            f"to what {rounding} leaves"
+        )
 
 
 def _ranked(saved: _Tried) -> Iterator[str]:
