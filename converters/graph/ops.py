@@ -380,7 +380,8 @@ PHYSICAL = {
 REFUSED = {
     "BroadcastAxes": "of `mx.vmap`; write the batch's axis out",
     "BlockMaskedMM": "no product of blocks; multiply by the mask and use `@`",
-    "CustomKernel": "no kernels of one's own; write it with operations of `mx`",
+    "CustomKernel": "no kernels of one's own; write it with operations of `mx`, such as "
+    "grid_sample with `mx.take`, which becomes one operation",
     "GatherMM": "no product of chosen matrices; take them, then use `@`",
     "GatherQMM": "no product of chosen matrices; dequantize and take them, then use `@`",
     "GatherQQMM": "no product of chosen matrices; dequantize and take them, then use `@`",
