@@ -186,7 +186,8 @@ def _curve(costs: list[Cost]) -> str:
     points = [(cost.bytes / 1e6, cost.psnr_db) for cost in ordered]
     titles = [f"{c.recipe}: {c.bytes / 1e6:.2f} MB, {c.psnr_db:.1f} dB" for c in ordered]
     right, top = max(x for x, _ in points) * 1.05, max(y for _, y in points) * 1.1
-    x = Axis("MB", 0, right, [(share * right, f"{share * right:.1f}") for share in (0, 0.25, 0.75, 1)])
+    marks = [share * right for share in (0, 0.25, 0.75, 1)]
+    x = Axis("MB", 0, right, [(mark, f"{mark:.1f}") for mark in marks])
     y = Axis("dB", 0, top, [(share * top, f"{share * top:.0f}") for share in (0, 0.5, 1)])
     return plot([Curve(points, titles, radius=4)], x, y)
 
