@@ -147,6 +147,16 @@ def test_a_norm_in_half_precision_is_computed_in_float32():
     assert np.abs(y - wanted).max() < 4e-3
 
 
+def test_a_head_in_half_precision_is_added_up_in_float32():
+    """Apple's runtime rounds each term of a matrix product, here to four times the error."""
+    x, layer = mx.random.normal((1, 1024)), nn.Linear(1024, 64, bias=False)
+    layer.weight = layer.weight.astype(mx.float16).astype(mx.float32)
+    x = x.astype(mx.float16).astype(mx.float32)
+    [y] = run_graph(in_half(physical_graph(layer, x)), [x])
+    wanted = np.array(layer(x))
+    assert np.abs(y - wanted).max() <= 2.0**-11 * np.abs(wanted).max()  # rounded once
+
+
 @pytest.mark.parametrize("zero_point", [0, -7])
 def test_eight_bits_are_steps_of_the_scale(zero_point):
     """float32 to int8 and back: the nearest step, to the ends of int8."""
