@@ -38,13 +38,19 @@ def _affine(form: Affine) -> Value:
 
 
 def _scaled(codes: Value, form: Affine) -> Value:
-    """``scale * (codes - offset)``, a scale and an offset a block."""
+    """``scale * (codes - offset)``, a scale and an offset a block.
+
+    An offset of floats need not be whole, as Core AI's is that it takes away before: what it
+    adds after is ``-scale * offset``.
+    """
     scale, blocks = authoring.literal(form.scale), form.scale.shape
-    if form.offset is None:
-        offset = authoring.zeros(blocks, like=codes)
-    else:
+    offset, after = authoring.zeros(blocks, like=codes), authoring.zeros(blocks, like=scale)
+    if form.offset is not None and form.offset.dtype.kind == "f":
+        shift = -form.scale.astype(np.float32) * form.offset.astype(np.float32)
+        after = authoring.literal(shift.astype(form.scale.dtype))
+    elif form.offset is not None:
         offset = _integers(form.offset, form.bits, signed=False)
-    return ca.blockwise_shift_scale(codes, scale, offset, authoring.zeros(blocks, like=scale))
+    return ca.blockwise_shift_scale(codes, scale, offset, after)
 
 
 @emit.register

@@ -13,7 +13,7 @@ from coreai.authoring import Value
 from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
-from ..graph.graph import COMPUTED, Array, Graph, Node
+from ..graph.graph import COMPUTED, Array, Graph, Node, Value as GraphValue
 from ..graph.lowering import Lowerer, as_stored, spelled
 from . import authoring, lowerings as lowerings
 from .compressed import emit
@@ -75,8 +75,7 @@ def _add(source: Source, function: str) -> None:
         with authoring.steps(inside):
             lowerer = _Lowerer(graph, inside, source.forms, taken=[*inputs, *names])
             lowerer.values |= {v.name: x for v, x in zip(graph.inputs, given, strict=True)}
-            for node in graph.nodes:
-                lowerer.add(node)
+            lowerer.add_all(graph.nodes, "Core AI")
             return [lowerer.output(n, w) for n, w in zip(graph.outputs, names, strict=True)]
 
     call = authoring.define(inside, inputs, outputs, body)
@@ -114,34 +113,25 @@ class _Lowerer(Lowerer):
     ) -> None:
         super().__init__(graph, taken, spelled)
         self.function, self.forms = function, forms
-        self.values: dict[Any, Value] = {}
         self.outputs: list[Value] = []
 
+    def zeros(self, value: GraphValue) -> Value:
+        return authoring.literal(np.zeros(value.shape, numpy_type(value.dtype)))
+
     def add(self, node: Node) -> None:
-        if node.op in {"Subtract", "Negative"} and node.output.dtype.startswith("uint"):
-            raise UnsupportedOpError(
-                f"cannot export {node.op} of {node.output.dtype} in {self.graph.place(node)}: "
-                "integers without a sign are stored with one; compute in int32"
-            )
         dtype = self.float_type(node)
         inputs = [self.operand(name, dtype) for name in node.inputs]
         try:
             results = lowering(node.op)(node, *inputs, *node.args)
-        except UnsupportedOpError as error:
-            raise UnsupportedOpError(
-                f"cannot export {node.op} in {self.graph.place(node)}: {error}"
-            ) from None
         except (ValueError, TypeError, KeyError, IndexError, RuntimeError) as error:
-            raise UnsupportedOpError(
-                f"cannot export {node.op} in {self.graph.place(node)}: "
-                f"{authoring.first_line(error)} ({node})"
-            ) from error
+            raise UnsupportedOpError(f"{authoring.first_line(error)} ({node})") from error
         results = results if isinstance(results, tuple) else (results,)
         for value, result in zip(node.outputs, results, strict=True):
             made, wanted = dtype_of(result), np.dtype(numpy_type(value.dtype))
             same = made == wanted or made.kind == wanted.kind == "i"  # int8 after Quantize
             if shape_of(result) != value.shape or not same:
-                raise UnsupportedOpError(f"{node} came out as {made}{list(shape_of(result))}")
+                came = f"{made}{list(shape_of(result))}"
+                raise UnsupportedOpError(f"it came out as {came} ({node})")
             self.values[value.name] = result
         self.title(node, results)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from ondevice.errors import PackageError
 
-from ..compress.forms import Affine, Palette
+from ..compress.forms import Affine, Palette, spread
 from ..graph.graph import Array, free_name
 from ..program.stored import TensorType, Weight, Wiring
 from .runtime import RawFunction, RawOp, constant_of
@@ -194,6 +194,13 @@ def _dense_of(sparse: tuple[Array, Array]) -> Array:
     return dense
 
 
+def _shifted(data: Array, scale: Array, offset: Array, after: Array) -> Array:
+    dense = Affine(data, scale, 8, offset if offset.any() else None).dense()
+    if not after.any():
+        return dense
+    return (dense.astype(np.float32) + spread(after, data.shape)).astype(after.dtype)
+
+
 def _looked_up(indices: Array, table: Array) -> Array:
     bits = round(math.log2(table.shape[-2]))
     return Palette(indices, table[..., 0], bits).dense()
@@ -207,9 +214,7 @@ def _sparse_lookup(sparse: Any, table: Array, _: Array) -> tuple[Array, Array]:
 
 
 _UNPACK: dict[str, Any] = {
-    "blockwise_shift_scale": lambda data, scale, offset, _: Affine(
-        data, scale, 8, offset if offset.any() else None
-    ).dense(),
+    "blockwise_shift_scale": _shifted,
     "lut_to_dense": lambda indices, table, _: _looked_up(indices, table),
     "build_sparse_with_bitmask": lambda values, mask: (values, mask != 0),
     "sparse_with_bitmask_to_dense": _dense_of,

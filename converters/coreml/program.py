@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from coremltools.converters.mil.mil import Function, Program, Var, types
 from ondevice.errors import UnsupportedOpError
 
 from ..compress.forms import Form
-from ..graph.graph import COMPUTED, Graph, Node
+from ..graph.graph import COMPUTED, Graph, Node, Value
 from ..graph.lowering import Lowerer, as_stored
 from . import lowerings as lowerings
 from .compressed import emit
@@ -27,13 +26,6 @@ _TYPES = {
     "int32": types.int32,
     "bool": types.bool,
 }
-# What may be less than zero, of integers that 32 bits with a sign do not stand for.
-_BELOW_ZERO = frozenset(
-    {
-        *product(["Negative"], ["uint8", "uint16", "uint32", "uint64"]),
-        *product(["Subtract"], ["uint32", "uint64"]),
-    }
-)
 
 
 def to_program(
@@ -57,7 +49,7 @@ def to_program(
     with Function(inputs, opset_version=opset(target)) as function:
         values: dict[Any, Any] = {v: function.inputs[name] for v, name in outside.items()}
         lowerer = _Lowerer(graph, values, forms or {}, target, taken=[*inputs, *names])
-        lowerer.add_all(graph.nodes)
+        lowerer.add_all(graph.nodes, "Core ML")
         outputs = [lowerer.output(n, w) for n, w in zip(graph.outputs, names, strict=True)]
         lowerer.name_the_rest(function)
         function.set_outputs(outputs)
@@ -79,26 +71,11 @@ class _Lowerer(Lowerer):
         self.outputs: set[str] = set()
         self.named: set[Var] = set()
 
-    def add_all(self, nodes: Iterable[Node]) -> None:
-        """Lower each node. Raises one UnsupportedOpError for all that cannot be lowered."""
-        problems: dict[str, None] = {}
-        for node in nodes:
-            try:
-                self.add(node)
-            except UnsupportedOpError as error:
-                problems[f"{node.op} in {self.graph.place(node)}: {error}"] = None
-                for value in node.outputs:  # so that the rest can be looked at
-                    dtype = types.nptype_from_builtin(_TYPES[_plain(value.dtype)])
-                    self.values[value.name] = mb.const(val=np.zeros(value.shape, dtype))
-        if problems:
-            raise UnsupportedOpError(f"cannot export {'; '.join(problems)}")
+    def zeros(self, value: Value) -> Any:
+        dtype = types.nptype_from_builtin(_TYPES[_plain(value.dtype)])
+        return mb.const(val=np.zeros(value.shape, dtype))
 
     def add(self, node: Node) -> None:
-        if (node.op, node.outputs[0].dtype) in _BELOW_ZERO:
-            raise UnsupportedOpError(
-                f"of {node.output.dtype}: Core ML has no integers without a sign; "
-                "compute in int32"
-            )
         dtype = self.float_type(node)
         inputs = [self.operand(name, dtype) for name in node.inputs]
         try:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from ondevice.errors import UnsupportedOpError
 
-from .graph import COMPUTED, Array, Graph, Node
+from .graph import COMPUTED, Array, Graph, Node, Value
 from .passes.layout import REPLACED
 
 Lowering = Callable[..., Any]
 _LARGEST = 4e4  # stands for infinity in half precision: a mask must survive a sum
+# What may be less than zero, of integers that 32 bits with a sign do not stand for.
+_BELOW_ZERO = frozenset(
+    {
+        *product(["Negative"], ["uint8", "uint16", "uint32", "uint64"]),
+        *product(["Subtract"], ["uint32", "uint64"]),
+    }
+)
 
 
 def spelled(name: str) -> str:
@@ -59,7 +67,37 @@ class Lowerer:
     def __init__(self, graph: Graph, taken: Iterable[str], spell: Callable[[str], str]) -> None:
         """``taken`` are names in use; ``spell`` gives one as the format can have it."""
         self.graph, self.spell = graph, spell
+        self.values: dict[Any, Any] = {}
         self.taken: Counter[str] = Counter(taken)
+
+    def add_all(self, nodes: Iterable[Node], whose: str) -> None:
+        """Lower each node. Raises one UnsupportedOpError for all that cannot be lowered.
+
+        ``whose`` is the format's name, for what it lacks.
+        """
+        problems: dict[str, None] = {}
+        for node in nodes:
+            try:
+                if (node.op, node.outputs[0].dtype) in _BELOW_ZERO:
+                    raise UnsupportedOpError(
+                        f"of {node.output.dtype}: {whose} has no integers without a sign; "
+                        "compute in int32"
+                    )
+                self.add(node)
+            except UnsupportedOpError as error:
+                problems[f"{node.op} in {self.graph.place(node)}: {error}"] = None
+                for value in node.outputs:  # so that the rest can be looked at
+                    self.values[value.name] = self.zeros(value)
+        if problems:
+            raise UnsupportedOpError(f"cannot export {'; '.join(problems)}")
+
+    def add(self, node: Node) -> None:
+        """Lower one node. Raises UnsupportedOpError."""
+        raise NotImplementedError
+
+    def zeros(self, value: Value) -> Any:
+        """A constant that stands for a value."""
+        raise NotImplementedError
 
     def float_type(self, node: Node) -> str:
         """The type of the node's floating constants: that of the values it reads with them."""

@@ -51,24 +51,58 @@ _UNARY: dict[str, Callable[..., Value]] = {
 }
 
 
+_WRAPPING = frozenset({"Add", "Subtract", "Multiply"})  # around the end of small integers
+
+# What those are of truth values; others take them as 0 and 1.
+_OF_TRUTHS: dict[str, Callable[..., Value]] = {
+    "Add": ca.broadcasting_or,
+    "Multiply": ca.broadcasting_and,
+    "Maximum": ca.broadcasting_or,
+    "Minimum": ca.broadcasting_and,
+    "LogicalAnd": ca.broadcasting_and,
+    "LogicalOr": ca.broadcasting_or,
+    "LogicalXor": ca.broadcasting_xor,
+    "Equal": ca.broadcasting_equal,
+    "NotEqual": ca.broadcasting_not_equal,
+}
+
+
 @lower(*_BINARY)
 def binary(node: Node, x: Value, y: Value, *_: object) -> Value:
-    return _BINARY[node.op](x, y)
+    if node.op in _OF_TRUTHS and _is_truth(x) and _is_truth(y):
+        return _OF_TRUTHS[node.op](x, y)
+    found = _BINARY[node.op](as_number(x), as_number(y))
+    return wrapped(found, node.output.dtype) if node.op in _WRAPPING else found
+
+
+def _is_truth(x: Value) -> bool:
+    return bool(dtype_of(x) == np.bool_)
+
+
+def as_number(x: Value) -> Value:
+    """Truth values as 0 and 1, of which more of Core AI's operations are; all else as it is."""
+    return ca.cast(x, np.int32) if _is_truth(x) else x
+
+
+def as_truth(x: Value) -> Value:
+    """Whether a number is not zero; truth values as they are."""
+    return x if _is_truth(x) else ca.broadcasting_not_equal(x, scalar(x, 0))
 
 
 @lower(*_UNARY)
 def unary(node: Node, x: Value) -> Value:
-    return _UNARY[node.op](x)
+    return wrapped(_UNARY[node.op](x), node.output.dtype)
 
 
 @lower("Less")
 def less(node: Node, x: Value, y: Value) -> Value:
-    return ca.broadcasting_greater(y, x)
+    return ca.broadcasting_greater(as_number(y), as_number(x))
 
 
 @lower("LessEqual")
 def less_equal(node: Node, x: Value, y: Value) -> Value:
     """Not "not greater", which a NaN would satisfy."""
+    x, y = as_number(x), as_number(y)
     return ca.broadcasting_or(ca.broadcasting_greater(y, x), ca.broadcasting_equal(x, y))
 
 
@@ -79,7 +113,7 @@ def greater_equal(node: Node, x: Value, y: Value) -> Value:
 
 @lower("Square")
 def square(node: Node, x: Value) -> Value:
-    return ca.broadcasting_mul(x, x)
+    return wrapped(ca.broadcasting_mul(x, x), node.output.dtype)
 
 
 @lower("Power")
@@ -87,12 +121,12 @@ def power(node: Node, x: Value, y: Value) -> Value:
     exponent = value_of(y)
     if exponent is not None and np.all(exponent == 2) and shape_of(x) == node.output.shape:
         return square(node, x)
-    return ca.broadcasting_pow(x, y)
+    return wrapped(ca.broadcasting_pow(x, y), node.output.dtype)
 
 
 @lower("Negative")
 def negative(node: Node, x: Value) -> Value:
-    return scaled(x, -1)
+    return wrapped(scaled(x, -1), node.output.dtype)
 
 
 @lower("Floor")
@@ -118,7 +152,7 @@ def floor_divide(node: Node, x: Value, y: Value) -> Value:
     """MLX rounds the quotient down; Core AI's own finds 9 times 0.1 in 1.0."""
     if node.output.dtype.startswith("float"):
         return floor(node, ca.broadcasting_divide(x, y))
-    return ca.broadcasting_floor_divide(x, y)
+    return wrapped(ca.broadcasting_floor_divide(x, y), node.output.dtype)
 
 
 @lower("Remainder")
@@ -214,7 +248,11 @@ def select(node: Node, condition: Value, a: Value, b: Value) -> Value:
 @lower("AsType")
 def as_type(node: Node, x: Value, _: object) -> Value:
     """Small integers are held in 32 bits, and wrap around as if they were not."""
-    y, dtype = _cast(node, x), node.output.dtype
+    return wrapped(_cast(node, x), node.output.dtype)
+
+
+def wrapped(y: Value, dtype: str) -> Value:
+    """An int32 value as one of ``dtype``, where that is smaller."""
     if dtype not in _BITS:
         return y
     count, lowest = np.int32(2 ** _BITS[dtype]), np.int32(0)
@@ -233,8 +271,8 @@ def _cast(node: Node, x: Value) -> Value:
     """coreai-core takes a float of an integer, or of a bool, of a float for that float itself
     (coreai-torch#9): what such a cast does to a number is done before it."""
     wanted, zero = numpy_type(node.output.dtype), scalar(x, 0)
-    if wanted is np.bool_ and dtype_of(x) != np.bool_:
-        return ca.broadcasting_not_equal(x, zero)
+    if wanted is np.bool_:
+        return as_truth(x)
     if wanted is np.int32 and dtype_of(x).kind == "f":
         size = floor(node, ca.abs_(x))
         is_below = ca.broadcasting_greater(zero, x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import coreai.authoring as ca
 import numpy as np
 from coreai.authoring import Value
@@ -9,15 +11,27 @@ from coreai.authoring import Value
 from ...graph.graph import Node
 from ..authoring import composite
 from ..registry import lower
-from ..values import dtype_of, reshaped, scaled, shape_of, turned
+from ..values import dtype_of, reshaped, scaled, shape_of, turned, unsigned
 
 _NOTHING = {np.dtype(np.float16): -4e4, np.dtype(np.float32): -1e30}  # added, hides a position
 
 
 @lower("Linear")
 def linear(node: Node, x: Value, weight: Value, *bias: Value) -> Value:
-    y = ca.broadcasting_batch_matmul(x, turned(weight))
+    """Of one row, as a head reads, a convolution: Apple's runtime for CPUs adds a convolution
+    up in float32, and rounds each term and sum of a matrix product to half precision."""
+    is_row = math.prod(shape_of(x)[:-1]) == 1
+    y = _of_row(node, x, weight) if is_row else ca.broadcasting_batch_matmul(x, turned(weight))
     return ca.broadcasting_add(y, bias[0]) if bias else y
+
+
+def _of_row(node: Node, x: Value, weight: Value) -> Value:
+    outputs, inputs = shape_of(weight)
+    once = unsigned([1, 1])
+    pixel, kernel = (
+        reshaped(value, (n, inputs, 1, 1)) for value, n in ((x, 1), (weight, outputs))
+    )
+    return reshaped(ca.conv2d(pixel, kernel, once, once, np.uint32(1)), node.output.shape)
 
 
 @lower("Matmul")

@@ -14,6 +14,7 @@ from ondevice.errors import UnsupportedOpError
 from ...graph.graph import Node
 from ..registry import lower
 from ..values import dtype_of, scalar, scaled, shape_of, signed
+from .elementwise import as_number, as_truth, wrapped
 
 Ints = tuple[int, ...]
 _KINDS: dict[str, Callable[..., Value]] = {
@@ -32,9 +33,10 @@ def reduce(node: Node, x: Value, kind: str, axes: Ints, keep: bool = True) -> Va
     """Core AI keeps the axes, of length one."""
     if kind in {"all", "any"} and dtype_of(x) != np.bool_:
         x = ca.broadcasting_not_equal(x, scalar(x, 0))
-    elif kind not in {"all", "any"} and dtype_of(x) == np.bool_:
-        x = ca.cast(x, np.int32)
+    elif kind not in {"all", "any"}:
+        x = as_number(x)
     y = _KINDS[kind](x, signed(axes))
+    y = as_truth(y) if node.output.dtype == "bool" else y
     return y if keep else ca.shrink_dims(y, signed(axes))
 
 
@@ -62,10 +64,12 @@ _COMBINERS = {"sum": "sum", "prod": "product", "min": "min", "max": "max"}
 def scan(node: Node, x: Value, kind: str, axis: int, reverse: bool, inclusive: bool) -> Value:
     if kind not in _COMBINERS:
         raise UnsupportedOpError(f"a scan of this kind: {node}")
+    x = as_number(x)
     if not inclusive and kind != "sum":
         x, inclusive = _shifted(x, kind, axis % len(shape_of(x)), reverse), True
     y = ca.scan(x, np.uint32(axis % len(shape_of(x))), np.bool_(reverse), _COMBINERS[kind])
-    return y if inclusive else ca.broadcasting_sub(y, x)
+    y = y if inclusive else ca.broadcasting_sub(y, x)
+    return as_truth(y) if node.output.dtype == "bool" else wrapped(y, node.output.dtype)
 
 
 def _shifted(x: Value, kind: str, axis: int, reverse: bool) -> Value:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import coreai.authoring as ca
@@ -128,29 +130,49 @@ def edge_pad(node: Node, x: Value, _: Value, axes: Ints, low: Ints, high: Ints) 
     return ca.pad(x, around.ravel(), np.zeros((), dtype_of(x)), "replicate")
 
 
-_COMBINED = {"none": "update", "sum": "add", "prod": "mul"}
+_COMBINED = {"none": "update", "sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
 
 @lower("ScatterAxis")
 def scatter_axis(node: Node, x: Value, index: Value, y: Value, kind: str, axis: int) -> Value:
-    if kind not in _COMBINED:
-        raise UnsupportedOpError(f"a scatter that keeps the {kind}: {node}")
     if shape_of(y) != shape_of(index):
         y = ca.broadcast_to(y, unsigned(shape_of(index)))
-    from_end = ca.broadcasting_greater(np.int32(0), index)
-    size = np.int32(shape_of(x)[axis])
-    at = ca.broadcasting_where(from_end, ca.broadcasting_add(index, size), index)
-    return ca.scatter_along_axis(x.type, x, at, y, np.int32(axis), scatter_mode=_COMBINED[kind])
+    return _scattered(x, _positive(index, shape_of(x)[axis]), y, kind, axis)
 
 
 @lower("ScatterRows")
 def scatter_rows(node: Node, x: Value, *rest: Any) -> Value:
-    """``out[index[i]] = y[i]`` for one index array an axis."""
+    """``out[index[i]] = y[i]``, or what ``kind`` makes of both, for one index array an axis.
+
+    Core AI combines along one axis only: the rows that are named become that one.
+    """
     *indices, y, kind, axes = rest
-    if kind != "none":
-        raise UnsupportedOpError(f"a scatter that combines ({kind}): {node}")
     order = [*axes, *(a for a in range(len(shape_of(x))) if a not in axes)]
-    columns = [reshaped(index, (*shape_of(index), 1)) for index in indices]
-    at = columns[0] if len(columns) == 1 else ca.concat(np.int32(1), columns)
-    written = ca.scatter_nd(ca.transpose(x, unsigned(order)), at, y)
-    return ca.transpose(written, unsigned([int(a) for a in np.argsort(order)]))
+    turned = ca.transpose(x, unsigned(order))
+    named, kept = shape_of(turned)[: len(axes)], shape_of(turned)[len(axes) :]
+    at = _flat([_positive(i, n) for i, n in zip(indices, named, strict=True)], named)
+    count, width = shape_of(at)[0], math.prod(kept)
+    at = ca.broadcast_to(reshaped(at, (count, 1)), unsigned([count, width]))
+    rows = reshaped(turned, (math.prod(named), width))
+    written = _scattered(rows, at, reshaped(y, (count, width)), kind, axis=0)
+    back = unsigned([int(a) for a in np.argsort(order)])
+    return ca.transpose(reshaped(written, (*named, *kept)), back)
+
+
+def _positive(index: Value, size: int) -> Value:
+    """An index that counts from the front, as MLX also takes one from the end."""
+    from_end = ca.broadcasting_greater(np.int32(0), index)
+    return ca.broadcasting_where(from_end, ca.broadcasting_add(index, np.int32(size)), index)
+
+
+def _flat(indices: Sequence[Value], sizes: Ints) -> Value:
+    """The index into the flattened axes that the indices are of."""
+    flat, *others = indices
+    for index, size in zip(others, sizes[1:], strict=True):
+        flat = ca.broadcasting_add(ca.broadcasting_mul(flat, np.int32(size)), index)
+    return flat
+
+
+def _scattered(x: Value, at: Value, y: Value, kind: str, axis: int) -> Value:
+    mode = _COMBINED[kind]
+    return ca.scatter_along_axis(x.type, x, at, y, np.int32(axis), scatter_mode=mode)

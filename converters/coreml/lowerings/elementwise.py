@@ -86,7 +86,7 @@ def binary(node: Node, x: Any, y: Any, *_: Any) -> Var:
     if node.op in _OF_TRUTHS and _is_truth(x) and _is_truth(y):
         return _OF_TRUTHS[node.op](x=x, y=y)
     found = _BINARY[node.op](x=as_number(x), y=as_number(y))
-    return _wrapped(found, node.output.dtype) if node.op in _WRAPPING else found
+    return wrapped(found, node.output.dtype) if node.op in _WRAPPING else found
 
 
 def _is_truth(x: Any) -> bool:
@@ -105,8 +105,8 @@ def power(node: Node, x: Any, y: Any) -> Var:
     """A square is none of its powers to coremltools, which takes sqrt(pow(x, 2)) for x."""
     exponent = getattr(y, "val", None)
     if exponent is not None and np.all(exponent == 2) and tuple(x.shape) == node.output.shape:
-        return mb.square(x=x)
-    return mb.pow(x=x, y=y)
+        return wrapped(mb.square(x=x), node.output.dtype)
+    return wrapped(mb.pow(x=x, y=y), node.output.dtype)
 
 
 @lower("FloorDivide")
@@ -114,12 +114,12 @@ def floor_divide(node: Node, x: Any, y: Any) -> Var:
     """MLX rounds the quotient down; others, Core ML perhaps, find 9 times 0.1 in 1.0."""
     if node.output.dtype.startswith("float"):
         return mb.floor(x=mb.real_div(x=x, y=y))
-    return mb.floor_div(x=x, y=y)
+    return wrapped(mb.floor_div(x=x, y=y), node.output.dtype)
 
 
 @lower(*_UNARY)
 def unary(node: Node, x: Var) -> Var:
-    return _UNARY[node.op](x=x)
+    return wrapped(_UNARY[node.op](x=x), node.output.dtype)
 
 
 @lower("Affine")
@@ -174,7 +174,7 @@ def expm1(node: Node, x: Var) -> Var:
 
 @lower("Negative")
 def negative(node: Node, x: Var) -> Var:
-    return mb.mul(x=x, y=scalar(x, -1.0))
+    return wrapped(mb.mul(x=x, y=scalar(x, -1.0)), node.output.dtype)
 
 
 @lower("Select")
@@ -215,10 +215,10 @@ def as_type(node: Node, x: Var, _: Any) -> Var:
     dtype = node.output.dtype
     if dtype not in _BITS:
         return mb.cast(x=x, dtype=_CASTS[dtype])
-    return _wrapped(mb.cast(x=x, dtype="int32"), dtype)
+    return wrapped(mb.cast(x=x, dtype="int32"), dtype)
 
 
-def _wrapped(y: Var, dtype: str) -> Var:
+def wrapped(y: Var, dtype: str) -> Var:
     """An int32 value as one of ``dtype``, where that is smaller."""
     if dtype not in _BITS:
         return y

@@ -13,6 +13,7 @@ from ondevice.errors import UnsupportedOpError
 
 from ...graph.graph import Node
 from ..registry import lower
+from .elementwise import wrapped
 
 _KINDS: dict[str, Callable[..., Var]] = {
     "sum": mb.reduce_sum,
@@ -69,7 +70,8 @@ def scan(node: Node, x: Var, kind: str, axis: int, reverse: bool, inclusive: boo
     """Core ML has running sums; other runs double their reach in each of log2(n) steps."""
     if kind == "sum":
         x = mb.cast(x=x, dtype="int32") if x.dtype == types.bool else x
-        return mb.cumsum(x=x, axis=axis, reverse=reverse, exclusive=not inclusive)
+        y = mb.cumsum(x=x, axis=axis, reverse=reverse, exclusive=not inclusive)
+        return wrapped(y, node.output.dtype)
     if kind not in _PAIRS:
         raise UnsupportedOpError(f"no running {kind}; compute it outside")
     if not inclusive:
@@ -81,7 +83,7 @@ def scan(node: Node, x: Var, kind: str, axis: int, reverse: bool, inclusive: boo
         parts = [_PAIRS[kind](x=ahead, y=far), last] if reverse else [near]
         parts = parts if reverse else [*parts, _PAIRS[kind](x=far, y=ahead)]
         x, reach = mb.concat(values=parts, axis=axis), 2 * reach
-    return x
+    return wrapped(x, node.output.dtype)
 
 
 def _cut(x: Var, axis: int, start: int, stop: int) -> Var:

@@ -8,6 +8,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from PIL import Image
 
 import ondevice
 from converters import export, export_module, load_package, verify
@@ -44,6 +45,28 @@ def test_a_model_is_exported_verified_and_inspected(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "iOS27 and later" in out
     assert "conv2d 62" in out
+
+
+def test_packages_of_both_formats_are_evaluated_and_verified_on_a_folder(
+    both, tmp_path, capsys
+):
+    rng = np.random.default_rng(0)
+    for i, label in enumerate(("cat", "cat", "ship")):
+        (tmp_path / label).mkdir(exist_ok=True)
+        pixels = rng.integers(0, 255, (40, 50, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / label / f"{i}.png")
+    names = [NAME, *map(str, both)]
+    assert run(["evaluate", *names, "--images", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    mlx, *packages = said["models"]
+    assert mlx["images"] == 3
+    for found, name in zip(packages, names[1:], strict=True):
+        assert found["name"] == name
+        assert found["confusion"] == mlx["confusion"]
+        assert found["calibration_error"] == pytest.approx(mlx["calibration_error"], abs=1e-4)
+    assert run(["verify", names[2], "--images", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == 3
 
 
 def test_both_formats_are_compared_in_a_table(tmp_path, capsys):
@@ -195,7 +218,7 @@ def test_a_compressed_text_encoder_is_verified(suffix, tmp_path):
 
     model = ondevice.create_model("mobileclip_b_text", **clips.TEXT, vocab=clips.VOCAB)
     model = clips.scrambled(model, seed=3)
-    texts = [np.array(row)[None] for row in example_tokens(model.config, texts=16)]
+    texts = [np.array(row)[None] for row in example_tokens(model.config, texts=8)]
     options = {"recipe": "int8", "calibration": texts}
     path = export(model, tmp_path / f"t{suffix}", **options)
     verify(model, path, texts).require()

@@ -8,6 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from converters.compress.forms import Affine, spread
 from converters.compress.methods import compress
 from converters.graph.graph import Graph, Node, Value
 from ondevice.weights.output import folder_bytes
@@ -37,6 +38,20 @@ def test_a_form_is_what_apple_unpacks(name, shape, tmp_path):
     np.testing.assert_array_equal(given, dense)
     np.testing.assert_array_equal(program.array("w").astype(np.float32), dense)
     assert program.weights["w"].shape == shape
+
+
+def test_a_zero_between_two_codes_is_where_it_was(tmp_path):
+    """As MLX's own quantization has it: a shift for each block, of any number."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 16, (8, 64)).astype(np.uint8)
+    scale, offset = (
+        rng.uniform(a, b, (8, 2)).astype(np.float16) for a, b in ((0.01, 1), (3, 9))
+    )
+    program = program_of(form := Affine(codes, scale, 4, offset), tmp_path)
+    given = program.predict({"x": np.zeros(form.shape)})["y"]
+    step = 16 * spread(scale, form.shape).astype(np.float32) / 2**11  # half precision's, of all
+    for found in (given, program.array("w").astype(np.float32)):
+        assert (np.abs(found - form.dense().astype(np.float32)) <= 2 * step).all()
 
 
 FORMATS = {

@@ -67,6 +67,41 @@ def test_a_value_has_a_shape_a_type_and_a_maker(tmp_path):
     program(body, tmp_path / "m.aimodel")
 
 
+def half(*shape):
+    return RNG.normal(size=shape).astype(np.float16)
+
+
+def test_a_convolution_of_halves_is_added_up_in_float32_and_rounded_before_its_bias(tmp_path):
+    """What tells Apple's runtime for CPUs from our evaluator of Core ML packages, bit for bit:
+    a convolution has no bias in this dialect."""
+    x, weight, bias = half(1, 64, 5, 5), half(8, 64, 1, 1), half(1, 8, 1, 1)
+    kind, once = authoring.tensor((1, 8, 5, 5), "float16"), np.array([1, 1], np.uint32)
+
+    def body(x):
+        y = ca.conv2d(x, authoring.literal(weight), once, once, np.uint32(1))
+        return [ca.broadcasting_add(y, bias)]
+
+    given = {"x": authoring.tensor(x.shape, "float16")}
+    runner = runtime.Runner(program(body, tmp_path / "m.aimodel", {"y": kind}, given))
+    y = runner.call("main", {"x": x})["y"]
+    total = np.einsum("bihw,oi->bohw", x.astype("d"), weight[..., 0, 0].astype("d"))
+    np.testing.assert_array_equal(y, total.astype(np.float16) + bias)
+
+
+def test_every_term_and_sum_of_a_product_of_halves_is_rounded(tmp_path):
+    """Why a head is a convolution: of 1,024 terms a half of the digits is left."""
+    x, y = half(2, 256), half(256, 4)
+    kind = authoring.tensor((2, 4), "float16")
+    given = {n: authoring.tensor(v.shape, "float16") for n, v in (("x", x), ("y", y))}
+    path = tmp_path / "m.aimodel"
+    asset = program(lambda x, y: [ca.broadcasting_batch_matmul(x, y)], path, {"z": kind}, given)
+    z = runtime.Runner(asset).call("main", {"x": x, "y": y})["z"]
+    total = np.float16(0)
+    for k in range(x.shape[1]):
+        total = total + x[:, k : k + 1] * y[k]
+    np.testing.assert_array_equal(z, total)
+
+
 def test_names_are_read_back(tmp_path):
     def body(x):
         with authoring.steps("main"):
