@@ -20,7 +20,7 @@ from ondevice.signature import Output, Signature, signature_of
 from ondevice.weights.hash import weights_hash
 from ondevice.weights.output import replacing
 
-from .backend import Backend, Part, Settings, backend_of
+from .backend import Backend, Part, Settings, backend_of, load_package
 from .compress.apply import Compression
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
@@ -32,6 +32,7 @@ from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
 from .program import EXAMPLES_KEY, KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
+from .program.golden import golden_of, reserve
 
 
 class Options(TypedDict, total=False):
@@ -50,6 +51,7 @@ class Options(TypedDict, total=False):
     force: bool
     also: str | Path | Sequence[str | Path]
     timed: Callable[[Path, float], None]
+    golden: bool
 
 
 def export(
@@ -84,6 +86,9 @@ def export(
     ``also`` are paths of the same in other formats, from one trace with the same weights, an
     option being for the formats that have it. ``timed`` is called with each path and the
     seconds that its format took: its building and saving, without what all share.
+
+    Beside it, ``NAME.golden.json`` has a generated image and what has to come of it, for apps
+    to check themselves; ``golden=False`` leaves it out.
 
     Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
     ``force`` is not given; nothing half-made is left, and of several packages all or none.
@@ -188,6 +193,7 @@ class _Job:
         given: dict[str, Any] = dict(options)
         self.force = given.pop("force", False)
         self.timed = given.pop("timed", lambda path, seconds: None)
+        self.golden = given.pop("golden", True)
         also = given.pop("also", ())
         also = [also] if isinstance(also, str | Path) else [*also]
         backends = _backends([path, *also])
@@ -198,7 +204,7 @@ class _Job:
             names = " and ".join(b.name for b in backends.values())
             raise ConfigError(
                 f"no option {', '.join(unknown)} of {names}; there are "
-                f"{', '.join(sorted(known | asked | {'also', 'force'}))}"
+                f"{', '.join(sorted(known | asked | {'also', 'force', 'golden'}))}"
             )
         self.formats = [Format(p, b, _settings(b, chosen)) for p, b in backends.items()]
         problems = (p for f in self.formats for p in f.settings.problems(functions))
@@ -218,6 +224,8 @@ class _Job:
                 )
                 for f in self.formats
             ]
+            paths = [f.path for f in self.formats] if self.golden else []
+            beside = reserve(stack, functions[0], paths, force=self.force)
             said = dict(metadata)
             called = {"main": functions[0]}
             if len(functions) > 1:  # none can be a classifier: the labels stand beside
@@ -231,6 +239,8 @@ class _Job:
                 form.backend.save(parts, path, said | form.versions)
                 seconds = sum(part.seconds for part in parts.values())
                 self.timed(form.path, seconds + time.perf_counter() - start)
+            for i, path in beside.items():
+                golden_of(functions[0], load_package(partial[i])).write(path)
         return self.formats[0].path
 
 
