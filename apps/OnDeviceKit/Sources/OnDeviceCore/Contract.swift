@@ -1,0 +1,150 @@
+import Foundation
+
+/// How pixels between those of the image are found when it is resized: Pillow's filters.
+public enum Interpolation: String, Codable, Sendable, CaseIterable {
+    case nearest, bilinear, bicubic, lanczos, box, hamming
+}
+
+/// Which part of an image the model sees, and how it is made to fit.
+public enum CropMode: String, Codable, Sendable, CaseIterable {
+    /// The short edge is resized, then the centre is cut out.
+    case center
+    /// Both edges are resized: the image is distorted.
+    case squash
+    /// The long edge is resized, the rest has the colour of the mean.
+    case border
+    /// The image is centred on a square of ``Contract/fill``, then resized.
+    case pad
+}
+
+/// The preprocessing contract: how a photo becomes a model's input.
+///
+/// A package carries it as JSON under the metadata key ``Contract/metadataKey``; it is
+/// `ondevice.config.Preprocess` of the Python package, field for field. ``Preprocessor``
+/// follows it.
+public struct Contract: Sendable, Hashable {
+    /// Where a package's metadata has the contract.
+    public static let metadataKey = "ondevice.preprocess"
+
+    /// The edge of the square that the model takes, in pixels.
+    public var size = 224
+    /// Edges are resized to `floor(size / cropPct)` before the centre is cut out.
+    public var cropPct = 0.875
+    /// Which part of the image is kept.
+    public var cropMode = CropMode.center
+    /// The filter of all resizing.
+    public var interpolation = Interpolation.bicubic
+    /// Subtracted from pixel values from 0 to 1, a channel each: red, green, blue.
+    public var mean = SIMD3(0.485, 0.456, 0.406)
+    /// What pixel values are divided by after that.
+    public var std = SIMD3(0.229, 0.224, 0.225)
+    /// The colour around a padded image.
+    public var fill = SIMD3<UInt8>(0, 0, 0)
+    /// The centre square is first resized to this many pixels, if it is given.
+    public var sourceSize: Int?
+
+    /// ImageNet's preprocessing, to change from.
+    public init() {}
+
+    /// Reads the JSON of a package's metadata.
+    ///
+    /// - Throws: ``OnDeviceError/contract(_:)`` that names every unknown field and every
+    ///   impossible value.
+    public init(json: String) throws(OnDeviceError) {
+        self = try decoded(Contract.self, from: Data(json.utf8)) { .contract($0) }
+    }
+
+    /// The contract in a package's metadata.
+    ///
+    /// - Throws: ``OnDeviceError/contract(_:)`` if there is none, or an impossible one.
+    public init(metadata: [String: String]) throws(OnDeviceError) {
+        guard let json = metadata[Self.metadataKey] else {
+            throw .contract(
+                "The package has no preprocessing contract; export it with ondevice, which "
+                    + "writes one.")
+        }
+        try self.init(json: json)
+    }
+}
+
+extension Contract: Codable {
+    private enum CodingKeys: String, CodingKey, CaseIterable {
+        case size, mean, std, fill, interpolation
+        case cropPct = "crop_pct"
+        case cropMode = "crop_mode"
+        case sourceSize = "source_size"
+    }
+
+    /// Reads what Python's `Preprocess.to_dict` gives; a field that is not there keeps its
+    /// default.
+    ///
+    /// - Throws: ``OnDeviceError/contract(_:)`` that names every unknown field and every
+    ///   impossible value.
+    public init(from decoder: any Decoder) throws {
+        let names = try decoder.container(keyedBy: AnyKey.self).allKeys.map(\.stringValue)
+        var reader = FieldReader(try decoder.container(keyedBy: CodingKeys.self))
+        let known = Set(CodingKeys.allCases.map(\.rawValue))
+        reader.problems = names.filter { !known.contains($0) }.sorted().map { "unknown \($0)" }
+        reader.read(.size, into: &size) { $0 > 0 }
+        reader.read(.cropPct, into: &cropPct) { 0 < $0 && $0 <= 1 }
+        reader.read(.cropMode, into: &cropMode)
+        reader.read(.interpolation, into: &interpolation)
+        reader.readChannels(.mean, into: &mean) { 0 <= $0 && $0 <= 1 }
+        reader.readChannels(.std, into: &std) { 0 < $0 && $0 <= 1 }
+        reader.readChannels(.fill, into: &fill)
+        reader.read(.sourceSize, into: &sourceSize) { $0.map { $0 > 0 } ?? true }
+        guard reader.problems.isEmpty else {
+            throw OnDeviceError.contract(
+                "The preprocessing contract cannot be followed: "
+                    + reader.problems.joined(separator: "; ") + ".")
+        }
+    }
+
+    /// Writes all fields, as Python does.
+    public func encode(to encoder: any Encoder) throws {
+        var fields = encoder.container(keyedBy: CodingKeys.self)
+        try fields.encode(size, forKey: .size)
+        try fields.encode(cropPct, forKey: .cropPct)
+        try fields.encode(cropMode, forKey: .cropMode)
+        try fields.encode(interpolation, forKey: .interpolation)
+        try fields.encode(mean, forKey: .mean)
+        try fields.encode(std, forKey: .std)
+        try fields.encode(fill, forKey: .fill)
+        try fields.encode(sourceSize, forKey: .sourceSize)
+    }
+}
+
+/// Any name of a field.
+private struct AnyKey: CodingKey {
+    let stringValue: String
+    let intValue: Int? = nil
+    init(stringValue: String) { self.stringValue = stringValue }
+    init?(intValue: Int) { nil }
+}
+
+/// Reads fields one after the other and remembers all that is wrong with them.
+private struct FieldReader<Key: CodingKey> {
+    let fields: KeyedDecodingContainer<Key>
+    var problems: [String] = []
+
+    init(_ fields: KeyedDecodingContainer<Key>) { self.fields = fields }
+
+    mutating func read<T: Decodable>(
+        _ key: Key, into value: inout T, where isFine: (T) -> Bool = { _ in true }
+    ) {
+        guard fields.contains(key) else { return }
+        guard let found = try? fields.decode(T.self, forKey: key), isFine(found) else {
+            problems.append("\(key.stringValue) has no possible value")
+            return
+        }
+        value = found
+    }
+
+    mutating func readChannels<T: Decodable>(
+        _ key: Key, into channels: inout SIMD3<T>, where isFine: (T) -> Bool = { _ in true }
+    ) {
+        var found = [channels.x, channels.y, channels.z]
+        read(key, into: &found) { $0.count == 3 && $0.allSatisfy(isFine) }
+        channels = SIMD3(found[0], found[1], found[2])
+    }
+}
