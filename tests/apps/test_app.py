@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from pbxproj import XcodeProject
 
 from converters import export, export_module, load_package
 from converters.app.pbxproj import pbxproj
@@ -19,6 +18,8 @@ from converters.app.project import Project
 from ondevice import create_model
 from ondevice.errors import ConfigError
 from ondevice.weights.output import folder_bytes
+
+from .xcode import in_phase, opened, paths, settings
 
 
 @pytest.fixture(scope="module")
@@ -34,35 +35,6 @@ def project(package, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "Flowers"
     assert run(["app", str(package), "--out", str(out)]) == 0
     return out
-
-
-def opened(folder: Path) -> XcodeProject:
-    (bundle,) = folder.glob("*.xcodeproj")
-    return XcodeProject.load(str(bundle / "project.pbxproj"))
-
-
-def paths(xcode: XcodeProject) -> dict[str, str]:
-    """The path of every file and folder in the project's groups, by identifier."""
-    found: dict[str, str] = {}
-
-    def walk(key: str, above: str) -> None:
-        item = xcode.objects[key]
-        part = getattr(item, "path", "")
-        here = "/".join(filter(None, (above, part)))
-        if item["sourceTree"] == "<group>":
-            found[key] = here
-        for child in item["children"] if item.isa == "PBXGroup" else ():
-            walk(child, here)
-
-    walk(xcode.objects[xcode["rootObject"]]["mainGroup"], "")
-    return found
-
-
-def in_phase(xcode: XcodeProject, phase: str) -> set[str]:
-    (found,) = xcode.objects.get_objects_in_section(f"PBX{phase}BuildPhase")
-    files = [xcode.objects[key] for key in found.files]
-    known = paths(xcode)
-    return {known[f["fileRef"]] if "fileRef" in f else f["productRef"] for f in files}
 
 
 def test_every_file_that_the_project_names_is_there(project):
@@ -127,10 +99,9 @@ def test_both_descriptions_of_the_project_agree(project):
     for name, phase in by_phase.items():
         listed = {s["path"] for s in described["sources"] if s["buildPhase"] == name}
         assert listed == in_phase(xcode, phase)
-    (target,) = xcode.objects.get_targets()
-    (config, *_) = xcode.objects.get_configurations_on_targets(target.name)
     said = described["settings"]["base"]
-    assert {k: config.buildSettings[k] for k in said} == said
+    found = settings(xcode)
+    assert {k: found[k] for k in said} == said
 
 
 def test_property_lists_are_valid(project):
@@ -179,8 +150,7 @@ def test_a_name_of_a_model_is_exported(ondevice_, tmp_path):
     assert (facts["model"], facts["classes"]) == ("shvit_nano.cifar10", 10)
     assert Path(facts["project"]).is_dir()
     assert (out / "Model/shvit_nano_cifar10.mlpackage").is_dir()
-    (config, *_) = opened(out).objects.get_configurations_on_targets("Cats and Dogs")
-    assert config.buildSettings["PRODUCT_BUNDLE_IDENTIFIER"] == "org.cats.app"
+    assert settings(opened(out))["PRODUCT_BUNDLE_IDENTIFIER"] == "org.cats.app"
 
 
 def test_an_asset_pack_has_the_model_instead_of_the_app(package, ondevice_, tmp_path):
@@ -198,8 +168,7 @@ def test_an_asset_pack_has_the_model_instead_of_the_app(package, ondevice_, tmp_
     assert contents["license"] == load_package(package).metadata["license"]
     location = (out / "App/ModelLocation.swift").read_text()
     assert f'assetPack = "{manifest["assetPackID"]}"' in location
-    (config, *_) = opened(out).objects.get_configurations_on_targets("Flowers")
-    assert config.buildSettings["IPHONEOS_DEPLOYMENT_TARGET"] == "26.0"
+    assert settings(opened(out))["IPHONEOS_DEPLOYMENT_TARGET"] == "26.0"
     assert not [p for p in paths(opened(out)).values() if p.startswith("Model")]
 
 
@@ -207,8 +176,7 @@ def test_a_newer_system_is_asked_for_where_the_package_needs_it(ondevice_, tmp_p
     nano = create_model("shvit_nano")
     new = export(nano, tmp_path / "new.mlpackage", target="iOS18")
     assert ondevice_("app", new, "--out", tmp_path / "New")[0] == 0
-    (config, *_) = opened(tmp_path / "New").objects.get_configurations_on_targets("New")
-    assert config.buildSettings["IPHONEOS_DEPLOYMENT_TARGET"] == "18.0"
+    assert settings(opened(tmp_path / "New"))["IPHONEOS_DEPLOYMENT_TARGET"] == "18.0"
 
 
 def test_a_model_without_classes_gets_values(ondevice_, tmp_path):

@@ -53,11 +53,12 @@
 
     #if canImport(UIKit)
         extension UIImage: ImageSource {
-            public func stored() throws(OnDeviceError) -> (RGBImage, Orientation) {
+            // UIImage has an Orientation of its own, in another order.
+            public func stored() throws(OnDeviceError) -> (RGBImage, OnDeviceCore.Orientation) {
                 guard let image = cgImage else {
                     throw .image("The image has no pixels; draw it into a bitmap first.")
                 }
-                let turned: [UIImage.Orientation: Orientation] = [
+                let turned: [UIImage.Orientation: OnDeviceCore.Orientation] = [
                     .up: .up, .upMirrored: .upMirrored, .down: .down,
                     .downMirrored: .downMirrored, .leftMirrored: .leftMirrored,
                     .right: .right, .rightMirrored: .rightMirrored, .left: .left,

@@ -125,7 +125,7 @@
         ///
         /// - Throws: ``OnDeviceCore/OnDeviceError/golden(_:)`` if there is no golden file, or
         ///   another model's.
-        public func selfCheck() async throws -> SelfCheck.Report {
+        public nonisolated func selfCheck() async throws -> SelfCheck.Report {
             guard let url = files.golden else {
                 throw OnDeviceError.golden(
                     "\(files.name) has no golden file beside it; ondevice export writes one.")
@@ -135,8 +135,8 @@
                 throw OnDeviceError.golden(
                     "\(url.lastPathComponent) is of another model than \(files.name).")
             }
-            return try await SelfCheck(golden).run(network: { [self] pixels in
-                try await outputs(for: pixels)
+            return try await SelfCheck(golden).run(network: { pixels in
+                try await self.outputs(for: pixels)
             })
         }
 
