@@ -20,5 +20,6 @@ let package = Package(
             dependencies: ["OnDeviceCore"],
             resources: [.copy("Goldens")]
         ),
+        .testTarget(name: "OnDeviceCoreMLTests", dependencies: ["OnDeviceCoreML"]),
     ]
 )

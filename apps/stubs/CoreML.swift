@@ -42,7 +42,9 @@ extension Int32: MLShapedArrayScalar {}
 
 public struct MLShapedArray<Scalar: MLShapedArrayScalar>: @unchecked Sendable {
     public init(converting multiArray: MLMultiArray) { fatalError() }
-    public init<S: Sequence>(scalars: S, shape: [Int]) where S.Element == Scalar { fatalError() }
+    public init<S: Sequence>(scalars: S, shape: [Int]) where S.Element == Scalar {
+        fatalError()
+    }
     public var shape: [Int] { [] }
     public var scalars: [Scalar] { [] }
 }

@@ -4,7 +4,8 @@ import CoreGraphics
 
 public final class CGImageSource {}
 public let kCGImagePropertyOrientation: CFString = "Orientation"
-public func CGImageSourceCreateWithURL(_ url: CFURL, _ options: CFDictionary?) -> CGImageSource? {
+public func CGImageSourceCreateWithURL(_ url: CFURL, _ options: CFDictionary?) -> CGImageSource?
+{
     nil
 }
 public func CGImageSourceCreateWithData(

@@ -254,7 +254,8 @@ extension View {
         of value: V, initial: Bool = false, _ action: @escaping (V, V) -> Void
     ) -> some View { AnyContent() }
     public func onReceive(
-        _ publisher: NotificationCenter.Publisher, perform action: @escaping (Notification) -> Void
+        _ publisher: NotificationCenter.Publisher,
+        perform action: @escaping (Notification) -> Void
     ) -> some View { AnyContent() }
     public func fileImporter(
         isPresented: Binding<Bool>, allowedContentTypes: [UTType],

@@ -27,7 +27,8 @@ final class Camera: NSObject, @unchecked Sendable {
         }
         let (frames, newest) = AsyncStream.makeStream(
             of: Frame.self, bufferingPolicy: .bufferingNewest(1))
-        try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, any Error>) in
+        try await withCheckedThrowingContinuation {
+            (done: CheckedContinuation<Void, any Error>) in
             queue.async {
                 do {
                     if self.session.inputs.isEmpty { try self.configure() }

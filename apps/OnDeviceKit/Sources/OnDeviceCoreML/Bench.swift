@@ -32,8 +32,9 @@
         public var name: String
         /// The package that was measured.
         public var package: String
-        /// Whether the device was in low power mode, and how hot it was.
+        /// Whether the device was in low power mode.
         public var lowPower: Bool
+        /// How hot it was.
         public var thermalState: String
         /// What was measured.
         public var units: [Unit]
@@ -50,6 +51,7 @@
         /// Answers before the measured ones, and measured ones.
         public var warmUp = 5, runs = 30
 
+        /// Five answers to warm up, then thirty that count.
         public init() {}
 
         /// Measures a package on the given compute units, one after the other.
@@ -123,7 +125,9 @@
                 plan.deviceUsage(for: operation).map { usage in
                     let name = operation.outputs.first?.name ?? ""
                     let title = "\(operation.operatorName) \(name)"
-                    return (title.trimmingCharacters(in: .whitespaces), processor(usage.preferred))
+                    return (
+                        title.trimmingCharacters(in: .whitespaces), processor(usage.preferred)
+                    )
                 }
             }
         }

@@ -18,22 +18,26 @@
     }
 
     extension RGBImage: ImageSource {
+        /// Itself.
         public func stored() throws(OnDeviceError) -> (RGBImage, Orientation) { (self, .up) }
     }
 
     extension CVPixelBuffer: ImageSource {
+        /// The pixels of a buffer in the format 32BGRA, taken to be upright.
         public func stored() throws(OnDeviceError) -> (RGBImage, Orientation) {
             (try RGBImage(self), .up)
         }
     }
 
     extension CGImage: ImageSource {
+        /// The pixels in sRGB, taken to be upright.
         public func stored() throws(OnDeviceError) -> (RGBImage, Orientation) {
             (try RGBImage(self), .up)
         }
     }
 
     extension URL: ImageSource {
+        /// What is in the file, with the orientation that it says.
         public func stored() throws(OnDeviceError) -> (RGBImage, Orientation) {
             guard let source = CGImageSourceCreateWithURL(self as CFURL, nil) else {
                 throw .image("\(lastPathComponent) cannot be opened as an image.")
@@ -43,6 +47,7 @@
     }
 
     extension Data: ImageSource {
+        /// What is in the file, with the orientation that it says.
         public func stored() throws(OnDeviceError) -> (RGBImage, Orientation) {
             guard let source = CGImageSourceCreateWithData(self as CFData, nil) else {
                 throw .image("The photo cannot be opened as an image.")
@@ -53,7 +58,7 @@
 
     #if canImport(UIKit)
         extension UIImage: ImageSource {
-            // UIImage has an Orientation of its own, in another order.
+            /// The pixels in sRGB, with the image's orientation, whose type has another order.
             public func stored() throws(OnDeviceError) -> (RGBImage, OnDeviceCore.Orientation) {
                 guard let image = cgImage else {
                     throw .image("The image has no pixels; draw it into a bitmap first.")

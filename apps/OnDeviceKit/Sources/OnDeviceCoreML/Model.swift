@@ -103,7 +103,9 @@
             let found = try await features(for: pixels)
             var tensors: [String: Tensor] = [:]
             for name in info.arrays {
-                guard let array = found.featureValue(for: name)?.multiArrayValue else { continue }
+                guard let array = found.featureValue(for: name)?.multiArrayValue else {
+                    continue
+                }
                 let values = MLShapedArray<Float>(converting: array)
                 tensors[name] = try Tensor(shape: values.shape, values: values.scalars)
             }

@@ -12,6 +12,7 @@
         /// `NAME.golden.json`, if it lies beside the package.
         public let golden: URL?
 
+        /// The URL.
         public var id: URL { url }
 
         /// The package at a URL.
