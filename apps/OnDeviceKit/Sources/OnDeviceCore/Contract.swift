@@ -23,6 +23,9 @@ public enum CropMode: String, Codable, Sendable, CaseIterable {
 /// `ondevice.config.Preprocess` of the Python package, field for field. ``Preprocessor``
 /// follows it.
 public struct Contract: Sendable, Hashable {
+    /// The largest ``size``: more pixels than Python opens.
+    private static let maxSize = 13_377
+
     /// Where a package's metadata has the contract.
     public static let metadataKey = "ondevice.preprocess"
 
@@ -85,8 +88,8 @@ extension Contract: Codable {
         var reader = FieldReader(try decoder.container(keyedBy: CodingKeys.self))
         let known = Set(CodingKeys.allCases.map(\.rawValue))
         reader.problems = names.filter { !known.contains($0) }.sorted().map { "unknown \($0)" }
-        reader.read(.size, into: &size) { $0 > 0 }
-        reader.read(.cropPct, into: &cropPct) { 0 < $0 && $0 <= 1 }
+        reader.read(.size, into: &size) { (1...Self.maxSize).contains($0) }
+        reader.read(.cropPct, into: &cropPct) { 1e-3 <= $0 && $0 <= 1 }
         reader.read(.cropMode, into: &cropMode)
         reader.read(.interpolation, into: &interpolation)
         reader.readChannels(.mean, into: &mean) { 0 <= $0 && $0 <= 1 }
@@ -115,7 +118,7 @@ extension Contract: Codable {
 }
 
 /// Any name of a field.
-private struct AnyKey: CodingKey {
+struct AnyKey: CodingKey {
     let stringValue: String
     let intValue: Int? = nil
     init(stringValue: String) { self.stringValue = stringValue }

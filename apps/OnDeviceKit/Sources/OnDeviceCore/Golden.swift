@@ -6,13 +6,20 @@ public struct Golden: Codable, Sendable, Hashable {
     public static let version = 1
 
     /// Pixels in the file: base64 of `height * width * 3` bytes.
-    public struct Image: Codable, Sendable, Hashable {
+    public struct Pixels: Codable, Sendable, Hashable {
         /// Pixels in a row.
         public var width: Int
         /// Rows.
         public var height: Int
-        /// The pixels, row by row.
+        /// The values, row by row.
         public var rgb: Data
+
+        /// The same as an image.
+        ///
+        /// - Throws: ``OnDeviceError/image(_:)`` if the bytes do not fill it.
+        public func image() throws(OnDeviceError) -> RGBImage {
+            try RGBImage(width: width, height: height, pixels: [UInt8](rgb))
+        }
     }
 
     /// Some of the normalized values: flat positions in (3, size, size), and what is there.
@@ -25,27 +32,61 @@ public struct Golden: Codable, Sendable, Hashable {
 
     /// The version of the format.
     public var version: Int
-    /// The image that goes in.
-    public var image: Image
+    /// The image that goes in, upright.
+    public var image: Pixels
     /// How it becomes the model's input.
     public var contract: Contract
-    /// What the model sees of it, (size, size, 3).
-    public var pixels: Image
+    /// What the model sees of it: `size` x `size` pixels.
+    public var pixels: Pixels
     /// Some normalized values.
     public var normalized: Samples?
     /// What comes out, by name.
     public var outputs: [String: Tensor]
-    /// The largest difference that is fine, as a part of the largest expected absolute value
-    /// of an output.
+    /// The largest difference that is fine, as a part of an output's largest absolute value.
     public var tolerance: Float
 
     /// Reads and checks a golden file.
     ///
     /// - Throws: ``OnDeviceError/file(_:)``, ``OnDeviceError/golden(_:)``.
-    public init(contentsOf url: URL) throws(OnDeviceError) { fatalError() }
+    public init(contentsOf url: URL) throws(OnDeviceError) {
+        try self.init(json: FileBytes.read(url))
+    }
 
     /// Reads and checks the JSON of a golden file.
     ///
-    /// - Throws: ``OnDeviceError/golden(_:)``.
-    public init(json: Data) throws(OnDeviceError) { fatalError() }
+    /// - Throws: ``OnDeviceError/golden(_:)``; ``OnDeviceError/contract(_:)`` for the contract
+    ///   in it.
+    public init(json: Data) throws(OnDeviceError) {
+        let found = try decoded(Version.self, from: json) {
+            .golden("The golden file cannot be read: \($0).")
+        }
+        guard found.version == Self.version else {
+            throw .golden(
+                "The golden file is of version \(found.version), this app reads "
+                    + "\(Self.version); export the model again, or update the app.")
+        }
+        self = try decoded(Golden.self, from: json) {
+            .golden("The golden file cannot be read: \($0).")
+        }
+        try check()
+    }
+
+    private struct Version: Decodable {
+        let version: Int
+    }
+
+    private func check() throws(OnDeviceError) {
+        let side = contract.size
+        let area = 3 * side * side
+        let fits =
+            (try? image.image()) != nil && (try? pixels.image()) != nil
+            && (pixels.width, pixels.height) == (side, side) && tolerance >= 0
+            && normalized.map {
+                $0.positions.count == $0.values.count
+                    && $0.positions.allSatisfy { (0..<area).contains($0) }
+            } ?? true
+        guard fits else {
+            throw .golden("The golden file is damaged: its parts do not fit each other.")
+        }
+    }
 }

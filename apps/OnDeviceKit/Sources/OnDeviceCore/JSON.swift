@@ -27,4 +27,19 @@ func decoded<T: Decodable>(
     }
 }
 
-private func sentence(about error: DecodingError) -> String { "\(error)" }
+/// What a decoder found, as a part of a sentence.
+private func sentence(about error: DecodingError) -> String {
+    let context: DecodingError.Context? =
+        switch error {
+        case .typeMismatch(_, let found), .valueNotFound(_, let found), .keyNotFound(_, let found),
+            .dataCorrupted(let found):
+            found
+        @unknown default: nil
+        }
+    var path = context?.codingPath.map(\.stringValue) ?? []
+    if case .keyNotFound(let key, _) = error {
+        path.append(key.stringValue)
+        return "it has no \(path.joined(separator: "."))"
+    }
+    return path.isEmpty ? "it is no JSON" : "\(path.joined(separator: ".")) has no possible value"
+}

@@ -5,7 +5,12 @@
 public struct SelfCheck: Sendable {
     /// A step of the check, in their order.
     public enum Step: String, Codable, Sendable, CaseIterable {
-        case pixels, normalization, network
+        /// Resizing and cropping.
+        case pixels
+        /// Mean and standard deviation.
+        case normalization
+        /// What the model computes.
+        case network
     }
 
     /// What one step found.
@@ -16,10 +21,12 @@ public struct SelfCheck: Sendable {
         public var output: String?
         /// Whether the values agree.
         public var passed: Bool
-        /// How many values differ by more than is fine, and of how many.
-        public var differing, count: Int
-        /// The largest difference, in units of what is compared.
-        public var largest: Float
+        /// How many values differ by more than is fine; all, if there are more or fewer of them.
+        public var differing: Int
+        /// How many were compared.
+        public var count: Int
+        /// The largest difference; nothing if values are missing or not finite.
+        public var largest: Float?
         /// The largest difference that is fine, in the same units.
         public var tolerance: Float
     }
@@ -52,10 +59,72 @@ public struct SelfCheck: Sendable {
     ///   - pixels: makes the model's pixels of the golden image; ``Preprocessor`` by default.
     ///   - network: computes the outputs by name from the golden file's pixels; without it
     ///     that step is skipped.
+    /// - Throws: what `pixels` and `network` throw.
     public func run(
         pixels: (RGBImage, Contract) throws -> RGBImage = {
             try Preprocessor($1).pixels(of: $0)
         },
         network: ((RGBImage) async throws -> [String: Tensor])? = nil
-    ) async throws -> Report { fatalError() }
+    ) async throws -> Report {
+        let wanted = try golden.pixels.image()
+        let made = try pixels(golden.image.image(), golden.contract)
+        var steps = [compare(.pixels, floats(made), with: floats(wanted), tolerance: 0)]
+        if let samples = golden.normalized {
+            let values = Preprocessor(golden.contract).normalized(wanted).values
+            let found = samples.positions.map { values[$0] }
+            steps.append(compare(.normalization, found, with: samples.values, tolerance: 1e-5))
+        }
+        if let network, !golden.outputs.isEmpty {
+            let outputs = try await network(wanted)
+            for (name, expected) in golden.outputs.sorted(by: { $0.key < $1.key }) {
+                let largest = expected.values.map(abs).max() ?? 0
+                var result = compare(
+                    .network, outputs[name]?.values ?? [], with: expected.values,
+                    tolerance: golden.tolerance * largest)
+                result.output = name
+                steps.append(result)
+            }
+        }
+        return report(steps)
+    }
+
+    private func floats(_ image: RGBImage) -> [Float] { image.pixels.map(Float.init) }
+
+    private func compare(
+        _ step: Step, _ found: [Float], with expected: [Float], tolerance: Float
+    ) -> Result {
+        let isComplete = found.count == expected.count
+        let differences = zip(found, expected).map { abs($0 - $1) }
+        let wrong = differences.count { !($0 <= tolerance) }  // NaN is wrong, too
+        let isKnown = isComplete && differences.allSatisfy(\.isFinite)
+        return Result(
+            step: step, passed: isComplete && wrong == 0,
+            differing: isComplete ? wrong : expected.count, count: expected.count,
+            largest: isKnown ? differences.max() ?? 0 : nil, tolerance: tolerance)
+    }
+
+    private func report(_ steps: [Result]) -> Report {
+        let wrong = steps.first { !$0.passed }
+        let skipped = Step.allCases.filter { step in !steps.contains { $0.step == step } }
+        return Report(
+            passed: wrong == nil, differs: wrong?.step, skipped: skipped, steps: steps,
+            message: wrong.map(sentence) ?? passed(without: skipped))
+    }
+
+    private func passed(without skipped: [Step]) -> String {
+        let names = skipped.map(\.rawValue).joined(separator: ", ")
+        let left = skipped.isEmpty ? "" : " Not checked: \(names)."
+        return "The model computes what it did where it was exported.\(left)"
+    }
+
+    private func sentence(about result: Result) -> String {
+        let few = "\(result.differing) of \(result.count) values differ"
+        let most = result.largest.map { ", by up to \($0)" } ?? " or are missing"
+        switch result.step {
+        case .pixels: return "The image is resized or cropped otherwise than in training: \(few)\(most)."
+        case .normalization: return "Mean and std are others than in training: \(few)\(most)."
+        case .network:
+            return "The network computes something else (\(result.output ?? "")): \(few)\(most)."
+        }
+    }
 }

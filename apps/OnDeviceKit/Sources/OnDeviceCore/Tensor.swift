@@ -5,13 +5,33 @@ public struct Tensor: Codable, Sendable, Hashable {
     /// The values, the last axis fastest.
     public let values: [Float]
 
+    /// An array of these values.
+    ///
     /// - Throws: ``OnDeviceError/shape(_:)`` if the values do not fill the shape.
     public init(shape: [Int], values: [Float]) throws(OnDeviceError) {
-        guard shape.allSatisfy({ $0 >= 0 }), shape.reduce(1, *) == values.count else {
+        let count = shape.reduce(1) { $0.multipliedReportingOverflow(by: max(0, $1)).partialValue }
+        guard shape.allSatisfy({ $0 >= 0 }), count == values.count else {
             throw .shape(
-                "An array of shape \(shape) has \(shape.reduce(1, *)) values; given "
-                    + "\(values.count).")
+                "The values of an array have to fill its shape \(shape); given \(values.count).")
         }
+        self.init(unchecked: values, shape: shape)
+    }
+
+    init(unchecked values: [Float], shape: [Int]) {
         (self.shape, self.values) = (shape, values)
+    }
+
+    private enum CodingKeys: CodingKey {
+        case shape, values
+    }
+
+    /// Reads shape and values.
+    ///
+    /// - Throws: ``OnDeviceError/shape(_:)`` if the values do not fill the shape.
+    public init(from decoder: any Decoder) throws {
+        let fields = try decoder.container(keyedBy: CodingKeys.self)
+        try self.init(
+            shape: fields.decode([Int].self, forKey: .shape),
+            values: fields.decode([Float].self, forKey: .values))
     }
 }
