@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("app")
-@click.argument("model", metavar="MODEL|PACKAGE")
+@click.argument("source", metavar="MODEL|PACKAGE")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder to write, new."
 )
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Replace an existing project.")
 @json_option
 def app_command(
-    model: str,
+    source: str,
     out: Path,
     name: str | None,
     bundle_id: str | None,
@@ -49,15 +49,14 @@ def app_command(
     QuickStart.swift, the one function to copy.
     """
     from converters.app.write import App, write_app
-    from converters.backend import load_package
+    from converters.backend import BACKENDS, load_package
 
     check_free(out.absolute(), force=force, marker="project.yml")
     app = App(name or out.absolute().name, bundle_id or "", asset_pack)
     app.project()  # an impossible name is said before any work
     with tempfile.TemporaryDirectory(prefix="ondevice-") as folder:
-        path = Path(model)
-        path = path if path.suffix in (".mlpackage", ".aimodel") else _export(model, folder)
-        package = load_package(path)
+        is_package = Path(source).suffix in BACKENDS
+        package = load_package(source if is_package else _export(source, folder))
         write_app(package, out, app, force=force)
         _report(package, app.name, out, as_json=as_json)
 
