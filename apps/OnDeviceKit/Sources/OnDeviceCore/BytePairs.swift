@@ -12,7 +12,8 @@ struct BytePairs: Sendable {
 
     /// - Throws: ``OnDeviceError/tokenizer(_:)`` if a byte has no token, or a merge names one
     ///   that is not there.
-    init(vocabulary: [String: Int32], merges pairs: [TokenizerFile.Merge]) throws(OnDeviceError) {
+    init(vocabulary: [String: Int32], merges pairs: [TokenizerFile.Merge]) throws(OnDeviceError)
+    {
         func token(_ text: String) throws(OnDeviceError) -> Int32 {
             guard let found = vocabulary[text] else {
                 throw .tokenizer("The tokenizer has no token for “\(text)”, which it needs.")
@@ -73,7 +74,8 @@ struct BytePairs: Sendable {
     private static let alphabet: [String] = {
         var unused = UInt32(0x100)
         return (UInt32(0)..<256).map { byte in
-            let isVisible = (33...126).contains(byte) || (161...255).contains(byte) && byte != 173
+            let isVisible =
+                (33...126).contains(byte) || (161...255).contains(byte) && byte != 173
             defer { unused += isVisible ? 0 : 1 }
             return Unicode.Scalar(isVisible ? byte : unused).map { String(Character($0)) } ?? ""
         }
@@ -144,7 +146,8 @@ private struct Heap {
         items[0] = last
         var parent = 0
         while true {
-            let children = (2 * parent + 1)..<min(2 * parent + 3, max(items.count, 2 * parent + 1))
+            let children =
+                (2 * parent + 1)..<min(2 * parent + 3, max(items.count, 2 * parent + 1))
             guard let least = children.min(by: { items[$0].isBefore(items[$1]) }),
                 items[least].isBefore(items[parent])
             else { return first }

@@ -38,7 +38,8 @@ public struct CLIPTokenizer: Sendable {
         guard let start = special.first(where: { $0.text == TokenizerFile.start })?.id,
             let end = special.first(where: { $0.text == TokenizerFile.end })?.id
         else {
-            throw .tokenizer("The tokenizer has no \(TokenizerFile.start) or \(TokenizerFile.end).")
+            throw .tokenizer(
+                "The tokenizer has no \(TokenizerFile.start) or \(TokenizerFile.end).")
         }
         (self.start, self.end, self.context) = (start, end, context)
         pairs = try BytePairs(vocabulary: file.model.vocab, merges: file.model.merges)
@@ -100,8 +101,9 @@ public struct CLIPTokenizer: Sendable {
         if text.contains(where: { $0.value >= 0x300 }) {  // all below are composed
             var string = String.UnicodeScalarView()
             string.append(contentsOf: text)
-            composed = Array(
-                String(string).precomposedStringWithCanonicalMapping.unicodeScalars)[...]
+            composed =
+                Array(
+                    String(string).precomposedStringWithCanonicalMapping.unicodeScalars)[...]
         }
         var found: [Unicode.Scalar] = []
         found.reserveCapacity(composed.count)

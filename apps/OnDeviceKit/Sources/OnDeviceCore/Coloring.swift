@@ -37,7 +37,8 @@ public enum Coloring {
         let area = shape[1] * shape[2]
         var (best, found) = (Array(scores.values[..<area]), [Int](repeating: 0, count: area))
         for index in 1..<max(1, shape[0]) {
-            for position in 0..<area where scores.values[index * area + position] > best[position] {
+            for position in 0..<area
+            where scores.values[index * area + position] > best[position] {
                 best[position] = scores.values[index * area + position]
                 found[position] = index
             }
@@ -52,7 +53,8 @@ public enum Coloring {
     /// - Throws: ``OnDeviceError/shape(_:)``.
     public static func image(depth: Tensor) throws(OnDeviceError) -> RGBImage {
         guard let shape = depth.withoutBatch(axes: 2), depth.values.count > 0 else {
-            throw .shape("A depth map of shape (height, width) is expected; given \(depth.shape).")
+            throw .shape(
+                "A depth map of shape (height, width) is expected; given \(depth.shape).")
         }
         let finite = depth.values.filter(\.isFinite)
         let (least, most) = (finite.min() ?? 0, finite.max() ?? 0)

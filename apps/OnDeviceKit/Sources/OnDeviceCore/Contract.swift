@@ -54,7 +54,9 @@ public struct Contract: Sendable, Hashable {
     /// - Throws: ``OnDeviceError/contract(_:)`` that names every unknown field and every
     ///   impossible value.
     public init(json: String) throws(OnDeviceError) {
-        self = try decoded(Contract.self, from: Data(json.utf8)) { .contract($0) }
+        self = try decoded(Contract.self, from: Data(json.utf8)) {
+            .contract("The preprocessing contract cannot be read: \($0).")
+        }
     }
 
     /// The contract in a package's metadata.
@@ -88,14 +90,18 @@ extension Contract: Codable {
         var reader = FieldReader(try decoder.container(keyedBy: CodingKeys.self))
         let known = Set(CodingKeys.allCases.map(\.rawValue))
         reader.problems = names.filter { !known.contains($0) }.sorted().map { "unknown \($0)" }
-        reader.read(.size, into: &size) { (1...Self.maxSize).contains($0) }
-        reader.read(.cropPct, into: &cropPct) { 1e-3 <= $0 && $0 <= 1 }
-        reader.read(.cropMode, into: &cropMode)
-        reader.read(.interpolation, into: &interpolation)
-        reader.readChannels(.mean, into: &mean) { 0 <= $0 && $0 <= 1 }
-        reader.readChannels(.std, into: &std) { 0 < $0 && $0 <= 1 }
-        reader.readChannels(.fill, into: &fill)
-        reader.read(.sourceSize, into: &sourceSize) { $0.map { $0 > 0 } ?? true }
+        reader.read(.size, into: &size, "1 to \(Self.maxSize)") {
+            (1...Self.maxSize).contains($0)
+        }
+        reader.read(.cropPct, into: &cropPct, "0.001 to 1") { 0.001 <= $0 && $0 <= 1 }
+        reader.read(.cropMode, into: &cropMode, listed(CropMode.self))
+        reader.read(.interpolation, into: &interpolation, listed(Interpolation.self))
+        reader.readChannels(.mean, into: &mean, "three from 0 to 1") { 0 <= $0 && $0 <= 1 }
+        reader.readChannels(.std, into: &std, "three above 0, up to 1") { 0 < $0 && $0 <= 1 }
+        reader.readChannels(.fill, into: &fill, "three whole ones from 0 to 255") { _ in true }
+        reader.read(.sourceSize, into: &sourceSize, "1 or more, or null") {
+            $0.map { $0 > 0 } ?? true
+        }
         guard reader.problems.isEmpty else {
             throw OnDeviceError.contract(
                 "The preprocessing contract cannot be followed: "
@@ -133,21 +139,49 @@ private struct FieldReader<Key: CodingKey> {
     init(_ fields: KeyedDecodingContainer<Key>) { self.fields = fields }
 
     mutating func read<T: Decodable>(
-        _ key: Key, into value: inout T, where isFine: (T) -> Bool = { _ in true }
+        _ key: Key, into value: inout T, _ expected: String,
+        where isFine: (T) -> Bool = { _ in true }
     ) {
         guard fields.contains(key) else { return }
-        guard let found = try? fields.decode(T.self, forKey: key), isFine(found) else {
-            problems.append("\(key.stringValue) has no possible value")
-            return
+        if let found = try? fields.decode(T.self, forKey: key), isFine(found) {
+            value = found
+        } else {
+            let given = (try? fields.decode(Given.self, forKey: key).text) ?? "a table"
+            problems.append("\(key.stringValue) is \(given), expected \(expected)")
         }
-        value = found
     }
 
     mutating func readChannels<T: Decodable>(
-        _ key: Key, into channels: inout SIMD3<T>, where isFine: (T) -> Bool = { _ in true }
+        _ key: Key, into channels: inout SIMD3<T>, _ expected: String,
+        where isFine: (T) -> Bool
     ) {
         var found = [channels.x, channels.y, channels.z]
-        read(key, into: &found) { $0.count == 3 && $0.allSatisfy(isFine) }
+        read(key, into: &found, expected) { $0.count == 3 && $0.allSatisfy(isFine) }
         channels = SIMD3(found[0], found[1], found[2])
+    }
+}
+
+/// The values of an enumeration as they are written.
+private func listed<T: CaseIterable & RawRepresentable<String>>(_ type: T.Type) -> String {
+    type.allCases.map(\.rawValue).joined(separator: ", ")
+}
+
+/// A value of whatever type, to be shown.
+private struct Given: Decodable {
+    let text: String
+
+    init(from decoder: any Decoder) throws {
+        let value = try decoder.singleValueContainer()
+        if value.decodeNil() {
+            text = "null"
+        } else if let list = try? value.decode([Given].self) {
+            text = "[\(list.map(\.text).joined(separator: ", "))]"
+        } else if let flag = try? value.decode(Bool.self) {
+            text = "\(flag)"
+        } else if let number = try? value.decode(Double.self) {
+            text = Int(exactly: number).map(String.init) ?? "\(number)"
+        } else {
+            text = "“\(try value.decode(String.self).prefix(40))”"
+        }
     }
 }

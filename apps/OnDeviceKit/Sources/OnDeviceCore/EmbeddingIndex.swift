@@ -95,7 +95,8 @@ public struct EmbeddingIndex: Sendable {
     /// The path of the image behind a row from 0 to `count - 1`.
     public func path(ofRow row: Int) -> String {
         let start = row == 0 ? 0 : end(ofRow: row - 1)
-        let bytes = file.bytes[paths][(paths.lowerBound + start)..<(paths.lowerBound + end(ofRow: row) - 1)]
+        let bytes = file.bytes[paths][
+            (paths.lowerBound + start)..<(paths.lowerBound + end(ofRow: row) - 1)]
         return String(decoding: bytes, as: UTF8.self)
     }
 
@@ -132,7 +133,9 @@ public struct EmbeddingIndex: Sendable {
             (0..<count).map { row in
                 let bytes = UnsafeRawBufferPointer(
                     rebasing: file.bytes[rows][
-                        (rows.lowerBound + row * length * 4)..<(rows.lowerBound + (row + 1) * length * 4)])
+                        (rows.lowerBound + row * length * 4)..<(rows.lowerBound + (row + 1)
+                            * length * 4)
+                    ])
                 let product = dot(bytes, query, count: length)
                 if info.normalized { return product }
                 return product / max(dot(bytes, bytes, count: length).squareRoot(), 1e-12)
@@ -148,7 +151,8 @@ public struct EmbeddingIndex: Sendable {
 }
 
 /// The sum of the products of two rows of float32, in 32 sums side by side.
-private func dot(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, count: Int) -> Float {
+private func dot(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer, count: Int) -> Float
+{
     var sums = (SIMD8<Float>.zero, SIMD8<Float>.zero, SIMD8<Float>.zero, SIMD8<Float>.zero)
     func product(_ i: Int) -> SIMD8<Float> {
         a.loadUnaligned(fromByteOffset: i &* 4, as: SIMD8<Float>.self)

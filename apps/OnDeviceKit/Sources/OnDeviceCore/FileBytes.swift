@@ -1,14 +1,13 @@
 import Foundation
 
-/// Files, with errors that name them.
+/// Files, with errors that name them and say why.
 enum FileBytes {
     /// All bytes of a file. Throws ``OnDeviceError/file(_:)``.
     static func read(_ url: URL) throws(OnDeviceError) -> Data {
-        do {
-            return try Data(contentsOf: url)
-        } catch {
-            throw .file("\(url.path) cannot be read: \(reason(error)).")
+        guard let data = FileManager.default.contents(atPath: url.path) else {
+            throw .file("\(url.path) cannot be read: \(reason(url.path, R_OK)).")
         }
+        return data
     }
 
     /// Writes a file, or leaves what was there. Throws ``OnDeviceError/file(_:)``.
@@ -16,12 +15,13 @@ enum FileBytes {
         do {
             try data.write(to: url, options: .atomic)
         } catch {
-            throw .file("\(url.path) cannot be written: \(reason(error)).")
+            let folder = url.deletingLastPathComponent().path
+            throw .file("\(url.path) cannot be written: \(reason(folder, W_OK)).")
         }
     }
 
-    private static func reason(_ error: any Error) -> String {
-        let code = ((error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError)?.code
-        return code.map { String(cString: strerror(Int32($0))) } ?? error.localizedDescription
+    private static func reason(_ path: String, _ mode: Int32) -> String {
+        let isAllowed = access(path, mode) == 0
+        return isAllowed ? "it is no regular file" : String(cString: strerror(errno))
     }
 }

@@ -57,7 +57,9 @@ private struct Reference {
     }
 
     private init?(number text: ArraySlice<Unicode.Scalar>, radix: Int) {
-        let digits = text.prefix { $0.isASCII && Character($0).hexDigitValue.map { $0 < radix } ?? false }
+        let digits = text.prefix {
+            $0.isASCII && Character($0).hexDigitValue.map { $0 < radix } ?? false
+        }
         guard !digits.isEmpty else { return nil }
         let value = digits.reduce(UInt32(0)) {
             min($0 * UInt32(radix) + UInt32(Character($1).hexDigitValue ?? 0), 0x11_0000)
@@ -72,14 +74,16 @@ private struct Reference {
     private static func scalars(of value: UInt32) -> [Unicode.Scalar] {
         if let windows = windows[value] { return [windows] }
         guard let scalar = Unicode.Scalar(value), value > 0 else { return ["\u{FFFD}"] }
-        let isControl = value < 0x20 && !(9...13).contains(value) || value == 0xB || value == 0x7F
+        let isControl =
+            value < 0x20 && !(9...13).contains(value) || value == 0xB || value == 0x7F
         let isNone = (0xFDD0...0xFDEF).contains(value) || value & 0xFFFE == 0xFFFE
         return isControl || isNone ? [] : [scalar]
     }
 
     private static let windows: [UInt32: Unicode.Scalar] = Dictionary(
         uniqueKeysWithValues: zip(
-            UInt32(0x80)..., "€\u{81}‚ƒ„…†‡ˆ‰Š‹Œ\u{8D}Ž\u{8F}\u{90}‘’“”•–—˜™š›œ\u{9D}žŸ".unicodeScalars))
+            UInt32(0x80)...,
+            "€\u{81}‚ƒ„…†‡ˆ‰Š‹Œ\u{8D}Ž\u{8F}\u{90}‘’“”•–—˜™š›œ\u{9D}žŸ".unicodeScalars))
 
     private static let names: [String: [Unicode.Scalar]] = {
         var names: [String: [Unicode.Scalar]] = [:]

@@ -31,7 +31,8 @@ func decoded<T: Decodable>(
 private func sentence(about error: DecodingError) -> String {
     let context: DecodingError.Context? =
         switch error {
-        case .typeMismatch(_, let found), .valueNotFound(_, let found), .keyNotFound(_, let found),
+        case .typeMismatch(_, let found), .valueNotFound(_, let found),
+            .keyNotFound(_, let found),
             .dataCorrupted(let found):
             found
         @unknown default: nil
@@ -41,5 +42,6 @@ private func sentence(about error: DecodingError) -> String {
         path.append(key.stringValue)
         return "it has no \(path.joined(separator: "."))"
     }
-    return path.isEmpty ? "it is no JSON" : "\(path.joined(separator: ".")) has no possible value"
+    return path.isEmpty
+        ? "it is no JSON" : "\(path.joined(separator: ".")) has no possible value"
 }

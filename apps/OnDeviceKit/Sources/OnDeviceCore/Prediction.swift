@@ -59,7 +59,8 @@ public enum Labels {
     /// - Throws: ``OnDeviceError/file(_:)``, ``OnDeviceError/labels(_:)``.
     public static func read(contentsOf url: URL) throws(OnDeviceError) -> [String] {
         guard let text = String(bytes: try FileBytes.read(url), encoding: .utf8) else {
-            throw .labels("\(url.lastPathComponent) is no UTF-8 text with a label on each line.")
+            throw .labels(
+                "\(url.lastPathComponent) is no UTF-8 text with a label on each line.")
         }
         let lines = text.drop { $0 == "\u{FEFF}" }.split(
             omittingEmptySubsequences: false, whereSeparator: \.isNewline)

@@ -12,7 +12,8 @@ public struct RGBImage: Sendable, Hashable {
     /// - Throws: ``OnDeviceError/image(_:)`` if there is no pixel, or another number of them.
     public init(width: Int, height: Int, pixels: [UInt8]) throws(OnDeviceError) {
         guard width > 0, height > 0 else {
-            throw .image("An image has a width and a height; given \(width) x \(height) pixels.")
+            throw .image(
+                "An image has a width and a height; given \(width) x \(height) pixels.")
         }
         let (area, isTooLarge) = width.multipliedReportingOverflow(by: height)
         guard !isTooLarge, pixels.count.isMultiple(of: 3), pixels.count / 3 == area else {
@@ -85,7 +86,9 @@ extension RGBImage {
     /// smaller, `fill` is around it. Halves are rounded as torchvision does.
     func centered(side: Int, fill: SIMD3<UInt8>) -> RGBImage {
         let (across, down) = (Centering(width, in: side), Centering(height, in: side))
-        if across.count == side, down.count == side, (width, height) == (side, side) { return self }
+        if across.count == side, down.count == side, (width, height) == (side, side) {
+            return self
+        }
         var found = RGBImage(width: side, height: side, color: fill).pixels
         for row in 0..<down.count {
             let source = ((down.source + row) * width + across.source) * 3

@@ -7,7 +7,8 @@ extension RGBImage {
     ) throws(OnDeviceError) -> RGBImage {
         guard width > 0, height > 0 else {
             throw .image(
-                "An image is resized to a positive width and height; given \(width) x \(height).")
+                "An image is resized to a positive width and height; given \(width) x \(height)."
+            )
         }
         return resized(
             width: width, height: height, columns: 0..<width, rows: 0..<height, interpolation)
@@ -144,7 +145,9 @@ private struct PackedRows {
         pairs.withUnsafeBufferPointer { pairs in
             taps.weights.withUnsafeBufferPointer { weights in
                 for x in 0..<taps.starts.count {
-                    var (red, green, blue) = (half | half << 32, half | half << 32, half | half << 32)
+                    var (red, green, blue) = (
+                        half | half << 32, half | half << 32, half | half << 32
+                    )
                     let (start, weight) = (taps.starts[x] * 3, x * taps.stride)
                     for tap in 0..<taps.counts[x] {
                         let factor = Int64(truncatingIfNeeded: weights[weight &+ tap])

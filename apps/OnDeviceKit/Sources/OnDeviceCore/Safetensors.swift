@@ -27,7 +27,8 @@ struct Safetensors: Sendable {
         guard file.bytes.count >= 8 else { throw Invalid("it has \(file.bytes.count) bytes") }
         let length = UInt64(littleEndian: file.bytes.loadUnaligned(as: UInt64.self))
         guard length <= min(Self.maxHeader, file.bytes.count - 8) else {
-            throw Invalid("a header of \(length) bytes does not fit a file of \(file.bytes.count)")
+            throw Invalid(
+                "a header of \(length) bytes does not fit a file of \(file.bytes.count)")
         }
         let start = 8 + Int(length)
         let header: Header
@@ -49,7 +50,8 @@ struct Safetensors: Sendable {
             guard entry.offsets.count == 2, entry.offsets[0] == position,
                 entry.offsets[1] >= position, entry.offsets[1] <= end - start
             else {
-                throw Invalid("\(name) does not begin at byte \(position), or ends after the file")
+                throw Invalid(
+                    "\(name) does not begin at byte \(position), or ends after the file")
             }
             guard let size = sizes[entry.dtype], entry.bytes(of: size) == entry.length else {
                 throw Invalid("\(name) of shape \(entry.shape) does not fill its bytes")

@@ -56,15 +56,15 @@ public struct SelfCheck: Sendable {
     /// Runs all steps.
     ///
     /// - Parameters:
-    ///   - pixels: makes the model's pixels of the golden image; ``Preprocessor`` by default.
     ///   - network: computes the outputs by name from the golden file's pixels; without it
     ///     that step is skipped.
+    ///   - pixels: makes the model's pixels of the golden image; ``Preprocessor`` by default.
     /// - Throws: what `pixels` and `network` throw.
     public func run(
+        network: ((RGBImage) async throws -> [String: Tensor])? = nil,
         pixels: (RGBImage, Contract) throws -> RGBImage = {
             try Preprocessor($1).pixels(of: $0)
-        },
-        network: ((RGBImage) async throws -> [String: Tensor])? = nil
+        }
     ) async throws -> Report {
         let wanted = try golden.pixels.image()
         let made = try pixels(golden.image.image(), golden.contract)
@@ -121,10 +121,12 @@ public struct SelfCheck: Sendable {
         let few = "\(result.differing) of \(result.count) values differ"
         let most = result.largest.map { ", by up to \($0)" } ?? " or are missing"
         switch result.step {
-        case .pixels: return "The image is resized or cropped otherwise than in training: \(few)\(most)."
+        case .pixels:
+            return "The image is resized or cropped otherwise than in training: \(few)\(most)."
         case .normalization: return "Mean and std are others than in training: \(few)\(most)."
         case .network:
-            return "The network computes something else (\(result.output ?? "")): \(few)\(most)."
+            return
+                "The network computes something else (\(result.output ?? "")): \(few)\(most)."
         }
     }
 }

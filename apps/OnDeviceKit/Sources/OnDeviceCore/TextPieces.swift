@@ -56,7 +56,8 @@ private enum Kind {
     private init(properties scalar: Unicode.Scalar) {
         let properties = scalar.properties
         switch properties.generalCategory {
-        case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter, .otherLetter:
+        case .uppercaseLetter, .lowercaseLetter, .titlecaseLetter, .modifierLetter,
+            .otherLetter:
             self = .letter
         case .decimalNumber, .letterNumber, .otherNumber: self = .number
         default: self = properties.isWhitespace ? .space : .other

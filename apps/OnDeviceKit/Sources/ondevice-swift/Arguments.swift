@@ -59,7 +59,9 @@ struct Arguments {
     /// The one word that is left.
     mutating func only(_ what: String) throws -> String {
         let found = try rest()
-        guard found.count == 1 else { throw UsageError("give one \(what); given \(found.count)") }
+        guard found.count == 1 else {
+            throw UsageError("give one \(what); given \(found.count)")
+        }
         return found[0]
     }
 

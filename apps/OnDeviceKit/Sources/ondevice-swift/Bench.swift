@@ -48,7 +48,9 @@ private func now(_ clock: clockid_t) -> Double {
 
 private func resizeFigures() throws -> [Figure] {
     var random = Random()
-    let pixels = (0..<(4032 * 3024 * 3)).map { _ in UInt8(truncatingIfNeeded: random.next() >> 24) }
+    let pixels = (0..<(4032 * 3024 * 3)).map { _ in
+        UInt8(truncatingIfNeeded: random.next() >> 24)
+    }
     let photo = try RGBImage(width: 4032, height: 3024, pixels: pixels)
     return try Interpolation.allCases.map { interpolation in
         try Figure("resize 4032 x 3024 to 341 x 256, \(interpolation.rawValue)", runs: 7) {
