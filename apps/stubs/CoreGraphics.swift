@@ -27,7 +27,10 @@ public final class CGImage: @unchecked Sendable {
     ) { nil }
     public var width: Int { 0 }
     public var height: Int { 0 }
+    public var colorSpace: CGColorSpace? { nil }
 }
+
+public enum CGColorSpaceModel: Int32, Sendable { case unknown = -1, monochrome, rgb, cmyk }
 
 public enum CGColorRenderingIntent: Int32, Sendable { case defaultIntent }
 
@@ -45,6 +48,8 @@ public enum CGInterpolationQuality: Int32, Sendable { case `default`, none, low,
 public final class CGColorSpace: @unchecked Sendable {
     public static let sRGB: CFString = ""
     public init?(name: CFString) { nil }
+    public var model: CGColorSpaceModel { .unknown }
+    public var supportsOutput: Bool { false }
 }
 
 public final class CGDataProvider {

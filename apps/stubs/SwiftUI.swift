@@ -109,7 +109,7 @@ extension Label where Title == Text, Icon == Image {
     public init(_ title: some StringProtocol, systemImage: String) {}
 }
 public struct Image: Primitive {
-    public init(decorative: CGImage, scale: CGFloat) {}
+    public init(_ cgImage: CGImage, scale: CGFloat, label: Text) {}
     public init(uiImage: UIImage) {}
     public init(systemName: String) {}
     public func resizable() -> Image { self }

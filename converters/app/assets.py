@@ -18,7 +18,7 @@ def write_assets(folder: Path) -> None:
         "platform": "ios",
         "size": "1024x1024",
     }
-    accent = {"color": {"platform": "universal", "reference": "systemTealColor"}}
+    accent = {"color": {"platform": "ios", "reference": "systemTealColor"}}
     contents: dict[str, dict[str, Any]] = {
         "": {},
         "AppIcon.appiconset": {"images": [icon]},

@@ -46,11 +46,7 @@ struct ClassifyView: View {
                             prepare: session.prepare, infer: session.infer, rate: session.rate)
                     }
                     if let check = session.check {
-                        Label(
-                            check.message,
-                            systemImage: check.passed ? "checkmark.seal" : "xmark.seal"
-                        )
-                        .font(.caption)
+                        Label(check.message, systemImage: check.symbol).font(.caption)
                     }
                 }
                 .padding()
@@ -60,10 +56,9 @@ struct ClassifyView: View {
 
     @ViewBuilder private var seen: some View {
         if let photo = session.photo {
-            Image(decorative: photo, scale: 1)
+            Image(photo, scale: 1, label: Text("The photo as the model sees it"))
                 .resizable()
                 .scaledToFit()
-                .accessibilityLabel("The photo as the model sees it")
             Button("Back to the camera") {
                 Task { await session.watch(selection, in: library) }
             }
@@ -71,6 +66,24 @@ struct ClassifyView: View {
             CameraPreview(session: session.camera.session)
                 .aspectRatio(0.75, contentMode: .fit)
                 .accessibilityLabel("Camera")
+        }
+    }
+}
+
+/// What the self check of a model found, or why there was none.
+struct CheckLine {
+    let message: String
+    let symbol: String
+
+    /// Checks a model against its golden file.
+    init(of model: Model) async {
+        do {
+            let report = try await model.selfCheck()
+            message = report.message
+            symbol = report.passed ? "checkmark.seal" : "xmark.seal"
+        } catch {
+            message = "Not checked: \(error.localizedDescription)"
+            symbol = "questionmark"
         }
     }
 }
@@ -85,7 +98,7 @@ final class ClassifySession {
     private(set) var rate: Int?
     private(set) var photo: CGImage?
     private(set) var problem: String?
-    private(set) var check: SelfCheck.Report?
+    private(set) var check: CheckLine?
     private var frameRate = FrameRate()
 
     /// Classifies what the camera sees, until it is cancelled.
@@ -94,7 +107,7 @@ final class ClassifySession {
         photo = nil
         await attempt {
             let model = try await library.model(files)
-            check = try? await model.selfCheck()
+            check = await CheckLine(of: model)
             let frames = try await camera.start()
             defer { camera.stop() }
             let pipeline = Pipeline(

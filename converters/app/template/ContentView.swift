@@ -30,11 +30,10 @@ struct ContentView: View {
     @ViewBuilder private var photo: some View {
         if let image = session.seen {
             Section("What the model sees") {
-                Image(decorative: image, scale: 1)
+                Image(image, scale: 1, label: Text("The photo, cropped as the model sees it"))
                     .resizable()
                     .scaledToFit()
                     .frame(maxWidth: .infinity, maxHeight: 240)
-                    .accessibilityLabel("The photo, cropped as the model sees it")
             }
         } else if let problem = session.problem {
             ContentUnavailableView(

@@ -30,7 +30,7 @@
     }
 
     extension CGImage: ImageSource {
-        /// The pixels in sRGB, taken to be upright.
+        /// Its pixels, taken to be upright.
         public func stored() throws(OnDeviceError) -> (RGBImage, Orientation) {
             (try RGBImage(self), .up)
         }
@@ -58,7 +58,7 @@
 
     #if canImport(UIKit)
         extension UIImage: ImageSource {
-            /// The pixels in sRGB, with the image's orientation, whose type has another order.
+            /// Its pixels, with its orientation, whose type has another order.
             public func stored() throws(OnDeviceError) -> (RGBImage, OnDeviceCore.Orientation) {
                 guard let image = cgImage else {
                     throw .image("The image has no pixels; draw it into a bitmap first.")
@@ -74,12 +74,14 @@
     #endif
 
     extension RGBImage {
-        /// The pixels of an image in sRGB; what is transparent is drawn on black.
+        /// The pixels of an image as they are stored: no profile is applied, as in training, so
+        /// that the Display P3 values of an iPhone's photo stay. What is no RGB is converted to
+        /// sRGB; what is transparent is drawn on black.
         public init(_ image: CGImage) throws(OnDeviceError) {
             let (width, height) = (image.width, image.height)
             let info = CGImageAlphaInfo.noneSkipLast.rawValue
             guard width > 0, height > 0,
-                let space = CGColorSpace(name: CGColorSpace.sRGB),
+                let space = Self.space(of: image),
                 let context = CGContext(
                     data: nil, width: width, height: height, bitsPerComponent: 8,
                     bytesPerRow: 0, space: space, bitmapInfo: info)
@@ -96,6 +98,12 @@
                 base, width: width, height: height, bytesPerRow: context.bytesPerRow,
                 order: (0, 1, 2))
             try self.init(width: width, height: height, pixels: pixels)
+        }
+
+        /// The image's own colours, if an image can be drawn in them.
+        private static func space(of image: CGImage) -> CGColorSpace? {
+            if let own = image.colorSpace, own.model == .rgb, own.supportsOutput { return own }
+            return CGColorSpace(name: CGColorSpace.sRGB)
         }
 
         static func stored(
