@@ -30,6 +30,8 @@ COMMANDS = {  # name -> module:attribute
     "verify": "verify:verify_command",
     "app": "app:app_command",
     "inspect": "inspect:inspect_command",
+    "studio": "studio:studio",
+    "doctor": "doctor:doctor",
 }
 
 
