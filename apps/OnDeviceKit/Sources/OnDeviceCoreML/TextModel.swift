@@ -46,7 +46,7 @@
                     contentsOf: url, configuration: ComputeUnits.cpu.configuration)
             else { return false }
             let said = model.modelDescription.metadata[.creatorDefinedKey] as? [String: String]
-            return said?["ondevice.model"]?.contains("_text") ?? false  // "mobileclip_s0_text.tag"
+            return said?["ondevice.model"]?.contains("_text") ?? false
         }
 
         /// The unit vector of a text; what was asked before is remembered.
