@@ -32,15 +32,17 @@ FOLDER = PACKAGE / "Tests" / "OnDeviceCoreTests" / "Goldens"
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 CROP_MODES = ("center", "squash", "border", "pad")
 SIZES = (9, 16, 31)
-SHAPES = ((61, 47), (23, 60), (20, 90), (40, 40), (7, 3), (1, 1))  # width, height
+SHAPES = ((61, 46), (23, 60), (20, 90), (40, 40), (7, 3), (1, 1))  # width, height
 UPRIGHT, EXIF_ORIENTATION = 1, 0x0112
 TEXTS = [
     *open_clip_tokens.TEXTS,
     "&copy &notit; &#128; &#x1F436; &#0; &#xD800; &#11; &amp;amp;lt; &bogus; & &; &#; &#x;",
     "<|endoftext|> in <|ENDOFTEXT|>>> the <|startoftext|>text, <<|endoftext|>",
-    "cafe\u0301 \u212bngstr\u00f6m \u1112\u1161\u11ab \u304b\u3099 \u0130stanbul \u03a3\u0391\u03a3",
+    "cafe\u0301 \u212bngstr\u00f6m \u1112\u1161\u11ab \u304b\u3099 \u0130stanbul",
+    "\u03a3\u0391\u03a3 Stra\u00dfe \ufb01n",
     "it's 'sunny ''s they'LL I'M '95 o'clock 3\u00bd \u2167 \u0663 \u2460 x\u00b2",
-    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \U0001f44d\U0001f3fd\u00a0\u3000\u200b\u1680tab\tend",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea \U0001f44d\U0001f3fd",
+    "no\u00a0break\u3000wide\u200bnone\u1680ogham tab\tend",
     "a" * 300,
 ]
 

@@ -43,7 +43,8 @@ def test_no_file_is_missing_or_left_over(folder):
 
 
 @pytest.mark.parametrize(
-    "name", ["boxes", "index", "palette", "pixels", "predictions", "tokenizer", "tokens", "unit"]
+    "name",
+    ["boxes", "index", "palette", "pixels", "predictions", "tokenizer", "tokens", "unit"],
 )
 def test_a_table_is_as_committed(folder, name):
     if name == "pixels" and OLD_PILLOW:

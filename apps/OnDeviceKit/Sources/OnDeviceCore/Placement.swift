@@ -32,9 +32,9 @@ extension Preprocessor {
     public func placement(width: Int, height: Int) -> Placement {
         var (scale, offset) = (SIMD2(1.0, 1.0), SIMD2(0.0, 0.0))
         var size = SIMD2(width, height)
-        func center(in side: Int) {
+        func center(in side: Int, half: Centering.Half = .even) {
             for axis in 0..<2 {
-                let centering = Centering(size[axis], in: side)
+                let centering = Centering(size[axis], in: side, half: half)
                 offset[axis] += Double(centering.target - centering.source)
             }
             size = SIMD2(side, side)
@@ -48,7 +48,7 @@ extension Preprocessor {
             size = target
         }
         if let side = contract.sourceSize {
-            center(in: min(width, height))
+            center(in: min(width, height), half: .before)
             resize(to: SIMD2(side, side))
         }
         if contract.cropMode == .pad { center(in: max(size.x, size.y)) }

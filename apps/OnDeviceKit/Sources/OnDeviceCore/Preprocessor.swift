@@ -20,8 +20,7 @@ public struct Preprocessor: Sendable, Hashable {
         var image = image.upright(from: orientation)
         if let side = contract.sourceSize {
             try checkArea(side, side)
-            let square = image.centered(side: min(image.width, image.height), fill: .zero)
-            image = try square.resized(
+            image = try image.centerSquare().resized(
                 width: side, height: side, interpolation: contract.interpolation)
         }
         if contract.cropMode == .pad {

@@ -83,9 +83,22 @@ extension RGBImage {
     }
 
     /// The part of the image in a square of `side` pixels around its centre; where the image is
-    /// smaller, `fill` is around it. Halves are rounded as torchvision does.
+    /// smaller, `fill` is around it.
     func centered(side: Int, fill: SIMD3<UInt8>) -> RGBImage {
-        let (across, down) = (Centering(width, in: side), Centering(height, in: side))
+        placed(Centering(width, in: side), Centering(height, in: side), side: side, fill: fill)
+    }
+
+    /// The largest square in the middle.
+    func centerSquare() -> RGBImage {
+        let side = min(width, height)
+        return placed(
+            Centering(width, in: side, half: .before),
+            Centering(height, in: side, half: .before), side: side, fill: .zero)
+    }
+
+    private func placed(
+        _ across: Centering, _ down: Centering, side: Int, fill: SIMD3<UInt8>
+    ) -> RGBImage {
         if across.count == side, down.count == side, (width, height) == (side, side) {
             return self
         }
@@ -112,9 +125,18 @@ struct Centering: Hashable {
     /// How many are kept.
     let count: Int
 
-    init(_ length: Int, in side: Int) {
-        let half = (Double(length - side) / 2).rounded(.toNearestOrEven)
-        source = length > side ? Int(half) : 0
+    /// Where half a pixel goes.
+    enum Half {
+        /// To the even position, as torchvision's centre crop has it.
+        case even
+        /// To the left or the top.
+        case before
+    }
+
+    init(_ length: Int, in side: Int, half: Half = .even) {
+        let excess = max(0, length - side)
+        let even = Int((Double(excess) / 2).rounded(.toNearestOrEven))
+        source = half == .even ? even : excess / 2
         target = length < side ? (side - length) / 2 : 0
         count = min(length, side)
     }
