@@ -36,7 +36,8 @@ from .program.golden import golden_of, reserve
 
 
 class Options(TypedDict, total=False):
-    """What both exports take: ``Settings`` and ``Request`` say more."""
+    """What both exports take: ``Settings`` and ``Request`` say more. ``golden=False`` leaves
+    out the generated image beside a package, with what has to come of it, that apps check."""
 
     target: str
     precision: str
@@ -86,9 +87,6 @@ def export(
     ``also`` are paths of the same in other formats, from one trace with the same weights, an
     option being for the formats that have it. ``timed`` is called with each path and the
     seconds that its format took: its building and saving, without what all share.
-
-    Beside it, ``NAME.golden.json`` has a generated image and what has to come of it, for apps
-    to check themselves; ``golden=False`` leaves it out.
 
     Raises ConfigError, ImageError, UnsupportedOpError, or OutputError when ``path`` exists and
     ``force`` is not given; nothing half-made is left, and of several packages all or none.

@@ -159,36 +159,13 @@ def _target(
         for path, names in project.packages.items()
         for name in names
     }
-    linked = [objects.add("PBXBuildFile", n, productRef=key) for n, key in products.items()]
-    built = {
-        phase: [
-            objects.add("PBXBuildFile", path, fileRef=key)
-            for path, key in files.items()
-            if KINDS[PurePosixPath(path).suffix].phase == phase
-        ]
-        for phase in ("Sources", "Resources")
-    }
-    phases = {
-        "Sources": built["Sources"],
-        "Frameworks": linked,
-        "Resources": built["Resources"],
-    }
     return objects.add(
         "PBXNativeTarget",
         "target",
         buildConfigurationList=_configurations(
             objects, "target", project.settings, {name: {} for name in CONFIGURATIONS}
         ),
-        buildPhases=[
-            objects.add(
-                f"PBX{name}BuildPhase",
-                "phase",
-                buildActionMask="2147483647",
-                files=listed,
-                runOnlyForDeploymentPostprocessing="0",
-            )
-            for name, listed in phases.items()
-        ],
+        buildPhases=_phases(objects, files, products),
         buildRules=[],
         dependencies=[],
         name=project.name,
@@ -197,6 +174,36 @@ def _target(
         productReference=product,
         productType="com.apple.product-type.application",
     )
+
+
+def _phases(
+    objects: _Objects, files: Mapping[str, str], products: Mapping[str, str]
+) -> list[str]:
+    """What compiles, links and copies, in this order."""
+    built = {
+        phase: [
+            objects.add("PBXBuildFile", path, fileRef=key)
+            for path, key in files.items()
+            if KINDS[PurePosixPath(path).suffix].phase == phase
+        ]
+        for phase in ("Sources", "Resources")
+    }
+    linked = [objects.add("PBXBuildFile", n, productRef=key) for n, key in products.items()]
+    phases = {
+        "Sources": built["Sources"],
+        "Frameworks": linked,
+        "Resources": built["Resources"],
+    }
+    return [
+        objects.add(
+            f"PBX{name}BuildPhase",
+            "phase",
+            buildActionMask="2147483647",
+            files=listed,
+            runOnlyForDeploymentPostprocessing="0",
+        )
+        for name, listed in phases.items()
+    ]
 
 
 def _configurations(

@@ -98,10 +98,9 @@ def verify_command(
     only; else on at most --limit images, spread evenly. Exit status 1 if a gate is missed.
     """
     from converters.backend import load_package
-    from converters.verification.device_report import read_device_report
     from converters.verification.verify import check_gates, verify
 
-    device = read_device_report(measured) if measured else {}
+    device = _device(measured, options["run_on"])
     options["gates"] = check_gates(dict(gates))
     if html:
         check_free(html.absolute(), force=force)
@@ -110,10 +109,10 @@ def verify_command(
     chosen = _images(opened, images, max_level, limit)
     network = _model(opened, model)
     chosen = chosen or _samples(opened, network)[:limit]
-    skipped = Skipped()
-    shown = progress(chosen, "verifying", len(chosen))
+    shown, skipped = progress(chosen, "verifying", len(chosen)), Skipped()
     report = verify(network, opened, shown, on_error=skipped, **options)
-    report = replace(report, device=device or report.device)
+    if device:
+        report = replace(report, device=device)
     if html:
         from converters.verification.html import write_html
 
@@ -124,6 +123,15 @@ def verify_command(
         print_report(report)
     status = skipped.status(len(chosen))
     ctx.exit(status if report.passed else 1)
+
+
+def _device(measured: Path | None, run_on: str) -> dict[str, Any]:
+    """What a phone measured. Raises UsageError where this machine measures as well."""
+    from converters.verification.device_report import read_device_report
+
+    if measured and run_on != "reference":
+        raise click.UsageError("--report is a phone's, --run-on this machine's: give one.")
+    return read_device_report(measured) if measured else {}
 
 
 def _images(

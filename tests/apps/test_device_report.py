@@ -74,3 +74,11 @@ def test_what_is_none_is_one_line(package, ondevice_, tmp_path, text, said):
     status, out, err = ondevice_("verify", package, "--report", phone)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+def test_a_phone_and_this_machine_are_not_both_asked(package, ondevice_, tmp_path):
+    (tmp_path / "phone.json").write_text(json.dumps({**REPORT, "units": [UNIT]}))
+    options = ("--report", tmp_path / "phone.json", "--run-on", "auto")
+    status, _, err = ondevice_("verify", package, *options)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--report is a phone's" in err
