@@ -37,21 +37,24 @@ actor AlbumIndex {
         let seen = Set(paths)
         let fresh = try await Self.photos().filter { !seen.contains($0) }
         let total = paths.count + fresh.count
+        var saved = paths.count
         for (position, id) in fresh.enumerated() {
-            try Task.checkCancellation()
+            if Task.isCancelled { break }  // what is known by now is kept
             if let image = await Self.image(id, edge: 2 * encoder.info.contract.size),
                 let vector = try? await encoder.embedding(for: try encoder.prepare(image))
             {
                 paths.append(id)
                 rows.append(vector)
             }
-            let isLast = position == fresh.count - 1
-            if isLast || position % Self.saveEvery == Self.saveEvery - 1 {
+            // The whole file is written: the larger it is, the less often.
+            if paths.count - saved >= max(Self.saveEvery, paths.count / 10) {
                 try save(paths, rows, encoder: encoder.info)
-                await progress(Progress(done: total - fresh.count + position + 1, total: total))
+                saved = paths.count
             }
-            await Task.yield()
+            await progress(Progress(done: seen.count + position + 1, total: total))
         }
+        if paths.count > saved { try save(paths, rows, encoder: encoder.info) }
+        try Task.checkCancellation()
     }
 
     private func known() -> ([String], [[Float]]) {
