@@ -72,6 +72,37 @@ public struct Contract: Sendable, Hashable {
     }
 }
 
+extension Contract {
+    /// - Throws: ``OnDeviceError/contract(_:)`` that names all values no image can be prepared
+    ///   with.
+    func check() throws(OnDeviceError) { try Self.check(problems) }
+
+    fileprivate static func check(_ problems: [String]) throws(OnDeviceError) {
+        guard problems.isEmpty else {
+            throw .contract(
+                "The preprocessing contract cannot be followed: "
+                    + problems.joined(separator: "; ") + ".")
+        }
+    }
+
+    fileprivate var problems: [String] {
+        let (means, deviations) = ([mean.x, mean.y, mean.z], [std.x, std.y, std.z])
+        let ranges: [(name: String, given: Any, isFine: Bool, expected: String)] = [
+            ("size", size, (1...Self.maxSize).contains(size), "1 to \(Self.maxSize)"),
+            ("crop_pct", cropPct, (0.001...1).contains(cropPct), "0.001 to 1"),
+            ("mean", means, means.allSatisfy { 0 <= $0 && $0 <= 1 }, "0 to 1"),
+            (
+                "std", deviations, deviations.allSatisfy { 0 < $0 && $0 <= 1 },
+                "above 0, up to 1"
+            ),
+            ("source_size", sourceSize ?? 1, sourceSize ?? 1 > 0, "1 or more"),
+        ]
+        return ranges.filter { !$0.isFine }.map {
+            "\($0.name) is \($0.given), expected \($0.expected)"
+        }
+    }
+}
+
 extension Contract: Codable {
     private enum CodingKeys: String, CodingKey, CaseIterable {
         case size, mean, std, fill, interpolation
@@ -90,23 +121,15 @@ extension Contract: Codable {
         var reader = FieldReader(try decoder.container(keyedBy: CodingKeys.self))
         let known = Set(CodingKeys.allCases.map(\.rawValue))
         reader.problems = names.filter { !known.contains($0) }.sorted().map { "unknown \($0)" }
-        reader.read(.size, into: &size, "1 to \(Self.maxSize)") {
-            (1...Self.maxSize).contains($0)
-        }
-        reader.read(.cropPct, into: &cropPct, "0.001 to 1") { 0.001 <= $0 && $0 <= 1 }
+        reader.read(.size, into: &size, "a whole number")
+        reader.read(.cropPct, into: &cropPct, "a number")
         reader.read(.cropMode, into: &cropMode, listed(CropMode.self))
         reader.read(.interpolation, into: &interpolation, listed(Interpolation.self))
-        reader.readChannels(.mean, into: &mean, "three from 0 to 1") { 0 <= $0 && $0 <= 1 }
-        reader.readChannels(.std, into: &std, "three above 0, up to 1") { 0 < $0 && $0 <= 1 }
-        reader.readChannels(.fill, into: &fill, "three whole ones from 0 to 255") { _ in true }
-        reader.read(.sourceSize, into: &sourceSize, "1 or more, or null") {
-            $0.map { $0 > 0 } ?? true
-        }
-        guard reader.problems.isEmpty else {
-            throw OnDeviceError.contract(
-                "The preprocessing contract cannot be followed: "
-                    + reader.problems.joined(separator: "; ") + ".")
-        }
+        reader.readChannels(.mean, into: &mean, "three numbers")
+        reader.readChannels(.std, into: &std, "three numbers")
+        reader.readChannels(.fill, into: &fill, "three whole numbers from 0 to 255")
+        reader.read(.sourceSize, into: &sourceSize, "a whole number or null")
+        try Self.check(reader.problems + problems)
     }
 
     /// Writes all fields, as Python does.
@@ -138,12 +161,9 @@ private struct FieldReader<Key: CodingKey> {
 
     init(_ fields: KeyedDecodingContainer<Key>) { self.fields = fields }
 
-    mutating func read<T: Decodable>(
-        _ key: Key, into value: inout T, _ expected: String,
-        where isFine: (T) -> Bool = { _ in true }
-    ) {
+    mutating func read<T: Decodable>(_ key: Key, into value: inout T, _ expected: String) {
         guard fields.contains(key) else { return }
-        if let found = try? fields.decode(T.self, forKey: key), isFine(found) {
+        if let found = try? fields.decode(T.self, forKey: key) {
             value = found
         } else {
             let given = (try? fields.decode(Given.self, forKey: key).text) ?? "a table"
@@ -152,12 +172,26 @@ private struct FieldReader<Key: CodingKey> {
     }
 
     mutating func readChannels<T: Decodable>(
-        _ key: Key, into channels: inout SIMD3<T>, _ expected: String,
-        where isFine: (T) -> Bool
+        _ key: Key, into channels: inout SIMD3<T>, _ expected: String
     ) {
-        var found = [channels.x, channels.y, channels.z]
-        read(key, into: &found, expected) { $0.count == 3 && $0.allSatisfy(isFine) }
-        channels = SIMD3(found[0], found[1], found[2])
+        var found = Channels(x: channels.x, y: channels.y, z: channels.z)
+        read(key, into: &found, expected)
+        channels = SIMD3(found.x, found.y, found.z)
+    }
+}
+
+/// A list of exactly three.
+private struct Channels<T: Decodable>: Decodable {
+    let x, y, z: T
+
+    init(x: T, y: T, z: T) { (self.x, self.y, self.z) = (x, y, z) }
+
+    init(from decoder: any Decoder) throws {
+        var list = try decoder.unkeyedContainer()
+        (x, y, z) = try (list.decode(T.self), list.decode(T.self), list.decode(T.self))
+        guard list.isAtEnd else {
+            throw DecodingError.dataCorruptedError(in: list, debugDescription: "not three")
+        }
     }
 }
 

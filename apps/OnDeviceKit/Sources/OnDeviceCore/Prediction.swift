@@ -109,15 +109,14 @@ public enum Probabilities {
             let (first, second) = (rank(values[a]), rank(values[b]))
             return first == second ? a < b : first > second
         }
-        if count * 16 >= values.count {
-            return Array(values.indices.sorted(by: isBefore).prefix(max(0, count)))
+        guard count > 0 else { return [] }
+        if count >= values.count / 16 {
+            return Array(values.indices.sorted(by: isBefore).prefix(count))
         }
         var best: [Int] = []  // few of many: sorted, and nearly always left as they are
         for position in values.indices {
             if best.count == count {
-                guard count > 0, rank(values[position]) > rank(values[best[count - 1]]) else {
-                    continue
-                }
+                guard rank(values[position]) > rank(values[best[count - 1]]) else { continue }
                 best.removeLast()
             }
             let place = best.firstIndex { isBefore(position, $0) } ?? best.endIndex

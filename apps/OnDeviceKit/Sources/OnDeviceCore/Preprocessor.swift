@@ -13,10 +13,11 @@ public struct Preprocessor: Sendable, Hashable {
     /// `ondevice.image.preprocess.resize_and_crop`, value for value.
     ///
     /// - Throws: ``OnDeviceError/image(_:)`` if the image is so long and narrow that it would
-    ///   become too large on the way.
+    ///   become too large on the way; ``OnDeviceError/contract(_:)`` for impossible values.
     public func pixels(
         of image: RGBImage, orientation: Orientation = .up
     ) throws(OnDeviceError) -> RGBImage {
+        try contract.check()
         var image = image.upright(from: orientation)
         if let side = contract.sourceSize {
             try checkArea(side, side)

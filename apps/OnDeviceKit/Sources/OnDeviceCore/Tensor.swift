@@ -9,10 +9,12 @@ public struct Tensor: Codable, Sendable, Hashable {
     ///
     /// - Throws: ``OnDeviceError/shape(_:)`` if the values do not fill the shape.
     public init(shape: [Int], values: [Float]) throws(OnDeviceError) {
-        let count = shape.reduce(1) {
-            $0.multipliedReportingOverflow(by: max(0, $1)).partialValue
+        var (count, isPossible) = (1, true)
+        for edge in shape {
+            let (product, isTooLarge) = count.multipliedReportingOverflow(by: edge)
+            (count, isPossible) = (product, isPossible && edge >= 0 && !isTooLarge)
         }
-        guard shape.allSatisfy({ $0 >= 0 }), count == values.count else {
+        guard isPossible, count == values.count else {
             throw .shape(
                 "The values of an array have to fill its shape \(shape); given \(values.count)."
             )

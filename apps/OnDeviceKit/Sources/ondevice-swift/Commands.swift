@@ -42,20 +42,21 @@ func preprocess(_ arguments: inout Arguments) throws -> Int32 {
         throw UsageError("give images whose names differ; given \(paths.count)")
     }
     let preprocessor = Preprocessor(contract)
-    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-    for (path, name) in zip(paths, names) {
+    // All are computed before any is written: an image that cannot be used leaves no files.
+    let files = try zip(paths, names).map { path, name in
         let image = try RGBImage(ppm: [UInt8](bytes(path)))
         let pixels = try preprocessor.pixels(of: image, orientation: orientation)
-        let target = folder.appendingPathComponent(name)
-        if isNormalized {
-            let values = preprocessor.normalized(pixels).values
-            let data = values.withUnsafeBytes { Data($0) }
-            try write(data, to: target.appendingPathExtension("f32"))
-        } else {
-            try write(pixels.ppm, to: target.appendingPathExtension("ppm"))
-        }
+        let data = isNormalized ? preprocessor.normalized(pixels).bytes : Data(pixels.ppm)
+        return (name: "\(name).\(isNormalized ? "f32" : "ppm")", data: data)
     }
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    for file in files { try write(file.data, to: folder.appendingPathComponent(file.name)) }
     return 0
+}
+
+extension Tensor {
+    /// The values as they lie in memory: float32, little-endian.
+    fileprivate var bytes: Data { values.withUnsafeBytes { Data($0) } }
 }
 
 /// The images of an index that are most similar to a vector.

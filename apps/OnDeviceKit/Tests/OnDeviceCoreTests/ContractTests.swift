@@ -32,9 +32,9 @@ private let json = """
     let wrong = #"{"size": 0, "crop_pct": 2, "crop_mode": "fit", "mean": [1, 2], "sise": 3}"#
     let said = message { _ = try Contract(json: wrong) }
     let problems = [
-        "size is 0, expected 1 to 13377", "crop_pct is 2, expected 0.001 to 1",
+        "size is 0, expected 1 to 13377", "crop_pct is 2.0, expected 0.001 to 1",
         "crop_mode is “fit”, expected center, squash, border, pad",
-        "mean is [1, 2], expected three from 0 to 1", "unknown sise",
+        "mean is [1, 2], expected three numbers", "unknown sise",
     ]
     for problem in problems { #expect(said.contains(problem)) }
 }
@@ -51,4 +51,14 @@ func anImpossibleContractIsRefused(_ text: String) {
 @Test func aPackageWithoutAContractSaysSo() {
     let said = message { _ = try Contract(metadata: ["com.apple.x": "y"]) }
     #expect(said.contains("no preprocessing contract"))
+}
+
+@Test func valuesThatWereSetByHandAreChecked() throws {
+    var contract = Contract()
+    (contract.size, contract.cropPct, contract.std) = (0, 0, .zero)
+    let image = try noise(width: 3, height: 3)
+    let said = message { _ = try Preprocessor(contract).pixels(of: image) }
+    for name in ["size is 0", "crop_pct is 0.0", "std is [0.0, 0.0, 0.0]"] {
+        #expect(said.contains(name))
+    }
 }

@@ -26,9 +26,10 @@ private struct Scored: Decodable {
         return Float(state >> 22)  // 1024 different values: many are equal
     }
     let sorted = values.indices.sorted { (-values[$0], $0) < (-values[$1], $1) }
-    for count in [0, 1, 5, 187, 188, 3000, 5000] {
+    for count in [0, 1, 5, 186, 187, 188, 3000, .max] {
         #expect(Probabilities.top(values, count: count) == Array(sorted.prefix(count)))
     }
+    #expect(Probabilities.top(values, count: -1).isEmpty)
     #expect(Probabilities.top([.nan, 1, .nan, 2], count: 3) == [3, 1, 0])
 }
 
@@ -79,4 +80,12 @@ func labelsThatDoNotFitAreRefused(_ labels: [String]) {
     #expect(message { _ = try ZeroShot.texts(labels: ["a", "a "]) }.contains("twice"))
     let plain = message { _ = try ZeroShot.texts(labels: ["a", "b"], templates: ["a photo"]) }
     #expect(plain.contains("{}"))
+}
+
+@Test(arguments: [[2, 2], [-1, -3], [1 << 32, 1 << 32], [Int.max, 3]])
+func anArrayThatDoesNotFillItsShapeIsRefused(_ shape: [Int]) {
+    for count in [0, 3] {
+        let values = [Float](repeating: 0, count: count)
+        #expect(message { _ = try Tensor(shape: shape, values: values) }.contains("shape"))
+    }
 }
