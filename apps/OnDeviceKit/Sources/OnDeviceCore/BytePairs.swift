@@ -15,7 +15,7 @@ struct BytePairs: Sendable {
     init(vocabulary: [String: Int32], merges pairs: [TokenizerFile.Merge]) throws(OnDeviceError)
     {
         func token(_ text: String) throws(OnDeviceError) -> Int32 {
-            guard let found = vocabulary[text] else {
+            guard let found = vocabulary[text], found >= 0 else {
                 throw .tokenizer("The tokenizer has no token for “\(text)”, which it needs.")
             }
             return found

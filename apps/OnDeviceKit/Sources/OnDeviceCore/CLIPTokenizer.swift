@@ -33,16 +33,19 @@ public struct CLIPTokenizer: Sendable {
             .tokenizer("The tokenizer cannot be read: \($0).")
         }
         try file.check()
+        pairs = try BytePairs(vocabulary: file.model.vocab, merges: file.model.merges)
         special = file.specialTokens
         splitsSpecial = file.splitsSpecial
         guard let start = special.first(where: { $0.text == TokenizerFile.start })?.id,
-            let end = special.first(where: { $0.text == TokenizerFile.end })?.id
+            let end = special.first(where: { $0.text == TokenizerFile.end })?.id,
+            start >= 0, Int(end) == file.size - 1
         else {
             throw .tokenizer(
-                "The tokenizer has no \(TokenizerFile.start) or \(TokenizerFile.end).")
+                "The tokenizer is not CLIP's: of its \(file.size) tokens, "
+                    + "\(TokenizerFile.end) has to be the last, and \(TokenizerFile.start) one."
+            )
         }
         (self.start, self.end, self.context) = (start, end, context)
-        pairs = try BytePairs(vocabulary: file.model.vocab, merges: file.model.merges)
     }
 
     /// `context` token ids: the start, the text, the end, zeros. A longer text is cut.

@@ -18,28 +18,29 @@ enum TextPieces {
     ) {
         var rest = text
         while let first = rest.first {
-            let length: Int
-            if splitsSpecial, first == "<", let found = special.first(where: rest.starts) {
-                let inner = rest.dropFirst(2).prefix(found.count - 4)
-                for word in [rest.prefix(2), inner, rest.dropFirst(found.count - 2).prefix(2)] {
+            if splitsSpecial, first == "<", let token = special.first(where: rest.starts) {
+                let inner = rest.dropFirst(2).prefix(token.count - 4)
+                for word in [rest.prefix(2), inner, rest[inner.endIndex...].prefix(2)] {
                     body(word)
                 }
-                rest = rest.dropFirst(found.count)
+                rest = rest.dropFirst(token.count)
                 continue
             }
-            if first == "'", let found = contractions.first(where: rest.starts) {
-                length = found.count
-            } else {
-                let kind = Kind(first)
-                length = kind == .number ? 1 : rest.prefix { Kind($0) == kind }.count
-                if kind == .space {
-                    rest = rest.dropFirst(length)
-                    continue
-                }
-            }
-            body(rest.prefix(length))
-            rest = rest.dropFirst(length)
+            let piece = rest.prefix(length(of: rest, first: first))
+            if Kind(first) != .space { body(piece) }
+            rest = rest.dropFirst(piece.count)
         }
+    }
+
+    /// How many scalars belong to the first one.
+    private static func length(
+        of text: ArraySlice<Unicode.Scalar>, first: Unicode.Scalar
+    ) -> Int {
+        if first == "'", let found = contractions.first(where: text.starts) {
+            return found.count
+        }
+        let kind = Kind(first)
+        return kind == .number ? 1 : text.prefix { Kind($0) == kind }.count
     }
 }
 

@@ -100,6 +100,9 @@ extension TokenizerFile {
     /// Whether the pattern of words begins with the special tokens.
     var splitsSpecial: Bool { pattern == Self.specialWords + Self.words }
 
+    /// How many tokens there are.
+    var size: Int { Set(model.vocab.keys).union(added.map(\.content)).count }
+
     private var pattern: String? { preTokenizer.pretokenizers?.first?.pattern?.regex }
 
     var specialTokens: [SpecialToken] {

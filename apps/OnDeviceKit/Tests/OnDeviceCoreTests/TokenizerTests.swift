@@ -59,6 +59,11 @@ private func refusedModel(_ part: String, _ change: (inout [String: Any]) -> Voi
     try refused("not CLIP's") { $0["normalizer"] = ["type": "NFKC"] }
     try refused("not CLIP's") { $0["pre_tokenizer"] = ["type": "Whitespace"] }
     try refused("<|startoftext|>") { $0["added_tokens"] = [Any]() }
+    try refused("has to be the last") { table in
+        var added = table["added_tokens"] as? [[String: Any]] ?? []
+        added[1]["id"] = 3
+        table["added_tokens"] = added
+    }
     try refused("has no model") { $0["model"] = nil }
     try refusedModel("not CLIP's") { $0["end_of_word_suffix"] = "" }
     try refusedModel("no token for “xy”") { $0["merges"] = [["x", "y"]] }
