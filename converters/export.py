@@ -20,7 +20,7 @@ from ondevice.signature import Output, Signature, signature_of
 from ondevice.weights.hash import weights_hash
 from ondevice.weights.output import replacing
 
-from .backend import Backend, Part, Settings, backend_of
+from .backend import Backend, Part, Settings, backend_of, load_package
 from .compress.apply import Compression
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
@@ -32,11 +32,13 @@ from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
 from .program import EXAMPLES_KEY, KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
+from .program.golden import golden_of, reserve
 from .program.options import check_export
 
 
 class Options(TypedDict, total=False):
-    """What both exports take: ``Settings`` and ``Request`` say more."""
+    """What both exports take: ``Settings`` and ``Request`` say more. ``golden=False`` leaves
+    out the generated image beside a package, with what has to come of it, that apps check."""
 
     target: str
     precision: str
@@ -51,6 +53,7 @@ class Options(TypedDict, total=False):
     force: bool
     also: str | Path | Sequence[str | Path]
     timed: Callable[[Path, float], None]
+    golden: bool
 
 
 def export(
@@ -190,6 +193,7 @@ class _Job:
         given: dict[str, Any] = dict(options)
         self.force = given.pop("force", False)
         self.timed = given.pop("timed", lambda path, seconds: None)
+        self.golden = given.pop("golden", True)
         also = given.pop("also", ())
         also = [also] if isinstance(also, str | Path) else [*also]
         backends = _backends([path, *also])
@@ -200,7 +204,7 @@ class _Job:
             names = " and ".join(b.name for b in backends.values())
             raise ConfigError(
                 f"no option {', '.join(unknown)} of {names}; there are "
-                f"{', '.join(sorted(known | asked | {'also', 'force'}))}"
+                f"{', '.join(sorted(known | asked | {'also', 'force', 'golden'}))}"
             )
         self.formats = [Format(p, b, _settings(b, chosen)) for p, b in backends.items()]
         problems = (p for f in self.formats for p in f.settings.problems(functions))
@@ -220,6 +224,8 @@ class _Job:
                 )
                 for f in self.formats
             ]
+            paths = [f.path for f in self.formats] if self.golden else []
+            beside = reserve(stack, functions[0], paths, force=self.force)
             said = dict(metadata)
             called = {"main": functions[0]}
             if len(functions) > 1:  # none can be a classifier: the labels stand beside
@@ -233,6 +239,8 @@ class _Job:
                 form.backend.save(parts, path, said | form.versions)
                 seconds = sum(part.seconds for part in parts.values())
                 self.timed(form.path, seconds + time.perf_counter() - start)
+            for i, path in beside.items():
+                golden_of(functions[0], load_package(partial[i])).write(path)
         return self.formats[0].path
 
 

@@ -136,6 +136,18 @@ class Function:
             for form, x in zip(self.forms, arrays, strict=True)
         )
 
+    def computed(self, sample: Any) -> dict[str, Array]:
+        """What MLX computes of a sample, in float32: the outputs by name, laid out as the
+        package has them. Probabilities, which packages have by label, are left out."""
+        found = self.fn(*map(mx.array, self.given(sample)))
+        listed = found if isinstance(found, list) else [found]
+        outputs = {}
+        for output, value in zip(self.signature.outputs, listed, strict=True):
+            laid = value.transpose(0, 3, 1, 2) if output.axes == "NHWC" else value
+            outputs[output.name] = np.array(laid.astype(mx.float32))
+        outputs.pop(PROBABILITIES, None)
+        return outputs
+
 
 def model_function(
     model: nn.Module, signature: Signature, *, input: str = "image", fused: bool = True

@@ -88,6 +88,7 @@ def _export(model: nn.Module, package: Program, path: Path, precision: str) -> N
         **export_options(model, package),
         **package.settings,
         "precision": precision,
+        "golden": False,
     }
     if signature_of(model) is not None:
         export(model, path, **options)

@@ -28,6 +28,7 @@ COMMANDS = {  # name -> module:attribute
     "import": "import_:import_command",
     "export": "export:export_command",
     "verify": "verify:verify_command",
+    "app": "app:app_command",
     "inspect": "inspect:inspect_command",
     "studio": "studio:studio",
     "doctor": "doctor:doctor",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,12 @@ def _gate(text: str) -> tuple[str, float]:
 @click.option(
     "gates", "--gate", multiple=True, type=_gate, metavar="NAME=VALUE", help="As psnr_db=50."
 )
+@click.option(
+    "--report",
+    "measured",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="JSON that the Bench of OnDevice Camera shared: latency and placement on a phone.",
+)
 @click.option("--html", type=click.Path(path_type=Path), help="Write a report to this file.")
 @click.option("--force", is_flag=True, help="Replace an existing report.")
 @json_option
@@ -79,6 +86,7 @@ def verify_command(
     limit: int,
     against: Path | None,
     gates: tuple[tuple[str, float], ...],
+    measured: Path | None,
     html: Path | None,
     force: bool,
     as_json: bool,
@@ -92,6 +100,7 @@ def verify_command(
     from converters.backend import load_package
     from converters.verification.verify import check_gates, verify
 
+    device = _device(measured, options["run_on"])
     options["gates"] = check_gates(dict(gates))
     if html:
         check_free(html.absolute(), force=force)
@@ -100,9 +109,10 @@ def verify_command(
     chosen = _images(opened, images, max_level, limit)
     network = _model(opened, model)
     chosen = chosen or _samples(opened, network)[:limit]
-    skipped = Skipped()
-    shown = progress(chosen, "verifying", len(chosen))
+    shown, skipped = progress(chosen, "verifying", len(chosen)), Skipped()
     report = verify(network, opened, shown, on_error=skipped, **options)
+    if device:
+        report = replace(report, device=device)
     if html:
         from converters.verification.html import write_html
 
@@ -113,6 +123,15 @@ def verify_command(
         print_report(report)
     status = skipped.status(len(chosen))
     ctx.exit(status if report.passed else 1)
+
+
+def _device(measured: Path | None, run_on: str) -> dict[str, Any]:
+    """What a phone measured. Raises UsageError where this machine measures as well."""
+    from converters.verification.device_report import read_device_report
+
+    if measured and run_on != "reference":
+        raise click.UsageError("--report is a phone's, --run-on this machine's: give one.")
+    return read_device_report(measured) if measured else {}
 
 
 def _images(
@@ -176,11 +195,31 @@ def print_report(report: Report) -> None:
         click.echo(f"FAILED: {problem}")
     for step in report.steps:
         _print_failure(step)
+    if report.device:
+        _print_device(report.device)
     if report.against:
         failures = report.against.failures
         click.echo("".join(f"FAILED: {line}" for line in failures) or str(report.against))
     if report.passed:
         click.echo(f"passed: {gate_text(report.steps[-1])}")
+
+
+def _print_device(device: Mapping[str, Any]) -> None:
+    """Latency and placement, a line for each choice of compute units."""
+    click.echo(f"on {device['name']}")
+    print_table(
+        ("compute units", ">first load ms", ">median ms", ">spread ms", "placement"),
+        (
+            (
+                unit["units"],
+                f"{unit['first_load_ms']:.1f}",
+                f"{unit['median_ms']:.2f}",
+                f"{unit['spread_ms']:.2f}",
+                ", ".join(f"{where} {n}" for where, n in unit["placement"].items()),
+            )
+            for unit in device["units"]
+        ),
+    )
 
 
 def _rows(report: Report) -> Iterator[tuple[object, ...]]:

@@ -35,6 +35,22 @@ def test_it_is_small_typed_and_has_all_that_it_reads(wheel):
     assert wheel.stat().st_size < LIMIT
 
 
+def test_an_app_is_written_from_it(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import sys; sys.path.insert(0, 'site'); from ondevice.cli import run; "
+        "sys.exit(run(['app', 'shvit_nano.flowers', '--out', 'Flowers']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for target in ("OnDeviceCore", "OnDeviceCoreML"):
+        here = {p.name for p in (ROOT / f"apps/OnDeviceKit/Sources/{target}").iterdir()}
+        written = tmp_path / f"Flowers/OnDeviceKit/Sources/{target}"
+        assert {p.name for p in written.iterdir()} == here
+
+
 def test_the_demo_runs_from_it(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (

@@ -157,6 +157,7 @@ _VALUES: dict[str, Callable[[Any], None]] = {
 }
 _COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "export": _export,
+    "app": lambda given: Path(given["source"]).suffix in BACKENDS or _model(given["source"]),
     "encode": lambda given: check_out(given["out"], force=True),
     "list": lambda given: cli.get_command(None, "list").callback(  # type: ignore
         **{**given, "as_json": True}

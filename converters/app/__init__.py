@@ -1,0 +1,1 @@
+"""From a package to an Xcode project that runs it."""

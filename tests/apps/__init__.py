@@ -1,0 +1,1 @@
+"""The Swift package beside the Python that it repeats."""
