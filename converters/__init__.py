@@ -8,6 +8,7 @@ from __future__ import annotations
 from ondevice.tasks.import_weights import import_weights as import_weights
 
 from .backend import load_package as load_package
+from .compress.training import rounding as rounding
 from .export import export as export, export_module as export_module
 from .graph.trace import trace as trace
 from .program import Program as Program
@@ -20,6 +21,7 @@ __all__ = [
     "export_module",
     "import_weights",
     "load_package",
+    "rounding",
     "trace",
     "verify",
 ]

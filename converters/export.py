@@ -26,6 +26,7 @@ from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
+from .compress.training import own_recipe
 from .function import Function, model_function, module_function
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
@@ -78,7 +79,9 @@ def export(
     on up to eight ``calibration`` samples, given as ``verify`` takes them. ``recipe`` (a
     preset's name, a file, a CompressionRecipe) compresses it, better so with a few dozen of
     those samples. ``budget`` (the package's bytes) or ``min_agreement`` (a share of the
-    samples' classes) instead search a format for each layer. ``account`` is called with the
+    samples' classes) instead search a format for each layer. A model that was trained to be
+    rounded has a recipe of its own, used unless another is given ("none": stay float).
+    ``account`` is called with the
     result: a row a weight, and with ``front`` the sizes that were to be had and what they cost.
 
     ``also`` are paths of the same in other formats, from one trace with the same weights, an
@@ -90,7 +93,8 @@ def export(
     """
     signature = _signature(model)
     sizes = _sizes(size)
-    job = _Job(path, options, functions=len(sizes))
+    given: Any = {**options, **own_recipe(model, options)}
+    job = _Job(path, given, functions=len(sizes))
     if input is not None and not signature.images:
         raise ConfigError(f"input is of images; {signature.model} takes {signature.listed()}")
     chosen = signature.select(outputs)

@@ -19,6 +19,7 @@ METHODS = ("auto", "knn", "probe", "full")
 OF_FULL = (
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
     *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip"),
+    *("recipe", "qat_epochs"),
 )
 
 
@@ -83,6 +84,16 @@ OF_FULL = (
     show_default=True,
     help="Stop after so many epochs without a better validation; 0: never.",
 )
+@click.option(
+    "--recipe",
+    help="Train for this compression, which export then uses: a preset such as palette4 or "
+    "w8a8, or a file of rules.",
+)
+@click.option(
+    "--qat-epochs",
+    type=click.IntRange(min=1),
+    help="Last epochs that round by --recipe.  [a fifth]",
+)
 @click.option("--no-flip", is_flag=True, help="Left and right differ: do not mirror images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that decode.  [all cores]")
@@ -99,6 +110,8 @@ def train_command(
     random_weights: bool,
     as_json: bool,
     no_flip: bool = False,
+    recipe: str | None = None,
+    qat_epochs: int | None = None,
     **options: Any,
 ) -> None:
     """Train a classifier on IMAGES: a folder for each class, or labels.csv.
@@ -115,6 +128,8 @@ def train_command(
         options = {k: v for k, v in options.items() if k not in OF_FULL}
     if method == "knn":
         _refuse(ctx, method, ("balance",))
+    if qat_epochs and not recipe:
+        raise click.UsageError("--qat-epochs goes with --recipe.")
     skipped: list[str] = []
     model = train(
         images,
@@ -124,6 +139,8 @@ def train_command(
         callbacks=[_shown()],
         on_skipped=skipped.append,
         flip=not no_flip,
+        rounding=_rounding(recipe),
+        qat_epochs=qat_epochs or 0,
         **options,
     )
     facts = {"out": str(out), "model": model.info.model, "classes": len(model.info.labels)}
@@ -135,6 +152,15 @@ def train_command(
     else:
         print_table(("saved", str(out)), list(facts.items())[1:])
     ctx.exit(SKIPPED if skipped else 0)
+
+
+def _rounding(recipe: str | None) -> Any:
+    """How export rounds by a recipe. Raises ConfigError."""
+    if recipe is None:
+        return None
+    from converters.compress.training import rounding
+
+    return rounding(recipe)
 
 
 def _refuse(ctx: click.Context, method: str, names: tuple[str, ...]) -> None:

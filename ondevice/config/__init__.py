@@ -166,7 +166,8 @@ class ModelInfo:
     """What one set of weights is: it travels with the model, its saved folder, its package.
 
     ``top1`` is the published accuracy in percent, ``metrics`` what was measured on these very
-    weights. A ``license`` in ``RESTRICTED`` forbids or limits redistribution.
+    weights. ``recipe`` is the compression that they were trained to be rounded by. A
+    ``license`` in ``RESTRICTED`` forbids or limits redistribution.
     """
 
     model: str
@@ -179,6 +180,7 @@ class ModelInfo:
     top1: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from ...errors import TrainingError
-from ...nn.fuse import fuse
+from ...nn.rounding import Rounding
 from .augment import Augment, mix
 from .dataset import Dataset
 from .history import Epoch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 VAL_BATCH = 64
+RANGE_IMAGES = 64  # of which the ranges of rounded activations are found
 
 
 class Callback:
@@ -54,6 +55,7 @@ class Fit:
     workers: int | None = None
     loss: Loss = soft_cross_entropy
     callbacks: Sequence[Callback] = ()
+    rounding: Rounding | None = None
 
     def __call__(self) -> State:
         """At the end the model has the weights of the epoch with the best validation.
@@ -109,6 +111,8 @@ class Fit:
 
     def _epoch(self, number: int) -> tuple[Epoch, Arrays]:
         """Figures of an epoch, and the weights that would be saved after it."""
+        if self.rounding and number > self.settings.epochs - self.settings.qat_epochs:
+            self._round(self.rounding, number)
         start, rate, trainer = time.perf_counter(), self.trainer.rate, self.trainer
         weights = class_weights(self.dataset, self.settings)
         losses, images = [], 0
@@ -122,6 +126,23 @@ class Fit:
         val_loss, top1 = _validate(trainer, chosen, self.val)
         seconds = time.perf_counter() - start
         return Epoch(number, rate, _mean(losses), val_loss, top1, seconds, speed), chosen
+
+    def _round(self, rounding: Rounding, epoch: int) -> None:
+        """Weights are rounded from this epoch on."""
+        state = self.state
+        if not state.recipe:
+            state.rounded_from = epoch
+            state.recipe = rounding.prepare(self.model.eval(), self._some_images())
+            self.trainer.train_mode()
+        rounding.begin(state.recipe)
+        self.trainer.round_by(rounding)
+
+    def _some_images(self) -> list[Array]:
+        """Of the images to train on, spread evenly, as the model sees them in use."""
+        samples = self.dataset.splits["train"]
+        some = samples[:: -(-len(samples) // RANGE_IMAGES)]
+        loader = Loader(some, self.train.spec, batch_size=RANGE_IMAGES, workers=self.workers)
+        return [pixels for batch in loader.epoch() for pixels in batch.pixels]
 
     def _step(self, batch: Batch, weights: Array) -> float:
         pixels = batch.pixels
@@ -155,7 +176,7 @@ def _validate(trainer: Trainer, chosen: Arrays, val: Loader) -> tuple[float, flo
     """Loss and accuracy of the weights that would be saved; the model trains on afterwards."""
     model, own = trainer.model, trainer.arrays()
     model.update(tree_unflatten(list(chosen.items())))
-    logits, positions = predictions(fuse(model.eval()), val, val.spec)
+    logits, positions = predictions(trainer.inference(), val, val.spec)
     model.update(tree_unflatten(list(own.items())))
     trainer.train_mode()
     labels = np.array([val.samples[i].label for i in positions])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from ...cpu import blas
 from ...errors import ConfigError
+from ...nn.rounding import Rounding
 from ...weights.folder import save_model
 from ...weights.hash import weights_hash
 from ...weights.output import check_free, replacing
@@ -39,6 +40,33 @@ FULL_FROM = 200  # images to train on: with fewer, a head alone is the safer cho
 FEATURE_BATCH = 32
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What ``train`` takes beside its ``Settings``.
+
+    ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
+    stay), "full" (all weights) or "auto". ``resume`` goes on with what was killed, to the same
+    weights. ``augment`` says how images are changed for "full"; by default of ``MIX_FROM``
+    images or more a fifth of the batches is mixed, and without ``flip`` none is mirrored.
+    ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
+    ``qat_epochs``; by default of a fifth of all.
+    """
+
+    model: str = "shvit_s1"
+    method: str = "auto"
+    size: int | None = None
+    pretrained: bool = True
+    val_share: float = VAL_SHARE
+    resume: bool = False
+    force: bool = False
+    workers: int | None = None
+    augment: Augment | None = None
+    flip: bool = True
+    loss: Loss = soft_cross_entropy
+    callbacks: Sequence[Callback] = ()
+    rounding: Rounding | None = None
+
+
 @dataclass
 class Training:
     """What a training is about and what it has found, for all methods."""
@@ -46,14 +74,12 @@ class Training:
     model: nn.Module
     dataset: Dataset
     settings: Settings
+    options: Options
     augment: Augment
     out: Path
-    resume: bool
-    workers: int | None
-    loss: Loss
-    callbacks: Sequence[Callback]
     epochs: list[Epoch] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
+    network: nn.Module | None = None  # the model as it will be rounded
 
     def __post_init__(self) -> None:
         self.skipped = list(self.dataset.skipped)
@@ -61,11 +87,13 @@ class Training:
     @property
     def about(self) -> dict[str, Any]:
         """What has to be the same when a training goes on."""
+        rounding = self.options.rounding
         return {
             "images": self.dataset.fingerprint,
             "weights": weights_hash(self.model),
             "input": self.model.info.preprocess.to_dict(),
             "augment": asdict(self.augment),
+            "recipe": rounding.name if rounding else "",
             **asdict(self.settings),
         }
 
@@ -74,72 +102,59 @@ def train(
     images: str | Path,
     out: str | Path,
     *,
-    model: str = "shvit_s1",
-    method: str = "auto",
-    size: int | None = None,
-    pretrained: bool = True,
-    val_share: float = VAL_SHARE,
-    resume: bool = False,
-    force: bool = False,
-    workers: int | None = None,
-    augment: Augment | None = None,
-    flip: bool = True,
-    loss: Loss = soft_cross_entropy,
-    callbacks: Sequence[Callback] = (),
     on_skipped: Callable[[str], object] | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> nn.Module:
-    """Train ``model`` on the folder ``images``, save it in the folder ``out``, return it.
+    """Train a model on the folder ``images``, save it in the folder ``out``, return it.
 
-    ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
-    stay), "full" (all weights) or "auto". Further ``settings`` are those of ``Settings``.
-    ``resume`` goes on with what was killed, to the same weights. ``model.info.metrics`` has
-    what was measured on the validation images, ``out`` a history of the epochs as well.
-    ``augment`` says how images are changed for "full"; by default of ``MIX_FROM`` images or
-    more a fifth of the batches is mixed, and without ``flip`` none is mirrored.
+    ``options`` are the fields of ``Options`` and ``Settings``. ``model.info.metrics`` has what
+    was measured on the validation images, ``out`` a history of the epochs as well.
     ``on_skipped`` is called with the reason for each image that is left out.
 
     Raises ConfigError with all that is wrong, OutputError, TrainingError.
     """
-    chosen = _settings(settings, pretrained)
-    _check(model, method, Path(out), resume=resume, force=force)
-    dataset = read_dataset(images, val_share=val_share, seed=chosen.seed)
-    method = _method(method, dataset, pretrained)
-    if resume and method != "full":
-        raise ConfigError(f"--resume goes with --method full; {method} takes seconds")
-    blas.advise()
-    network = new_model(
-        model, dataset.classes, size=size, pretrained=pretrained, seed=chosen.seed
-    )
-    training = Training(
-        network,
-        dataset,
-        chosen,
-        _augment(augment, dataset, flip=flip),
-        Path(out),
-        resume,
-        workers,
-        loss,
-        callbacks,
-    )
-    for note in dataset.notes:
-        logger.warning(note)
+    own = {f.name: options.pop(f.name) for f in fields(Options) if f.name in options}
+    given = Options(**own)
+    settings = _settings(options, given)
+    _check(given, Path(out))
+    training, method = _prepared(Path(images), Path(out), given, settings)
     METHODS[method](training)
-    _finish(training, method, force)
+    _finish(training, method)
     if on_skipped:
         for problem in dict.fromkeys(training.skipped):
             on_skipped(problem)
-    return network
+    return training.model
 
 
-def _check(model: str, method: str, out: Path, *, resume: bool, force: bool) -> None:
+def _prepared(
+    images: Path, out: Path, options: Options, settings: Settings
+) -> tuple[Training, str]:
+    """All that is read before a training begins, and its method."""
+    dataset = read_dataset(images, val_share=options.val_share, seed=settings.seed)
+    method = _method(options, dataset)
+    blas.advise()
+    model = new_model(
+        options.model,
+        dataset.classes,
+        size=options.size,
+        pretrained=options.pretrained,
+        seed=settings.seed,
+    )
+    for note in dataset.notes:
+        logger.warning(note)
+    augment = _augment(options.augment, dataset, flip=options.flip)
+    return Training(model, dataset, settings, options, augment, out), method
+
+
+def _check(options: Options, out: Path) -> None:
     """Raises what is wrong before an image is read."""
-    check_free(out.absolute(), force=force, marker="config.json")
-    if not (resume or force):
+    check_free(out.absolute(), force=options.force, marker="config.json")
+    if not (options.resume or options.force):
         check_no_state(state_path(out))
+    method = options.method
     if method not in ("auto", *METHODS):
         raise ConfigError(f"no method {method!r}; there are auto, {', '.join(METHODS)}")
-    check_start(model)
+    check_start(options.model)
 
 
 def _augment(given: Augment | None, dataset: Dataset, *, flip: bool) -> Augment:
@@ -148,35 +163,47 @@ def _augment(given: Augment | None, dataset: Dataset, *, flip: bool) -> Augment:
     return replace(augment, flip=augment.flip and flip)
 
 
-def _settings(given: dict[str, Any], pretrained: bool) -> Settings:
+def _settings(given: dict[str, Any], options: Options) -> Settings:
+    """Raises ConfigError."""
     try:
         settings = Settings(**given)
     except TypeError as error:
         raise ConfigError(f"no such setting: {error}") from error
-    if settings.frozen_norms is None and not pretrained:
+    if settings.qat_epochs and not options.rounding:
+        raise ConfigError("qat_epochs are of weights rounded by a recipe: give one")
+    if options.rounding and not settings.qat_epochs:
+        settings = replace(settings, qat_epochs=max(1, settings.epochs // 5))
+    if settings.frozen_norms is None and not options.pretrained:
         return replace(settings, frozen_norms=False)
     return settings
 
 
-def _method(method: str, dataset: Dataset, pretrained: bool) -> str:
-    """What "auto" means for these images. Raises ConfigError."""
-    if method != "auto":
-        if method != "full" and not pretrained:
-            raise ConfigError(f"random weights have no features for {method}; use full")
+def _method(options: Options, dataset: Dataset) -> str:
+    """What "auto" means for these images. Raises ConfigError for what does not go with it."""
+    method, pretrained = options.method, options.pretrained
+    if method == "auto":
+        count = len(dataset.splits["train"])
+        needed = options.rounding or not pretrained
+        method = "full" if count >= FULL_FROM or needed else "probe"
+        logger.info("%d images to train on: method %s", count, method)
+    if method == "full":
         return method
-    count = len(dataset.splits["train"])
-    chosen = "full" if count >= FULL_FROM or not pretrained else "probe"
-    logger.info("%d images to train on: method %s", count, chosen)
-    return chosen
+    if not pretrained:
+        raise ConfigError(f"random weights have no features for {method}; use full")
+    if options.resume:
+        raise ConfigError(f"--resume goes with --method full; {method} takes seconds")
+    if options.rounding:
+        raise ConfigError(f"a recipe to train for goes with --method full, not {method}")
+    return method
 
 
 def _full(training: Training) -> None:
     """All weights."""
-    path = state_path(training.out)
-    if training.resume and not path.exists():
+    path, options = state_path(training.out), training.options
+    if options.resume and not path.exists():
         logger.warning(f"{path} does not exist: training starts from the beginning")
     about = training.about
-    state = load_state(path, about) if training.resume else State(about)
+    state = load_state(path, about) if options.resume else State(about)
     fit = Fit(
         training.model,
         training.dataset,
@@ -184,19 +211,23 @@ def _full(training: Training) -> None:
         training.augment,
         state,
         path,
-        training.workers,
-        training.loss,
-        training.callbacks,
+        options.workers,
+        options.loss,
+        options.callbacks,
+        options.rounding,
     )
     training.epochs = fit().epochs
     training.skipped += fit.skipped
+    if state.recipe:
+        training.network = fit.trainer.inference()
+        training.model.info = replace(training.model.info, recipe=state.recipe)
 
 
 def _features(training: Training, split: str) -> tuple[Array, Array]:
     """(N, C) vectors that the last layer reads, and the (N,) classes."""
     model, samples = training.model, training.dataset.splits[split]
     spec = model.info.preprocess
-    loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=training.workers)
+    loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=training.options.workers)
     found, positions = predictions(lambda x: head_input(model, x), loader, spec)
     training.skipped += loader.failed.values()
     return found, np.array([samples[i].label for i in positions])
@@ -227,7 +258,7 @@ def _set_head(model: nn.Module, head: Linear) -> None:
 METHODS: dict[str, Callable[[Training], None]] = {"knn": _knn, "probe": _probe, "full": _full}
 
 
-def _finish(training: Training, method: str, force: bool) -> None:
+def _finish(training: Training, method: str) -> None:
     """Measure the model as it will be saved, and save it; the state is then of no use."""
     model = training.model
     training.metrics = {"method": method, **training.metrics, **_measured(training)}
@@ -236,7 +267,7 @@ def _finish(training: Training, method: str, force: bool) -> None:
     )
     said = f"{model.info.provenance} Method {method} on images of one's own: {counts}."
     model.info = replace(model.info, metrics=training.metrics, provenance=said)
-    with replacing(training.out, force=force, marker="config.json") as partial:
+    with replacing(training.out, force=training.options.force, marker="config.json") as partial:
         save_model(model, partial)
         write_split(training.dataset, partial)
         if training.epochs:
@@ -246,17 +277,26 @@ def _finish(training: Training, method: str, force: bool) -> None:
 
 def _measured(training: Training) -> dict[str, Any]:
     """Accuracy and calibration on the validation images, and on those for a test."""
-    model, spec = training.model, training.model.info.preprocess
     found: dict[str, Any] = {}
     for split in ("val", "test"):
-        if not (samples := training.dataset.splits.get(split, ())):
+        if not training.dataset.splits.get(split):
             continue
-        loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=training.workers)
-        logits, positions = predictions(model, loader, spec)
-        labels = np.array([samples[i].label for i in positions])
+        logits, labels = _scores(training, training.model, split)
         found[f"{split}_images"] = len(labels)
         found[f"{split}_top1"] = round(100 * top_k(logits, labels, 1), 2)
         found[f"{split}_ece"] = round(calibration_error(logits, labels), 4)
         if split == "val":
             found["temperature"] = round(fit_temperature(logits, labels), 4)
+        if training.network:
+            rounded = top_k(*_scores(training, training.network, split), 1)
+            found[f"{split}_top1_rounded"] = round(100 * rounded, 2)
     return found | {"skipped": len({*training.skipped})}
+
+
+def _scores(training: Training, network: nn.Module, split: str) -> tuple[Array, Array]:
+    """(N, classes) logits and (N,) classes of the images of a split."""
+    samples, spec = training.dataset.splits[split], training.model.info.preprocess
+    workers = training.options.workers
+    loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=workers)
+    logits, positions = predictions(network, loader, spec)
+    return logits, np.array([samples[i].label for i in positions])

@@ -29,7 +29,8 @@ def new_model(
 ) -> nn.Module:
     """The model ``name`` with a head for ``classes``, whose weights alone are new.
 
-    It sees whole photos: a ``source_size`` that would reduce them first falls away.
+    They are kept as well if ``name`` was trained for these very classes. It sees whole photos:
+    a ``source_size`` that would reduce them first falls away.
 
     ``size`` of its input in pixels replaces the contract's. Without ``pretrained`` all weights
     are random. The licence is that of the weights it started from, random ones have none.
@@ -48,12 +49,11 @@ def new_model(
     preprocess = replace(known.preprocess, size=size, source_size=None)
     model = spec.build(config)
     if pretrained:
-        _take_all_but_the_head(model, base)
-    layer = linear(model)
-    layer.weight, layer.bias = (
-        mx.random.normal(layer.weight.shape) * SPREAD,
-        mx.zeros(len(classes)),
-    )
+        _take_weights(model, base)
+    if not pretrained or known.labels != tuple(classes):
+        layer = linear(model)
+        layer.weight = mx.random.normal(layer.weight.shape) * SPREAD
+        layer.bias = mx.zeros(len(classes))
     model.info = ModelInfo(
         model=known.model,
         config=config,
@@ -88,8 +88,8 @@ def _check(spec: ModelSpec, base: nn.Module, size: int | None) -> None:
         raise ConfigError(f"size is {size}, but {name} takes multiples of {spec.stride}")
 
 
-def _take_all_but_the_head(model: nn.Module, base: nn.Module) -> None:
-    """The weights of ``base``; of its head a norm before the last layer, no more."""
+def _take_weights(model: nn.Module, base: nn.Module) -> None:
+    """The weights of ``base``; of its head those whose shapes are the same."""
     given = dict(tree_flatten(base.parameters()))
     own = dict(tree_flatten(model.parameters()))
     same = {k: given[k] for k, v in own.items() if k in given and given[k].shape == v.shape}

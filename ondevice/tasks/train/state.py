@@ -31,11 +31,14 @@ class State:
     failed: dict[int, str] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
     best: Arrays = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)  # by which weights are rounded
+    rounded_from: int = 0  # the first epoch that rounded
 
     @property
     def best_epoch(self) -> int:
-        """The first of those with the best validation."""
-        return max(self.epochs, key=lambda e: (e.val_top1, -e.epoch)).epoch
+        """The first of those with the best validation; once weights are rounded, of those."""
+        known = [epoch for epoch in self.epochs if epoch.epoch >= self.rounded_from]
+        return max(known, key=lambda e: (e.val_top1, -e.epoch)).epoch
 
 
 def state_path(out: Path) -> Path:
@@ -51,6 +54,8 @@ def save_state(state: State, path: Path) -> None:
         "epoch_steps": state.epoch_steps,
         "epochs": [list(vars(epoch).values()) for epoch in state.epochs],
         "failed": list(state.failed.items()),
+        "recipe": state.recipe,
+        "rounded_from": state.rounded_from,
     }
     arrays = {f"state.{k}": v for k, v in state.arrays.items()}
     arrays |= {f"best.{k}": v for k, v in state.best.items()}
@@ -89,6 +94,8 @@ def load_state(path: Path, about: Mapping[str, Any]) -> State:
         {int(position): problem for position, problem in facts["failed"]},
         _under(arrays, "state."),
         _under(arrays, "best."),
+        facts.get("recipe", {}),
+        facts.get("rounded_from", 0),
     )
 
 

@@ -15,6 +15,8 @@ from ...errors import ConfigError, TrainingError
 from ...image.preprocess import normalize
 from ...nn.batch_norm import freeze_statistics
 from ...nn.drop_path import set_drop_path
+from ...nn.fuse import fuse
+from ...nn.rounding import Errors, Rounding, rounded_model, rounding_errors
 from .optimizer import AdamW, Arrays, learning_rate
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 Loss = Callable[[mx.array, mx.array], mx.array]
 
+TABLES_KEPT = 16  # steps until a table of rounded values is found anew
 FREEZE_BELOW = 32  # images of a batch, whose statistics are then too noisy
 
 
@@ -33,7 +36,8 @@ class Settings:
 
     ``layer_decay`` is what the learning rate is multiplied by from a block to the one before;
     ``ema`` the share of an average of weights that a step keeps, 0 for none; ``patience`` the
-    epochs without a better validation after which training stops, 0 for never.
+    epochs without a better validation after which training stops, 0 for never. In the last
+    ``qat_epochs`` of all weights are rounded as an exporter does.
     """
 
     epochs: int = 30
@@ -47,6 +51,7 @@ class Settings:
     drop_path: float = 0.0
     ema: float = 0.0
     patience: int = 0
+    qat_epochs: int = 0
     frozen_norms: bool | None = None  # None: in batches of fewer than 32 images
     balance: bool = False
     seed: int = 0
@@ -73,7 +78,8 @@ class Settings:
                 "label_smoothing": 0 <= self.label_smoothing < 1,
                 "drop_path": 0 <= self.drop_path < 1,
                 "ema": 0 <= self.ema < 1,
-                "patience": self.patience >= 0,
+                "patience": self.patience >= 0 and not (self.patience and self.qat_epochs),
+                "qat_epochs": 0 <= self.qat_epochs <= self.epochs,
             }.items()
             if not fine
         ]
@@ -112,6 +118,8 @@ class Trainer:
             layer_decay=settings.layer_decay,
         )
         self.average: Arrays = {**self.arrays()} if settings.ema else {}
+        self.rounding: Rounding | None = None
+        self.fresh = True  # whether tables of rounded values are to be found anew
         self._gradients, self._update = self._gradients_of_part, self._updated
         if not kernels.is_plain_cpu():  # there it takes longer, and gains nothing
             state = [model.state, mx.random.state]
@@ -125,6 +133,20 @@ class Trainer:
         set_drop_path(self.model, self.settings.drop_path)
         if self.settings.freezes_norms:
             freeze_statistics(self.model)
+
+    def round_by(self, rounding: Rounding) -> None:
+        """From now on compute with rounded weights, whose batch norms are fused."""
+        self.rounding, self.fresh = rounding, True
+
+    def inference(self) -> nn.Module:
+        """The model in the form that is exported: fused, and rounded if training rounds."""
+        self.model.eval()
+        if self.rounding is None:
+            return fuse(self.model)
+        errors = rounding_errors(self.model, self.rounding, fresh=True)
+        network = rounded_model(self.model, errors, self.rounding.ranges).eval()
+        mx.eval(network.parameters())
+        return network
 
     def parameters(self) -> Arrays:
         """What is learned, by name."""
@@ -142,13 +164,14 @@ class Trainer:
         settings = self.settings
         mx.random.seed(settings.seed * 1_000_003 + self.done)  # so that no state has to be kept
         size = -(-len(pixels) // settings.accumulate)
+        errors = self._errors()
         total: Arrays = {}
         loss = 0.0
         for first in range(0, len(pixels), size):
             part = slice(first, first + size)
             share = mx.array(len(pixels[part]) / len(pixels))
             value, gradients = self._gradients(
-                mx.array(pixels[part]), mx.array(targets[part]), share
+                mx.array(pixels[part]), mx.array(targets[part]), share, errors
             )
             total = {k: total[k] + g if total else g for k, g in gradients.items()}
             mx.eval(value, total, self.model.state)
@@ -166,12 +189,26 @@ class Trainer:
         peak, warmup = self.settings.lr, self.warmup
         return learning_rate(self.done, peak=peak, warmup=warmup, total=self.steps)
 
+    def _errors(self) -> Errors:
+        """What rounding adds to weights in the next step. Raises TrainingError."""
+        if self.rounding is None:
+            return {}
+        fresh = self.fresh or self.done % TABLES_KEPT == 0
+        self.fresh = False
+        return rounding_errors(self.model, self.rounding, fresh=fresh)
+
+    def _network(self, errors: Errors) -> nn.Module:
+        if self.rounding is None:
+            return self.model
+        return rounded_model(self.model, errors, self.rounding.ranges)
+
     def _gradients_of_part(
-        self, pixels: mx.array, targets: mx.array, share: mx.array
+        self, pixels: mx.array, targets: mx.array, share: mx.array, errors: Errors
     ) -> tuple[mx.array, Arrays]:
         def loss(parameters: Arrays) -> mx.array:
             self.model.update(tree_unflatten(list(parameters.items())))
-            logits = self.model(normalize(pixels, self.model.info.preprocess))
+            network = self._network(errors)
+            logits = network(normalize(pixels, self.model.info.preprocess))
             return share * self.loss(logits, targets)
 
         parameters = self.parameters()

@@ -131,9 +131,9 @@ class Stop(fit.Callback):
             raise KeyboardInterrupt
 
 
-def interrupted(folder, out, **options):
+def interrupted(folder, out, after=1, **options):
     with pytest.raises(KeyboardInterrupt):
-        train(folder, out, **{**QUICK, **options}, callbacks=[Stop(1)])
+        train(folder, out, **{**QUICK, **options}, callbacks=[Stop(after)])
 
 
 def test_images_are_mirrored_unless_left_and_right_differ(folder, tmp_path, monkeypatch):
