@@ -19,7 +19,7 @@ METHODS = ("auto", "knn", "probe", "full")
 OF_FULL = (
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
     *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip"),
-    *("recipe", "qat_epochs"),
+    *("recipe", "qat_epochs", "teacher", "teacher_views"),
 )
 
 
@@ -94,6 +94,19 @@ OF_FULL = (
     type=click.IntRange(min=1),
     help="Last epochs that round by --recipe.  [a fifth]",
 )
+@click.option(
+    "--teacher",
+    default="",
+    help="Learn what this model says of the images, not their labels: a folder, or a name, "
+    "with the same classes.",
+)
+@click.option(
+    "--teacher-views",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Random views of each image that the teacher sees, once.",
+)
 @click.option("--no-flip", is_flag=True, help="Left and right differ: do not mirror images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that decode.  [all cores]")
@@ -128,8 +141,7 @@ def train_command(
         options = {k: v for k, v in options.items() if k not in OF_FULL}
     if method == "knn":
         _refuse(ctx, method, ("balance",))
-    if qat_epochs and not recipe:
-        raise click.UsageError("--qat-epochs goes with --recipe.")
+    _check_pairs(ctx)
     skipped: list[str] = []
     model = train(
         images,
@@ -152,6 +164,18 @@ def train_command(
     else:
         print_table(("saved", str(out)), list(facts.items())[1:])
     ctx.exit(SKIPPED if skipped else 0)
+
+
+GO_WITH = {"qat_epochs": "recipe", "teacher_views": "teacher"}
+
+
+def _check_pairs(ctx: click.Context) -> None:
+    """Raises UsageError for an option that goes with one that is not given, or without it."""
+    for name, other in GO_WITH.items():
+        if is_given(ctx, name) and not is_given(ctx, other):
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --{other}.")
+    if is_given(ctx, "teacher") and is_given(ctx, "label_smoothing"):
+        raise click.UsageError("--label-smoothing is of labels, not of a --teacher.")
 
 
 def _rounding(recipe: str | None) -> Any:
@@ -177,6 +201,9 @@ def _shown() -> Any:
     class Shown(Callback):
         def __init__(self) -> None:
             self.steps = Progress("training", "steps") if sys.stderr.isatty() else None
+
+        def on_view(self, done: int, total: int) -> None:
+            click.echo(f"teacher: view {done} of {total}", err=True)
 
         def on_step(self, done: int, total: int, loss: float) -> None:
             if self.steps:

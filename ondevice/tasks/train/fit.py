@@ -23,6 +23,7 @@ from .metrics import log_softmax, top_k
 from .optimizer import Arrays
 from .predict import predictions
 from .state import State, save_state
+from .teacher import Teacher
 from .trainer import Loss, Settings, Trainer, soft_cross_entropy
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ RANGE_IMAGES = 64  # of which the ranges of rounded activations are found
 
 class Callback:
     """What is told how a training goes; to be subclassed."""
+
+    def on_view(self, done: int, total: int) -> None:
+        """After a teacher has seen all images in another random view."""
 
     def on_step(self, done: int, total: int, loss: float) -> None:
         """After each step."""
@@ -56,6 +60,7 @@ class Fit:
     loss: Loss = soft_cross_entropy
     callbacks: Sequence[Callback] = ()
     rounding: Rounding | None = None
+    teacher: Teacher | None = None
 
     def __call__(self) -> State:
         """At the end the model has the weights of the epoch with the best validation.
@@ -92,6 +97,7 @@ class Fit:
             augment=augment,
             seed=self.settings.seed,
             workers=self.workers,
+            views=self.teacher.views if self.teacher and augment else 0,
         )
 
     def _trainer(self) -> Trainer:
@@ -117,7 +123,7 @@ class Fit:
         weights = class_weights(self.dataset, self.settings)
         losses, images = [], 0
         for batch in self.train.epoch(number):
-            losses.append(self._step(batch, weights))
+            losses.append(self._step(batch, self._targets(batch, weights, number)))
             images += len(batch.pixels)
             for callback in self.callbacks:
                 callback.on_step(trainer.done, trainer.steps, losses[-1])
@@ -144,9 +150,17 @@ class Fit:
         loader = Loader(some, self.train.spec, batch_size=RANGE_IMAGES, workers=self.workers)
         return [pixels for batch in loader.epoch() for pixels in batch.pixels]
 
-    def _step(self, batch: Batch, weights: Array) -> float:
+    def _targets(self, batch: Batch, weights: Array, epoch: int) -> Array:
+        """(B, classes) from the labels, or from what the teacher says."""
+        if self.teacher:
+            found = self.teacher.targets(epoch, batch.positions)
+        else:
+            classes, smoothing = len(weights), self.settings.label_smoothing
+            found = np.eye(classes)[batch.labels] * (1 - smoothing) + smoothing / classes
+        return found * weights[batch.labels, None]
+
+    def _step(self, batch: Batch, targets: Array) -> float:
         pixels = batch.pixels
-        targets = _targets(batch.labels, weights, self.settings.label_smoothing)
         rng = np.random.default_rng([self.settings.seed, 1, self.trainer.done])
         if len(pixels) > 1 and rng.random() < self.augment.mix:
             pixels, targets = mix(pixels, targets, rng)
@@ -164,12 +178,6 @@ def class_weights(dataset: Dataset, settings: Settings) -> Array:
     """(classes,) of mean 1 over the images: with ``balance`` the rarer the heavier."""
     counts = np.array(dataset.counts())
     return counts.sum() / (len(counts) * counts) if settings.balance else np.ones(len(counts))
-
-
-def _targets(labels: Array, weights: Array, smoothing: float) -> Array:
-    classes = len(weights)
-    smooth = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
-    return smooth * weights[labels, None]
 
 
 def _validate(trainer: Trainer, chosen: Arrays, val: Loader) -> tuple[float, float]:

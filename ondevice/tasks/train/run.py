@@ -18,6 +18,7 @@ from ...nn.rounding import Rounding
 from ...weights.folder import save_model
 from ...weights.hash import weights_hash
 from ...weights.output import check_free, replacing
+from ..load import load
 from .augment import Augment
 from .dataset import VAL_SHARE, Dataset, read_dataset, write_split
 from .fit import Callback, Fit, class_weights
@@ -28,6 +29,7 @@ from .predict import predictions
 from .probe import Linear, class_means, nearest_neighbours, regression
 from .start import check_start, head_input, linear, new_model
 from .state import State, check_no_state, load_state, state_path
+from .teacher import Teacher, ask, class_order, kept_or_asked, teacher_path
 from .trainer import Loss, Settings, soft_cross_entropy
 
 if TYPE_CHECKING:
@@ -49,7 +51,9 @@ class Options:
     weights. ``augment`` says how images are changed for "full"; by default of ``MIX_FROM``
     images or more a fifth of the batches is mixed, and without ``flip`` none is mirrored.
     ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
-    ``qat_epochs``; by default of a fifth of all.
+    ``qat_epochs``; by default of a fifth of all. ``teacher``, a model's name or folder, says
+    what is learned instead of the labels: of ``teacher_views`` random views of each image,
+    found once. Its views are not mixed.
     """
 
     model: str = "shvit_s1"
@@ -65,6 +69,8 @@ class Options:
     loss: Loss = soft_cross_entropy
     callbacks: Sequence[Callback] = ()
     rounding: Rounding | None = None
+    teacher: str = ""
+    teacher_views: int = 8
 
 
 @dataclass
@@ -80,6 +86,7 @@ class Training:
     epochs: list[Epoch] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     network: nn.Module | None = None  # the model as it will be rounded
+    teacher: nn.Module | None = None
 
     def __post_init__(self) -> None:
         self.skipped = list(self.dataset.skipped)
@@ -94,6 +101,8 @@ class Training:
             "input": self.model.info.preprocess.to_dict(),
             "augment": asdict(self.augment),
             "recipe": rounding.name if rounding else "",
+            "teacher": self.teacher and weights_hash(self.teacher),
+            "views": self.options.teacher_views if self.teacher else 0,
             **asdict(self.settings),
         }
 
@@ -142,8 +151,12 @@ def _prepared(
     )
     for note in dataset.notes:
         logger.warning(note)
-    augment = _augment(options.augment, dataset, flip=options.flip)
-    return Training(model, dataset, settings, options, augment, out), method
+    augment = _augment(options, dataset)
+    training = Training(model, dataset, settings, options, augment, out)
+    if options.teacher:
+        training.teacher = load(options.teacher)
+        class_order(training.teacher, dataset.classes)
+    return training, method
 
 
 def _check(options: Options, out: Path) -> None:
@@ -157,10 +170,13 @@ def _check(options: Options, out: Path) -> None:
     check_start(options.model)
 
 
-def _augment(given: Augment | None, dataset: Dataset, *, flip: bool) -> Augment:
+def _augment(options: Options, dataset: Dataset) -> Augment:
+    """Raises ConfigError."""
     many = len(dataset.splits["train"]) >= MIX_FROM
-    augment = given or Augment(mix=0.2 if many else 0.0)
-    return replace(augment, flip=augment.flip and flip)
+    augment = options.augment or Augment(mix=0.2 if many and not options.teacher else 0.0)
+    if augment.mix and options.teacher:
+        raise ConfigError(f"mix is {augment.mix}, but a teacher sees each image by itself: 0")
+    return replace(augment, flip=augment.flip and options.flip)
 
 
 def _settings(given: dict[str, Any], options: Options) -> Settings:
@@ -169,6 +185,8 @@ def _settings(given: dict[str, Any], options: Options) -> Settings:
         settings = Settings(**given)
     except TypeError as error:
         raise ConfigError(f"no such setting: {error}") from error
+    if options.teacher_views < 1:
+        raise ConfigError(f"teacher_views is {options.teacher_views}, expected 1 or more")
     if settings.qat_epochs and not options.rounding:
         raise ConfigError("qat_epochs are of weights rounded by a recipe: give one")
     if options.rounding and not settings.qat_epochs:
@@ -183,7 +201,7 @@ def _method(options: Options, dataset: Dataset) -> str:
     method, pretrained = options.method, options.pretrained
     if method == "auto":
         count = len(dataset.splits["train"])
-        needed = options.rounding or not pretrained
+        needed = options.rounding or options.teacher or not pretrained
         method = "full" if count >= FULL_FROM or needed else "probe"
         logger.info("%d images to train on: method %s", count, method)
     if method == "full":
@@ -192,8 +210,9 @@ def _method(options: Options, dataset: Dataset) -> str:
         raise ConfigError(f"random weights have no features for {method}; use full")
     if options.resume:
         raise ConfigError(f"--resume goes with --method full; {method} takes seconds")
-    if options.rounding:
-        raise ConfigError(f"a recipe to train for goes with --method full, not {method}")
+    for name in ("rounding", "teacher"):
+        if getattr(options, name):
+            raise ConfigError(f"a {name} goes with --method full, not {method}")
     return method
 
 
@@ -215,12 +234,39 @@ def _full(training: Training) -> None:
         options.loss,
         options.callbacks,
         options.rounding,
+        _asked(training) if training.teacher else None,
     )
     training.epochs = fit().epochs
     training.skipped += fit.skipped
     if state.recipe:
         training.network = fit.trainer.inference()
         training.model.info = replace(training.model.info, recipe=state.recipe)
+
+
+def _asked(training: Training) -> Teacher:
+    """What the teacher says of the training images: kept on disk while training goes on."""
+    teacher, options, about = training.teacher, training.options, training.about
+    assert teacher is not None
+    names = ("images", "input", "augment", "teacher", "views", "seed")
+
+    def progress(done: int, total: int) -> None:
+        for callback in options.callbacks:
+            callback.on_view(done, total)
+
+    def make() -> Teacher:
+        return ask(
+            teacher,
+            training.dataset.classes,
+            training.dataset.splits["train"],
+            training.model.info.preprocess,
+            augment=training.augment,
+            views=options.teacher_views,
+            seed=training.settings.seed,
+            workers=options.workers,
+            progress=progress,
+        )
+
+    return kept_or_asked(teacher_path(training.out), {k: about[k] for k in names}, make)
 
 
 def _features(training: Training, split: str) -> tuple[Array, Array]:
@@ -272,7 +318,8 @@ def _finish(training: Training, method: str) -> None:
         write_split(training.dataset, partial)
         if training.epochs:
             write_history(training.epochs, partial)
-    state_path(training.out).unlink(missing_ok=True)
+    for path in (state_path(training.out), teacher_path(training.out)):
+        path.unlink(missing_ok=True)
 
 
 def _measured(training: Training) -> dict[str, Any]:

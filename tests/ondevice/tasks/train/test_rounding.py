@@ -222,7 +222,10 @@ def test_an_interrupted_one_goes_on_to_the_same_bits(folder, tmp_path, stop):
 
 
 REFUSED = {
-    "probe": ({"method": "probe", "rounding": rounding("int8")}, "goes with --method full"),
+    "probe": (
+        {"method": "probe", "rounding": rounding("int8")},
+        "a rounding goes with --method full",
+    ),
     "epochs": ({"qat_epochs": 2}, "rounded by a recipe: give one"),
     "many": ({"qat_epochs": 4, "rounding": rounding("int8")}, "qat_epochs=4"),
     "patience": ({"patience": 2, "rounding": rounding("int8")}, "patience=2"),

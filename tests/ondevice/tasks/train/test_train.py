@@ -139,7 +139,7 @@ def interrupted(folder, out, after=1, **options):
 def test_images_are_mirrored_unless_left_and_right_differ(folder, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        fit.Fit, "_step", lambda self, batch, weights: seen.append(self.augment) or 0
+        fit.Fit, "_step", lambda self, batch, targets: seen.append(self.augment) or 0
     )
     for flip in (True, False):
         train(folder, tmp_path / str(flip), **{**QUICK, "epochs": 1}, flip=flip)
