@@ -130,6 +130,9 @@ class Fit:
         speed = images / (time.perf_counter() - start)
         chosen = dict(trainer.average or trainer.arrays())
         val_loss, top1 = _validate(trainer, chosen, self.val)
+        if not np.isfinite(val_loss):
+            error = TrainingError(f"the validation's loss is {val_loss} after epoch {number}")
+            raise _stopped(error, self.state, self.path)
         seconds = time.perf_counter() - start
         return Epoch(number, rate, _mean(losses), val_loss, top1, seconds, speed), chosen
 

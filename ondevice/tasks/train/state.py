@@ -18,6 +18,11 @@ from .optimizer import Arrays
 
 SUFFIX = ".training.safetensors"
 MAY_CHANGE = {"lr"}  # from one run to the next
+CHANGED = {  # what says more than two hashes do
+    "images": "images, classes or their split have changed",
+    "weights": "the weights to start from have changed",
+    "teacher": "the teacher has changed",
+}
 
 
 @dataclass
@@ -78,7 +83,7 @@ def load_state(path: Path, about: Mapping[str, Any]) -> State:
         raise ConfigError(f"{path} is not a training's state: {error!r}") from error
     now = json.loads(json.dumps(about))
     changed = [
-        f"{key} was {before.get(key)!r:.60}, now {now.get(key)!r:.60}"
+        CHANGED.get(key) or f"{key} was {before.get(key)!r:.60}, now {now.get(key)!r:.60}"
         for key in {**before, **now}
         if before.get(key) != now.get(key) and key not in MAY_CHANGE
     ]

@@ -1,6 +1,6 @@
 """What a better model says of the training images, found once and learned from in all epochs.
 
-Paper: https://arxiv.org/abs/2207.10666 (TinyViT: the largest scores, kept on disk with the seeds
+Paper: https://arxiv.org/abs/2207.10666 (TinyViT: the largest scores, kept on disk with seeds
 of the augmentation)
 """
 

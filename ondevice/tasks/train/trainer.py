@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -159,16 +160,16 @@ class Trainer:
     def step(self, pixels: Array, targets: Array) -> float:
         """One step on (B, H, W, 3) uint8 pixel values and (B, classes) targets; its loss.
 
-        Raises TrainingError if the loss is no number any more.
+        Raises TrainingError if the loss is no number any more, or for one image where batch
+        norms learn.
         """
-        settings = self.settings
-        mx.random.seed(settings.seed * 1_000_003 + self.done)  # so that no state has to be kept
-        size = -(-len(pixels) // settings.accumulate)
+        mx.random.seed(
+            self.settings.seed * 1_000_003 + self.done
+        )  # so that no state has to be kept
         errors = self._errors()
         total: Arrays = {}
         loss = 0.0
-        for first in range(0, len(pixels), size):
-            part = slice(first, first + size)
+        for part in self._parts(len(pixels)):
             share = mx.array(len(pixels[part]) / len(pixels))
             value, gradients = self._gradients(
                 mx.array(pixels[part]), mx.array(targets[part]), share, errors
@@ -188,6 +189,15 @@ class Trainer:
         """The learning rate of the next step."""
         peak, warmup = self.settings.lr, self.warmup
         return learning_rate(self.done, peak=peak, warmup=warmup, total=self.steps)
+
+    def _parts(self, images: int) -> list[slice]:
+        """As many even parts as asked for; of two images or more where batch norms learn."""
+        least = 1 if self.settings.freezes_norms else 2
+        if images < least:
+            raise TrainingError(f"a batch of {images} image has no statistics: add images")
+        count = min(self.settings.accumulate, images // least)
+        ends = [round(images * i / count) for i in range(count + 1)]
+        return [slice(*pair) for pair in pairwise(ends)]
 
     def _errors(self) -> Errors:
         """What rounding adds to weights in the next step. Raises TrainingError."""
