@@ -14,8 +14,8 @@ from ._output import Progress, is_given, json_option, print_json, print_table
 if TYPE_CHECKING:
     from ..tasks.train.history import Epoch
 
-METHODS = ("auto", "knn", "probe", "full")
-# Settings of --method full alone: the names of their parameters here.
+METHODS = ("auto", "knn", "probe", "full", "adapter")
+# Settings of --method full and adapter: the names of their parameters here.
 OF_FULL = (
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
     *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip"),
@@ -39,7 +39,16 @@ OF_FULL = (
     type=click.Choice(METHODS),
     default="auto",
     show_default=True,
-    help="knn: nearest class mean; probe: a head on features that stay; full: all weights.",
+    help="knn: nearest class mean; probe: a head on features that stay; full: all weights; "
+    "adapter: a head, and bottlenecks beside weights that stay.",
+)
+@click.option(
+    "--adapter-rank",
+    "adapter",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Channels of the bottlenecks of --method adapter.",
 )
 @click.option("--size", type=click.IntRange(min=1), help="Input size in pixels.  [the model's]")
 @click.option("--random-weights", is_flag=True, help="Start from nothing.")
@@ -136,6 +145,9 @@ def train_command(
     """
     from ..tasks.train.run import train
 
+    if method != "adapter":
+        _refuse(ctx, method, ("adapter",))
+        options["adapter"] = 0
     if method in ("knn", "probe"):
         _refuse(ctx, method, OF_FULL)
         options = {k: v for k, v in options.items() if k not in OF_FULL}
@@ -173,9 +185,13 @@ def _check_pairs(ctx: click.Context) -> None:
     """Raises UsageError for an option that goes with one that is not given, or without it."""
     for name, other in GO_WITH.items():
         if is_given(ctx, name) and not is_given(ctx, other):
-            raise click.UsageError(f"--{name.replace('_', '-')} goes with --{other}.")
+            raise click.UsageError(f"{_option(name)} goes with {_option(other)}.")
     if is_given(ctx, "teacher") and is_given(ctx, "label_smoothing"):
         raise click.UsageError("--label-smoothing is of labels, not of a --teacher.")
+
+
+def _option(name: str) -> str:
+    return "--adapter-rank" if name == "adapter" else f"--{name.replace('_', '-')}"
 
 
 def _rounding(recipe: str | None) -> Any:
@@ -189,7 +205,7 @@ def _rounding(recipe: str | None) -> Any:
 
 def _refuse(ctx: click.Context, method: str, names: tuple[str, ...]) -> None:
     """Raises UsageError for an option that is given, but not for this method."""
-    given = [f"--{n.replace('_', '-')}" for n in names if is_given(ctx, n)]
+    given = [_option(n) for n in names if is_given(ctx, n)]
     if given:
         raise click.UsageError(f"{', '.join(given)} not for --method {method}.")
 

@@ -40,6 +40,7 @@ logger = logging.getLogger("ondevice")
 MIX_FROM = 1000  # images to train on: with fewer, mixed ones teach too little
 FULL_FROM = 200  # images to train on: with fewer, a head alone is the safer choice
 FEATURE_BATCH = 32
+ADAPTER_RANK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +48,10 @@ class Options:
     """What ``train`` takes beside its ``Settings``.
 
     ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
-    stay), "full" (all weights) or "auto". ``resume`` goes on with what was killed, to the same
-    weights. ``augment`` says how images are changed for "full"; by default of ``MIX_FROM``
-    images or more a fifth of the batches is mixed, and without ``flip`` none is mirrored.
+    stay), "full" (all weights), "adapter" (a head and bottlenecks beside weights that stay) or
+    "auto". ``resume`` goes on with what was killed, to the same weights. ``augment`` says how
+    images are changed for "full" and "adapter"; by default of ``MIX_FROM`` images or more a
+    fifth of the batches is mixed, and without ``flip`` none is mirrored.
     ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
     ``qat_epochs``; by default of a fifth of all. ``teacher``, a model's name or folder, says
     what is learned instead of the labels: of ``teacher_views`` random views of each image,
@@ -147,6 +149,7 @@ def _prepared(
         dataset.classes,
         size=options.size,
         pretrained=options.pretrained,
+        adapter=settings.adapter,
         seed=settings.seed,
     )
     for note in dataset.notes:
@@ -185,6 +188,12 @@ def _settings(given: dict[str, Any], options: Options) -> Settings:
         settings = Settings(**given)
     except TypeError as error:
         raise ConfigError(f"no such setting: {error}") from error
+    if options.method == "adapter" and not options.pretrained:
+        raise ConfigError("adapters are for weights that stay, not for random ones: use full")
+    if options.method == "adapter" and not settings.adapter:
+        settings = replace(settings, adapter=ADAPTER_RANK)
+    if settings.adapter and options.method != "adapter":
+        raise ConfigError(f"adapter={settings.adapter} goes with --method adapter")
     if options.teacher_views < 1:
         raise ConfigError(f"teacher_views is {options.teacher_views}, expected 1 or more")
     if settings.qat_epochs and not options.rounding:
@@ -204,20 +213,22 @@ def _method(options: Options, dataset: Dataset) -> str:
         needed = options.rounding or options.teacher or not pretrained
         method = "full" if count >= FULL_FROM or needed else "probe"
         logger.info("%d images to train on: method %s", count, method)
-    if method == "full":
+    if method in ("full", "adapter"):
         return method
     if not pretrained:
         raise ConfigError(f"random weights have no features for {method}; use full")
     if options.resume:
-        raise ConfigError(f"--resume goes with --method full; {method} takes seconds")
+        raise ConfigError(
+            f"--resume goes with --method full or adapter; {method} takes seconds"
+        )
     for name in ("rounding", "teacher"):
         if getattr(options, name):
-            raise ConfigError(f"a {name} goes with --method full, not {method}")
+            raise ConfigError(f"a {name} goes with --method full or adapter, not {method}")
     return method
 
 
 def _full(training: Training) -> None:
-    """All weights."""
+    """All weights, or adapters and the head."""
     path, options = state_path(training.out), training.options
     if options.resume and not path.exists():
         logger.warning(f"{path} does not exist: training starts from the beginning")
@@ -301,7 +312,12 @@ def _set_head(model: nn.Module, head: Linear) -> None:
     layer.bias = mx.array(head.bias.astype(np.float32))
 
 
-METHODS: dict[str, Callable[[Training], None]] = {"knn": _knn, "probe": _probe, "full": _full}
+METHODS: dict[str, Callable[[Training], None]] = {
+    "knn": _knn,
+    "probe": _probe,
+    "full": _full,
+    "adapter": _full,
+}
 
 
 def _finish(training: Training, method: str) -> None:

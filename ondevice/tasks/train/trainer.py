@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ...cpu import kernels
 from ...errors import ConfigError, TrainingError
 from ...image.preprocess import normalize
+from ...nn.adapter import freeze_base
 from ...nn.batch_norm import freeze_statistics
 from ...nn.drop_path import set_drop_path
 from ...nn.fuse import fuse
@@ -38,7 +39,8 @@ class Settings:
     ``layer_decay`` is what the learning rate is multiplied by from a block to the one before;
     ``ema`` the share of an average of weights that a step keeps, 0 for none; ``patience`` the
     epochs without a better validation after which training stops, 0 for never. In the last
-    ``qat_epochs`` of all weights are rounded as an exporter does.
+    ``qat_epochs`` of all weights are rounded as an exporter does. With ``adapter``, its rank,
+    only adapters and the head learn.
     """
 
     epochs: int = 30
@@ -53,6 +55,7 @@ class Settings:
     ema: float = 0.0
     patience: int = 0
     qat_epochs: int = 0
+    adapter: int = 0
     frozen_norms: bool | None = None  # None: in batches of fewer than 32 images
     balance: bool = False
     seed: int = 0
@@ -60,6 +63,8 @@ class Settings:
     @property
     def freezes_norms(self) -> bool:
         """Whether batch norms keep the statistics that they have."""
+        if self.adapter:
+            return True
         few = self.batch_size // self.accumulate < FREEZE_BELOW
         return few if self.frozen_norms is None else self.frozen_norms
 
@@ -68,7 +73,9 @@ class Settings:
         problems = [
             f"{name}={getattr(self, name)!r}"
             for name, fine in {
-                "frozen_norms": self.frozen_norms is None or not alone,
+                "frozen_norms": self.frozen_norms is None
+                or not (alone or (self.adapter and not self.frozen_norms)),
+                "adapter": self.adapter >= 0,
                 "epochs": self.epochs > 0,
                 "batch_size": self.batch_size > 0,
                 "accumulate": self.accumulate > 0 and self.batch_size % self.accumulate == 0,
@@ -134,6 +141,8 @@ class Trainer:
         set_drop_path(self.model, self.settings.drop_path)
         if self.settings.freezes_norms:
             freeze_statistics(self.model)
+        if self.settings.adapter:
+            freeze_base(self.model)
 
     def round_by(self, rounding: Rounding) -> None:
         """From now on compute with rounded weights, whose batch norms are fused."""

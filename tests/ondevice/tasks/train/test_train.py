@@ -250,7 +250,10 @@ def test_an_output_that_exists_is_kept(folder, tmp_path):
 REFUSED = {
     "text": ({"model": "mobileclip_s0"}, "compares images with texts"),
     "size": ({"size": 40}, "size is 40, but shvit_nano.cifar10 takes multiples of 16"),
-    "method": ({"method": "magic"}, "no method 'magic'; there are auto, knn, probe, full"),
+    "method": (
+        {"method": "magic"},
+        "no method 'magic'; there are auto, knn, probe, full, adapter",
+    ),
     "random": ({"method": "probe", "pretrained": False}, "random weights have no features"),
     "setting": ({"speed": 3}, "no such setting"),
     "resume": ({"method": "knn", "resume": True}, "--resume goes with --method full"),
