@@ -17,7 +17,6 @@ import mlx.nn as nn
 
 from ondevice.errors import ConfigError
 from ondevice.signature import Output, Signature, signature_of
-from ondevice.weights.hash import weights_hash
 from ondevice.weights.output import replacing
 
 from .backend import Backend, Part, Settings, backend_of
@@ -26,13 +25,22 @@ from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
-from .compress.training import own_recipe
-from .function import Function, model_function, module_function
+from .compress.training import own_recipe, shared_recipe
+from .function import (
+    Function,
+    check_together,
+    describe_model,
+    describe_models,
+    labels_beside,
+    model_function,
+    module_function,
+    without_labels,
+)
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
-from .program import EXAMPLES_KEY, KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
+from .program import EXAMPLES_KEY, KEYWORDS_KEY
 
 
 class Options(TypedDict, total=False):
@@ -100,7 +108,34 @@ def export(
     chosen = signature.select(outputs)
     resized = [chosen if pixels is None else chosen.resized(pixels) for pixels in sizes]
     functions = [model_function(model, each, input=input or "image") for each in resized]
-    return job.write(functions, describe_model(model, functions[0]))
+    named = {_sized(f) if len(functions) > 1 else "main": f for f in functions}
+    return job.write(named, describe_model(model, functions[0]))
+
+
+def export_functions(
+    models: Mapping[str, nn.Module],
+    path: str | Path,
+    *,
+    outputs: str | Sequence[str] | None = None,
+    **options: Unpack[Options],
+) -> Path:
+    """Write several models to one package: a function each, by its name, equal weights once.
+
+    Such are several tasks' adapters or heads over one base. Their images have to be prepared
+    alike. Options and errors are those of ``export``; what asks for samples is not among them,
+    as they would be of one model only.
+    """
+    of_samples = [n for n in ("calibration", "budget", "min_agreement") if options.get(n)]
+    if of_samples:
+        raise ConfigError(f"{', '.join(of_samples)} of several models: export them one by one")
+    given: Any = shared_recipe(models, options)
+    job = _Job(path, given, functions=len(models))
+    check_together(models)
+    functions = {
+        name: model_function(model, _signature(model).select(outputs))
+        for name, model in models.items()
+    }
+    return job.write(functions, describe_models(models, functions))
 
 
 def _signature(model: nn.Module) -> Signature:
@@ -139,7 +174,7 @@ def export_module(
     examples = [(_type(x), x.shape) for x in function.inputs]
     if any(dtype not in ("float32", "int32") or not shape for dtype, shape in examples):
         metadata[EXAMPLES_KEY] = json.dumps(examples)
-    return job.write([function], metadata)
+    return job.write({"main": function}, metadata)
 
 
 def _type(example: mx.array) -> str:
@@ -210,7 +245,7 @@ class _Job:
             raise ConfigError("; ".join(listed))
         self.request = Request(**given)
 
-    def write(self, functions: Sequence[Function], metadata: Mapping[str, str]) -> Path:
+    def write(self, functions: Mapping[str, Function], metadata: Mapping[str, str]) -> Path:
         """The first package's path. One function becomes a package, several share one.
 
         All packages are there in the end, or none.
@@ -223,12 +258,10 @@ class _Job:
                 for f in self.formats
             ]
             said = dict(metadata)
-            called = {"main": functions[0]}
             if len(functions) > 1:  # none can be a classifier: the labels stand beside
-                called = {_sized(f): without_labels(f) for f in functions}
-                if labels := functions[0].labels:
-                    said[LABELS_KEY] = json.dumps(labels)
-            built = {n: build_all(f, self.formats, self.request) for n, f in called.items()}
+                said |= labels_beside(functions)
+                functions = {name: without_labels(f) for name, f in functions.items()}
+            built = {n: build_all(f, self.formats, self.request) for n, f in functions.items()}
             for i, (form, path) in enumerate(zip(self.formats, partial, strict=True)):
                 parts = {name: found[i] for name, found in built.items()}
                 start = time.perf_counter()
@@ -256,12 +289,6 @@ def _settings(backend: Backend, chosen: Mapping[str, Any]) -> Settings:
 def _sized(function: Function) -> str:
     """The name of one function of several: they differ by their images' size."""
     return f"size_{function.signature.images[0].shape[1]}"
-
-
-def without_labels(function: Function) -> Function:
-    """The same, no classifier: its probabilities are an array like any other."""
-    plain = tuple(replace(output, labels=()) for output in function.signature.outputs)
-    return replace(function, signature=replace(function.signature, outputs=plain))
 
 
 def to_graph(function: Function) -> Graph:
@@ -370,26 +397,3 @@ def rename_inputs(graph: Graph, names: Sequence[str]) -> Graph:
     inputs = tuple(replace(v, name=n) for v, n in zip(graph.inputs, made, strict=True))
     renames = {v.name: n for v, n in zip(graph.inputs, made, strict=True) if v.name != n}
     return replace(graph.rename(renames), inputs=inputs).check()
-
-
-def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
-    """What a package says of the model in it, as far as it is known."""
-    info, signature = model.info, function.signature
-    kinds = ", ".join(o.name for o in signature.outputs)
-    takes = ", ".join(
-        f"{i.shape[1]} px RGB image" if i.contract else str(i) for i in signature.inputs
-    )
-    metadata = {
-        "author": info.source or "ondevice",
-        "license": info.license,
-        "description": f"{info.name}: {takes} in, {kinds} out",
-        "ondevice.model": info.name,
-        "ondevice.config": json.dumps(info.config.to_dict()),
-        "ondevice.weights_sha256": weights_hash(model),
-        "ondevice.provenance": info.provenance,
-        **function.metadata,
-    }
-    for given in signature.images:
-        if given.contract:
-            metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())
-    return {key: value for key, value in metadata.items() if value}

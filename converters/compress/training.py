@@ -127,6 +127,16 @@ def own_recipe(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"recipe": recipe}
 
 
+def shared_recipe(
+    models: Mapping[str, nn.Module], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The ``options`` with the recipe of all models. Raises ConfigError if each has its own."""
+    found = [{**options, **own_recipe(model, options)} for model in models.values()]
+    if any(each != found[0] for each in found):
+        raise ConfigError(f"{', '.join(models)} were trained for recipes that differ: give one")
+    return found[0] if found else dict(options)
+
+
 def _laid_out(function: Function) -> Graph:
     """What ``function`` computes, channels-first, in float32."""
     return channels_first(run_passes(trace(function.model, *function.inputs, fn=function.fn)))
