@@ -141,8 +141,10 @@ def train_command(
     Folders called train, val and test are kept apart; else a share of each class is set aside.
     Hugging Face's metadata.csv and .jsonl are read as well. What is unreadable or a copy is
     left out and named: exit status 3. Killed, the same command with --resume goes on to the
-    same weights.
+    same weights. Started by mlx.launch, the ranks share each batch.
     """
+    import mlx.core as mx
+
     from ..tasks.train.run import train
 
     if method != "adapter":
@@ -155,18 +157,22 @@ def train_command(
         _refuse(ctx, method, ("balance",))
     _check_pairs(ctx)
     skipped: list[str] = []
+    group = mx.distributed.init()
     model = train(
         images,
         out,
         method=method,
         pretrained=not random_weights,
-        callbacks=[_shown()],
+        group=group,
+        callbacks=[_shown()] if group.rank() == 0 else [],
         on_skipped=skipped.append,
         flip=not no_flip,
         rounding=_rounding(recipe),
         qat_epochs=qat_epochs or 0,
         **options,
     )
+    if group.rank():
+        return
     facts = {"out": str(out), "model": model.info.model, "classes": len(model.info.labels)}
     facts |= {"license": model.info.license, **model.info.metrics}
     for problem in skipped:

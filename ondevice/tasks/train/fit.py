@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +15,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
-from ...errors import TrainingError
+from ...errors import TrainingError, printable
 from ...nn.rounding import Rounding
+from ..ranks import Ranks
 from .augment import Augment, mix
 from .dataset import Dataset
 from .history import Epoch
@@ -61,6 +64,7 @@ class Fit:
     callbacks: Sequence[Callback] = ()
     rounding: Rounding | None = None
     teacher: Teacher | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __call__(self) -> State:
         """At the end the model has the weights of the epoch with the best validation.
@@ -77,7 +81,8 @@ class Fit:
         while not self._is_done():
             epoch, chosen = self._epoch(len(state.epochs) + 1)
             _record(state, self.trainer, epoch, chosen)
-            save_state(state, self.path)
+            if self.ranks.rank == 0:
+                save_state(state, self.path)
             for callback in self.callbacks:
                 callback.on_epoch(epoch)
         self.model.update(tree_unflatten(list(state.best.items())))
@@ -98,13 +103,20 @@ class Fit:
             seed=self.settings.seed,
             workers=self.workers,
             views=self.teacher.views if self.teacher and augment else 0,
+            rank=self.ranks.rank if augment else 0,
+            ranks=self.ranks.size if augment else 1,
         )
 
     def _trainer(self) -> Trainer:
         per_epoch = self.state.epoch_steps
         total = per_epoch * self.settings.epochs
         trainer = Trainer(
-            self.model, self.settings, steps=total, epoch_steps=per_epoch, loss=self.loss
+            self.model,
+            self.settings,
+            steps=total,
+            epoch_steps=per_epoch,
+            loss=self.loss,
+            ranks=self.ranks,
         )
         if self.state.arrays:
             trainer.restore(self.state.arrays, self.state.step)
@@ -122,19 +134,44 @@ class Fit:
         start, rate, trainer = time.perf_counter(), self.trainer.rate, self.trainer
         weights = class_weights(self.dataset, self.settings)
         losses, images = [], 0
-        for batch in self.train.epoch(number):
-            losses.append(self._step(batch, self._targets(batch, weights, number)))
-            images += len(batch.pixels)
+        for batch, together in self._batches(number):
+            targets = self._targets(batch, weights, number)
+            losses.append(self._step(batch, targets, together))
+            images += together
             for callback in self.callbacks:
                 callback.on_step(trainer.done, trainer.steps, losses[-1])
+        self._share_failures()
         speed = images / (time.perf_counter() - start)
         chosen = dict(trainer.average or trainer.arrays())
-        val_loss, top1 = _validate(trainer, chosen, self.val)
+        validated = np.array(_validate(trainer, chosen, self.val))
+        val_loss, top1 = map(float, self.ranks.gather(validated)[0])
         if not np.isfinite(val_loss):
             error = TrainingError(f"the validation's loss is {val_loss} after epoch {number}")
             raise _stopped(error, self.state, self.path)
         seconds = time.perf_counter() - start
         return Epoch(number, rate, _mean(losses), val_loss, top1, seconds, speed), chosen
+
+    def _batches(self, number: int) -> Iterator[tuple[Batch, int]]:
+        """This rank's share of each batch, and how many images all ranks have; to the last of
+        which each has some."""
+        found = self.train.epoch(number)
+        while True:
+            batch = next(found, None)
+            counts = self.ranks.gather(np.int64(len(batch.pixels) if batch else 0))
+            if batch is None or not counts.all():
+                return
+            yield batch, int(counts.sum())
+
+    def _share_failures(self) -> None:
+        """What one rank could not read, none uses in the next epoch."""
+        failed = self.train.failed
+        own = np.zeros(len(self.train.samples), np.uint8)
+        own[list(failed)] = 1
+        for rank, theirs in enumerate(self.ranks.gather(own)):
+            for i in map(int, np.flatnonzero(theirs)):
+                path = printable(self.train.samples[i].path)
+                if i not in failed:
+                    failed[i] = self.train.problem(i) or f"{path}: rank {rank} cannot read it"
 
     def _round(self, rounding: Rounding, epoch: int) -> None:
         """Weights are rounded from this epoch on."""
@@ -143,6 +180,8 @@ class Fit:
             state.rounded_from = epoch
             state.recipe = rounding.prepare(self.model.eval(), self._some_images())
             self.trainer.train_mode()
+            digest = hashlib.sha256(json.dumps(state.recipe).encode()).digest()
+            self.ranks.agree(digest, "ranges of activations")
         rounding.begin(state.recipe)
         self.trainer.round_by(rounding)
 
@@ -162,13 +201,13 @@ class Fit:
             found = np.eye(classes)[batch.labels] * (1 - smoothing) + smoothing / classes
         return found * weights[batch.labels, None]
 
-    def _step(self, batch: Batch, targets: Array) -> float:
+    def _step(self, batch: Batch, targets: Array, together: int) -> float:
         pixels = batch.pixels
         rng = np.random.default_rng([self.settings.seed, 1, self.trainer.done])
         if len(pixels) > 1 and rng.random() < self.augment.mix:
             pixels, targets = mix(pixels, targets, rng)
         try:
-            return self.trainer.step(pixels, targets.astype(np.float32))
+            return self.trainer.step(pixels, targets.astype(np.float32), together)
         except TrainingError as error:
             raise _stopped(error, self.state, self.path) from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -19,6 +21,7 @@ from ...weights.folder import save_model
 from ...weights.hash import weights_hash
 from ...weights.output import check_free, replacing
 from ..load import load
+from ..ranks import Ranks
 from .augment import Augment
 from .dataset import VAL_SHARE, Dataset, read_dataset, write_split
 from .fit import Callback, Fit, class_weights
@@ -55,7 +58,8 @@ class Options:
     ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
     ``qat_epochs``; by default of a fifth of all. ``teacher``, a model's name or folder, says
     what is learned instead of the labels: of ``teacher_views`` random views of each image,
-    found once. Its views are not mixed.
+    found once. Its views are not mixed. The processes of a ``group`` share each batch, and rank
+    0 writes.
     """
 
     model: str = "shvit_s1"
@@ -73,6 +77,7 @@ class Options:
     rounding: Rounding | None = None
     teacher: str = ""
     teacher_views: int = 8
+    group: mx.distributed.Group | None = None
 
 
 @dataclass
@@ -92,6 +97,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.skipped = list(self.dataset.skipped)
+        self.ranks = Ranks(self.options.group, "--resume goes on from the last epoch")
 
     @property
     def about(self) -> dict[str, Any]:
@@ -102,6 +108,7 @@ class Training:
             "weights": weights_hash(self.model),
             "input": self.model.info.preprocess.to_dict(),
             "augment": asdict(self.augment),
+            "ranks": self.ranks.size,
             "recipe": rounding.name if rounding else "",
             "teacher": self.teacher and weights_hash(self.teacher),
             "views": self.options.teacher_views if self.teacher else 0,
@@ -130,7 +137,9 @@ def train(
     _check(given, Path(out))
     training, method = _prepared(Path(images), Path(out), given, settings)
     METHODS[method](training)
-    _finish(training, method)
+    if training.ranks.rank == 0:
+        _finish(training, method)
+    training.ranks.wait()
     if on_skipped:
         for problem in dict.fromkeys(training.skipped):
             on_skipped(problem)
@@ -194,6 +203,12 @@ def _settings(given: dict[str, Any], options: Options) -> Settings:
         settings = replace(settings, adapter=ADAPTER_RANK)
     if settings.adapter and options.method != "adapter":
         raise ConfigError(f"adapter={settings.adapter} goes with --method adapter")
+    ranks = options.group.size() if options.group else 1
+    if settings.batch_size % (ranks * settings.accumulate):
+        raise ConfigError(
+            f"batch_size is {settings.batch_size}, expected a multiple of {ranks} ranks times "
+            f"accumulate={settings.accumulate}"
+        )
     if options.teacher_views < 1:
         raise ConfigError(f"teacher_views is {options.teacher_views}, expected 1 or more")
     if settings.qat_epochs and not options.rounding:
@@ -221,8 +236,9 @@ def _method(options: Options, dataset: Dataset) -> str:
         raise ConfigError(
             f"--resume goes with --method full or adapter; {method} takes seconds"
         )
-    for name in ("rounding", "teacher"):
-        if getattr(options, name):
+    several = options.group is not None and options.group.size() > 1
+    for name in ("rounding", "teacher", "group"):
+        if getattr(options, name) and (name != "group" or several):
             raise ConfigError(f"a {name} goes with --method full or adapter, not {method}")
     return method
 
@@ -234,10 +250,13 @@ def _full(training: Training) -> None:
         logger.warning(f"{path} does not exist: training starts from the beginning")
     about = training.about
     state = load_state(path, about) if options.resume else State(about)
+    ranks, settings = training.ranks, training.settings
+    said = json.dumps([about, state.step]).encode()
+    ranks.agree(hashlib.sha256(said).digest(), "images, models, options or states")
     fit = Fit(
         training.model,
         training.dataset,
-        training.settings,
+        replace(settings, batch_size=settings.batch_size // ranks.size),
         training.augment,
         state,
         path,
@@ -246,6 +265,7 @@ def _full(training: Training) -> None:
         options.callbacks,
         options.rounding,
         _asked(training) if training.teacher else None,
+        ranks,
     )
     training.epochs = fit().epochs
     training.skipped += fit.skipped
@@ -277,7 +297,13 @@ def _asked(training: Training) -> Teacher:
             progress=progress,
         )
 
-    return kept_or_asked(teacher_path(training.out), {k: about[k] for k in names}, make)
+    wanted = {key: about[key] for key in names}
+    if training.ranks.rank:
+        training.ranks.wait()  # rank 0 writes what the others read, if they share a disk
+    found = kept_or_asked(teacher_path(training.out), wanted, make)
+    if training.ranks.rank == 0:
+        training.ranks.wait()
+    return found
 
 
 def _features(training: Training, split: str) -> tuple[Array, Array]:

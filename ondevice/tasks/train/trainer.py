@@ -19,6 +19,7 @@ from ...nn.batch_norm import freeze_statistics
 from ...nn.drop_path import set_drop_path
 from ...nn.fuse import fuse
 from ...nn.rounding import Errors, Rounding, rounded_model, rounding_errors
+from ..ranks import Ranks
 from .optimizer import AdamW, Arrays, learning_rate
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ class Trainer:
     """A model, its optimizer, and one step after the other: ``step`` has them all.
 
     ``steps`` are those of the whole training, ``epoch_steps`` those of one epoch, which warm-up
-    counts. ``loss`` gives a number for (B, classes) logits and (B, classes) targets.
+    counts. ``loss`` gives a number for (B, classes) logits and (B, classes) targets. Of several
+    ``ranks`` each computes the gradients of its share of a batch, and all take the same step;
+    batch norms that learn normalize each share by itself.
     """
 
     def __init__(
@@ -116,8 +119,10 @@ class Trainer:
         steps: int,
         epoch_steps: int = 0,
         loss: Loss = soft_cross_entropy,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model, self.settings, self.loss = model, settings, loss
+        self.ranks = ranks or Ranks()
         self.steps, self.warmup, self.done = steps, settings.warmup * epoch_steps, 0
         self.train_mode()
         self.optimizer = AdamW(
@@ -166,26 +171,29 @@ class Trainer:
         """What is saved: the parameters, and the statistics of batch norms."""
         return dict(tree_flatten(self.model.parameters()))
 
-    def step(self, pixels: Array, targets: Array) -> float:
+    def step(self, pixels: Array, targets: Array, images: int = 0) -> float:
         """One step on (B, H, W, 3) uint8 pixel values and (B, classes) targets; its loss.
+
+        ``images`` are those of all ranks, if there are several.
 
         Raises TrainingError if the loss is no number any more, or for one image where batch
         norms learn.
         """
-        mx.random.seed(
-            self.settings.seed * 1_000_003 + self.done
-        )  # so that no state has to be kept
+        own = self.settings.seed * 1_000_003 + self.ranks.rank * 999_999_937
+        mx.random.seed(own + self.done)  # so that no state has to be kept
         errors = self._errors()
         total: Arrays = {}
         loss = 0.0
         for part in self._parts(len(pixels)):
-            share = mx.array(len(pixels[part]) / len(pixels))
+            share = mx.array(len(pixels[part]) / (images or len(pixels)))
             value, gradients = self._gradients(
                 mx.array(pixels[part]), mx.array(targets[part]), share, errors
             )
             total = {k: total[k] + g if total else g for k, g in gradients.items()}
             mx.eval(value, total, self.model.state)
             loss += float(value.item())  # type: ignore[arg-type]
+        if self.ranks.size > 1:
+            total, loss = self._of_all_ranks(total, loss)
         if not abs(loss) < float("inf"):
             raise TrainingError(f"the loss is {loss} at step {self.done + 1:,}")
         self._update(total, mx.array(self.rate))
@@ -198,6 +206,17 @@ class Trainer:
         """The learning rate of the next step."""
         peak, warmup = self.settings.lr, self.warmup
         return learning_rate(self.done, peak=peak, warmup=warmup, total=self.steps)
+
+    def _of_all_ranks(self, gradients: Arrays, loss: float) -> tuple[Arrays, float]:
+        """Sums over the ranks; statistics that batch norms have learned become the mean."""
+        shared = self.ranks.sum({**gradients, "": mx.array([loss])})
+        loss = float(shared.pop("")[0].item())  # type: ignore[arg-type]
+        if not self.settings.freezes_norms:
+            learned = self.parameters().keys()
+            own = {k: v for k, v in self.arrays().items() if k not in learned}
+            means = {k: v / self.ranks.size for k, v in self.ranks.sum(own).items()}
+            self.model.update(tree_unflatten(list(means.items())))
+        return shared, loss
 
     def _parts(self, images: int) -> list[slice]:
         """As many even parts as asked for; of two images or more where batch norms learn."""
