@@ -19,6 +19,7 @@ METHODS = ("auto", "knn", "probe", "full", "adapter")
 OF_FULL = (
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
     *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip"),
+    "precision",
     *("recipe", "qat_epochs", "teacher", "teacher_views"),
 )
 
@@ -115,6 +116,13 @@ OF_FULL = (
     default=8,
     show_default=True,
     help="Random views of each image that the teacher sees, once.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(("float32", "bfloat16", "float16")),
+    default="float32",
+    show_default=True,
+    help="What a step computes in; weights are kept in float32.",
 )
 @click.option("--no-flip", is_flag=True, help="Left and right differ: do not mirror images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

@@ -20,6 +20,7 @@ from ...nn.rounding import Rounding
 from ..ranks import Ranks
 from .augment import Augment, mix
 from .dataset import Dataset
+from .half import check_precision
 from .history import Epoch
 from .loader import Batch, Loader
 from .metrics import log_softmax, top_k
@@ -77,6 +78,8 @@ class Fit:
         self.val = self._loader("val", VAL_BATCH, None)
         self.train.failed = state.failed
         state.epoch_steps = state.epoch_steps or len(self.train)
+        if self.settings.precision != "float32":
+            check_precision(self.model, self.settings.precision, self._some_images()[:8])
         self.trainer = self._trainer()
         while not self._is_done():
             epoch, chosen = self._epoch(len(state.epochs) + 1)

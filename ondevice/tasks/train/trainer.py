@@ -20,6 +20,7 @@ from ...nn.drop_path import set_drop_path
 from ...nn.fuse import fuse
 from ...nn.rounding import Errors, Rounding, rounded_model, rounding_errors
 from ..ranks import Ranks
+from .half import PRECISIONS, LossScale, in_precision
 from .optimizer import AdamW, Arrays, learning_rate
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Settings:
     ``ema`` the share of an average of weights that a step keeps, 0 for none; ``patience`` the
     epochs without a better validation after which training stops, 0 for never. In the last
     ``qat_epochs`` of all weights are rounded as an exporter does. With ``adapter``, its rank,
-    only adapters and the head learn.
+    only adapters and the head learn. ``precision`` is what a step computes in: "float32",
+    "bfloat16" or "float16".
     """
 
     epochs: int = 30
@@ -57,6 +59,7 @@ class Settings:
     patience: int = 0
     qat_epochs: int = 0
     adapter: int = 0
+    precision: str = "float32"
     frozen_norms: bool | None = None  # None: in batches of fewer than 32 images
     balance: bool = False
     seed: int = 0
@@ -77,6 +80,8 @@ class Settings:
                 "frozen_norms": self.frozen_norms is None
                 or not (alone or (self.adapter and not self.frozen_norms)),
                 "adapter": self.adapter >= 0,
+                "precision": self.precision == "float32"
+                or (self.precision in PRECISIONS and not self.qat_epochs),
                 "epochs": self.epochs > 0,
                 "batch_size": self.batch_size > 0,
                 "accumulate": self.accumulate > 0 and self.batch_size % self.accumulate == 0,
@@ -132,6 +137,7 @@ class Trainer:
         )
         self.average: Arrays = {**self.arrays()} if settings.ema else {}
         self.rounding: Rounding | None = None
+        self.scale = LossScale(settings.precision)
         self.fresh = True  # whether tables of rounded values are to be found anew
         self._gradients, self._update = self._gradients_of_part, self._updated
         if not kernels.is_plain_cpu():  # there it takes longer, and gains nothing
@@ -185,19 +191,23 @@ class Trainer:
         total: Arrays = {}
         loss = 0.0
         for part in self._parts(len(pixels)):
-            share = mx.array(len(pixels[part]) / (images or len(pixels)))
+            share = mx.array(self.scale.value * len(pixels[part]) / (images or len(pixels)))
             value, gradients = self._gradients(
                 mx.array(pixels[part]), mx.array(targets[part]), share, errors
             )
             total = {k: total[k] + g if total else g for k, g in gradients.items()}
             mx.eval(value, total, self.model.state)
             loss += float(value.item())  # type: ignore[arg-type]
+        loss /= self.scale.value
         if self.ranks.size > 1:
             total, loss = self._of_all_ranks(total, loss)
         if not abs(loss) < float("inf"):
             raise TrainingError(f"the loss is {loss} at step {self.done + 1:,}")
-        self._update(total, mx.array(self.rate))
-        mx.eval(self.model.state, self.optimizer.state, self.average)
+        scale = self.scale.value
+        if self.scale.fits(total):  # or else this step is left out
+            total = {k: g / scale for k, g in total.items()} if scale != 1 else total
+            self._update(total, mx.array(self.rate))
+            mx.eval(self.model.state, self.optimizer.state, self.average)
         self.done += 1
         return loss
 
@@ -244,14 +254,18 @@ class Trainer:
         self, pixels: mx.array, targets: mx.array, share: mx.array, errors: Errors
     ) -> tuple[mx.array, Arrays]:
         def loss(parameters: Arrays) -> mx.array:
-            self.model.update(tree_unflatten(list(parameters.items())))
+            used = in_precision(self.model, {**frozen, **parameters}, precision)
+            self.model.update(tree_unflatten(list(used.items())))
             network = self._network(errors)
-            logits = network(normalize(pixels, self.model.info.preprocess))
-            return share * self.loss(logits, targets)
+            x = normalize(pixels, self.model.info.preprocess).astype(PRECISIONS[precision])
+            return share * self.loss(network(x).astype(mx.float32), targets)
 
-        parameters = self.parameters()
+        precision, parameters = self.settings.precision, self.parameters()
+        learned = {*parameters, *(k for k in self.arrays() if ".running_" in k)}
+        halved = precision != "float32"
+        frozen = {k: v for k, v in self.arrays().items() if halved and k not in learned}
         value, gradients = mx.value_and_grad(loss)(parameters)
-        self.model.update(tree_unflatten(list(parameters.items())))
+        self.model.update(tree_unflatten(list({**frozen, **parameters}.items())))
         return value, gradients
 
     def _updated(self, gradients: Arrays, rate: mx.array) -> None:
@@ -273,6 +287,7 @@ class Trainer:
         for key in ("mean", "square"):
             self.optimizer.state[key].update(tree_flatten(tree["optimizer"][key]))
         self.average.update(tree_flatten(tree.get("average", {})))
+        self.scale.state = tree["scale"].tolist()
         self.done = done
 
     def _tree(self) -> dict[str, Any]:
@@ -280,4 +295,5 @@ class Trainer:
             "model": self.arrays(),
             "optimizer": self.optimizer.state,
             "average": self.average,
+            "scale": mx.array(self.scale.state),
         }
