@@ -25,8 +25,10 @@ def gradients(precision):
     """All of a trained model's on some images, end to end."""
     model = ondevice.create_model("shvit_nano.cifar10", pretrained=True)
     some = Trainer(model, Settings(precision=precision, frozen_norms=True), steps=9)
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
-    targets, scale = mx.eye(10)[mx.arange(8)], some.scale.value
+    pixels = np.stack(
+        [np.array(photos.photo((99, 40, 9 * i), i, 64))[:, :64] for i in range(16)]
+    )
+    targets, scale = mx.eye(10)[mx.arange(16) % 10], some.scale.value
     _, found = some._gradients(mx.array(pixels), targets, mx.array(scale), {})
     assert {g.dtype for g in found.values()} == {mx.float32}
     return np.concatenate([np.array(g).ravel() / scale for g in found.values()])
@@ -34,7 +36,7 @@ def gradients(precision):
 
 def test_gradients_are_near_those_in_float32():
     wanted = gradients("float32")
-    for precision, bound in (("bfloat16", 0.25), ("float16", 0.02)):
+    for precision, bound in (("bfloat16", 0.25), ("float16", 0.1)):
         error = np.linalg.norm(gradients(precision) - wanted)
         assert 0 < error < bound * np.linalg.norm(wanted)
 
