@@ -28,6 +28,7 @@ from .fit import Callback, Fit, class_weights
 from .history import Epoch, write_history
 from .loader import Loader
 from .metrics import calibration_error, fit_temperature, top_k
+from .near import near_notes
 from .predict import predictions
 from .probe import Linear, class_means, nearest_neighbours, regression
 from .start import check_start, head_input, linear, new_model
@@ -161,7 +162,7 @@ def _prepared(
         adapter=settings.adapter,
         seed=settings.seed,
     )
-    for note in dataset.notes:
+    for note in (*dataset.notes, *near_notes(dataset.splits)):
         logger.warning(note)
     augment = _augment(options, dataset)
     training = Training(model, dataset, settings, options, augment, out)
