@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from ondevice.errors import ConfigError
 
@@ -19,10 +20,11 @@ from ..graph.passes import channels_first, run_passes
 from ..graph.trace import trace
 from .activations import input_ranges
 from .apply import LEAST, compress_graph
+from .calibrate import LEAST as LEAST_IMAGES
 from .forms import Form, Palette
 from .methods import compress
-from .plan import Observed
-from .recipe import CompressionRecipe, load_recipe, parse_recipe
+from .plan import Observed, in_mlx
+from .recipe import CompressionRecipe, Rule, load_recipe, parse_recipe
 from .rounding import Weight, nearest_entries
 from .storage import Level, Storage
 
@@ -59,9 +61,11 @@ class TrainedRounding:
         """
         function = model_function(model, model.signature)
         graph = _laid_out(function)
-        compressed = compress_graph(graph, self.recipe, storage=Storage())
+        others = tuple(Rule(path, "none") for path in _changed_in(graph, function.model))
+        recipe = replace(self.recipe, rules=(*others, *self.recipe.rules))
+        compressed = compress_graph(graph, recipe, storage=Storage())
         if not self.recipe.activations:
-            return self.recipe.to_dict()
+            return recipe.to_dict()
         statistics = Observed(function, images).statistics
         found = input_ranges(graph, statistics, compressed.forms, self.recipe.activations)
         ranges = {
@@ -71,7 +75,27 @@ class TrainedRounding:
             and node.inputs[0] in found
             and node.inputs[1] in compressed.forms
         }
-        return replace(self.recipe, ranges=ranges).to_dict()
+        return replace(recipe, ranges=ranges).to_dict()
+
+    def start(self, model: nn.Module, images: Sequence[Array]) -> Mapping[str, Array]:
+        """Weights that second-order rounding finds on ``images``, and biases that make up for
+        it: training goes on from the best that can be had without it."""
+        if len(images) < LEAST_IMAGES:
+            return {}
+        function = model_function(model, model.signature)
+        seen = Observed(function, images)
+        statistics = seen.statistics
+        plain = replace(self.recipe, trained=False, activations="")
+        found = compress_graph(
+            _laid_out(function), plain, storage=Storage(), statistics=statistics
+        )
+        values = in_mlx(seen.calibration.graph, found)
+        rounded = {p.removesuffix("weight") for p in found.forms}
+        return {
+            path: np.asarray(value, np.float32)
+            for path, value in values.items()
+            if path.rpartition(".")[0] + "." in rounded
+        }
 
     def begin(self, recipe: Mapping[str, Any]) -> None:
         """Round by what ``prepare`` gave. Raises ConfigError."""
@@ -140,6 +164,19 @@ def shared_recipe(
 def _laid_out(function: Function) -> Graph:
     """What ``function`` computes, channels-first, in float32."""
     return channels_first(run_passes(trace(function.model, *function.inputs, fn=function.fn)))
+
+
+def _changed_in(graph: Graph, model: nn.Module) -> list[str]:
+    """The weights that a package has in other values than the fused ``model``: the first layer,
+    into which the scale of the pixels goes. What training does not see, it does not round."""
+    found = []
+    parameters: dict[str, Any] = dict(tree_flatten(model.parameters()))
+    for path, value in parameters.items():
+        weight, known = _weight(path, np.array(value)), graph.constants.get(path)
+        if weight is not None and known is not None and known.size == weight.value.size:
+            exact = weight.value.reshape(known.shape)
+            found += [] if np.allclose(known, exact, rtol=1e-5, atol=0) else [path]
+    return found
 
 
 def _weight(path: str, value: Array) -> Weight | None:

@@ -43,6 +43,9 @@ class Rounding(Protocol):
     def begin(self, recipe: Mapping[str, Any]) -> None:
         """Round by this recipe from now on."""
 
+    def start(self, model: nn.Module, images: Sequence[Array]) -> Mapping[str, Array]:
+        """Values of the fused model's parameters from which to train; nothing if unknown."""
+
     def weights(self, given: Mapping[str, Array], *, fresh: bool) -> Mapping[str, Array]:
         """Of the fused model's parameters those that are rounded, as they then are.
 
@@ -72,6 +75,45 @@ def rounded_model(
     exact: dict[str, mx.array] = dict(tree_flatten(fused.parameters()))
     fused.update(tree_unflatten([(path, exact[path] + e) for path, e in errors.items()]))
     return _with_ranges(fused, ranges, "")
+
+
+def move_to(model: nn.Module, wanted: Mapping[str, Array]) -> None:
+    """Change convolutions, linear layers and their biases so that the fused ``model`` has the
+    ``wanted`` parameters, as far as it can."""
+    own: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    weights = {k: mx.array(v) for k, v in wanted.items() if v.ndim > 1}
+    _move(model, [k for k, v in own.items() if v.ndim > 1], weights)
+    biases = {k: mx.array(v) for k, v in wanted.items() if v.ndim == 1}
+    places = [k.removesuffix("bias") for k in biases]
+    made_of = [
+        f"{place}{kind}" for place in places for kind in ("bn.bias", "linear.bias", "bias")
+    ]
+    _move(model, [k for k in made_of if k in own], biases)
+
+
+def _move(model: nn.Module, names: Sequence[str], wanted: Mapping[str, mx.array]) -> None:
+    """The least change of the parameters ``names``, on each of which no two of the fused values
+    depend: of a linear map J it is Jᵀ (J Jᵀ)⁻¹ times what is missing, and J Jᵀ is diagonal."""
+    parameters = dict(tree_flatten(model.parameters()))
+    start = [parameters[name] for name in names]
+
+    def fused(*values: mx.array) -> list[mx.array]:
+        model.update(tree_unflatten(list(zip(names, values, strict=True))))
+        found = dict(tree_flatten(fuse_lazily(model).parameters()))
+        return [found[path] for path in wanted]
+
+    if not start or not wanted:
+        return
+    now, rows = mx.vjp(fused, start, [mx.ones_like(v) for v in wanted.values()])
+    _, squares = mx.jvp(fused, start, rows)
+    gaps = [
+        mx.where(square > 0, (value - known) / mx.maximum(square, 1e-12), 0.0)
+        for value, known, square in zip(wanted.values(), now, squares, strict=True)
+    ]
+    _, steps = mx.vjp(fused, start, gaps)
+    moved = [value + step for value, step in zip(start, steps, strict=True)]
+    mx.eval(moved)
+    model.update(tree_unflatten(list(zip(names, moved, strict=True))))
 
 
 def _with_ranges(value: Any, ranges: Mapping[str, tuple[float, int]], path: str) -> Any:

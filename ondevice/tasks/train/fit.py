@@ -16,7 +16,7 @@ import numpy as np
 from mlx.utils import tree_unflatten
 
 from ...errors import TrainingError, printable
-from ...nn.rounding import Rounding
+from ...nn.rounding import Rounding, move_to
 from ..ranks import Ranks
 from .augment import Augment, mix
 from .dataset import Dataset
@@ -80,6 +80,8 @@ class Fit:
         state.epoch_steps = state.epoch_steps or len(self.train)
         if self.settings.precision != "float32":
             check_precision(self.model, self.settings.precision, self._some_images()[:8])
+        if self.rounding and not state.recipe:  # what is wrong with it is said now, not later
+            self.rounding.prepare(self.model, self._some_images())
         self.trainer = self._trainer()
         while not self._is_done():
             epoch, chosen = self._epoch(len(state.epochs) + 1)
@@ -181,7 +183,10 @@ class Fit:
         state = self.state
         if not state.recipe:
             state.rounded_from = epoch
-            state.recipe = rounding.prepare(self.model.eval(), self._some_images())
+            images = self._some_images()
+            if not self.settings.adapter:  # beside which weights stay as they are
+                move_to(self.model, rounding.start(self.model.eval(), images))
+            state.recipe = rounding.prepare(self.model.eval(), images)
             self.trainer.train_mode()
             digest = hashlib.sha256(json.dumps(state.recipe).encode()).digest()
             self.ranks.agree(digest, "ranges of activations")
