@@ -79,8 +79,10 @@ class TrainedRounding:
 
     def start(self, model: nn.Module, images: Sequence[Array]) -> Mapping[str, Array]:
         """Weights that second-order rounding finds on ``images``, and biases that make up for
-        it: training goes on from the best that can be had without it."""
-        if len(images) < LEAST_IMAGES:
+        it: training goes on from the best that can be had without it.
+
+        With eight-bit activations the nearest codes measure better: nothing is given then."""
+        if len(images) < LEAST_IMAGES or self.recipe.activations:
             return {}
         function = model_function(model, model.signature)
         seen = Observed(function, images)
