@@ -17,7 +17,6 @@ import mlx.nn as nn
 
 from ondevice.errors import ConfigError
 from ondevice.signature import Output, Signature, signature_of
-from ondevice.weights.hash import weights_hash
 from ondevice.weights.output import replacing
 
 from .backend import Backend, Part, Settings, backend_of, load_package
@@ -26,14 +25,24 @@ from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
 from .compress.plan import Request, compress
 from .compress.recipe import CompressionRecipe
-from .function import Function, model_function, module_function
+from .compress.training import own_recipe, shared_recipe
+from .function import (
+    Function,
+    check_together,
+    describe_model,
+    describe_models,
+    labels_beside,
+    model_function,
+    module_function,
+    without_labels,
+)
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
-from .program import EXAMPLES_KEY, KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
+from .program import EXAMPLES_KEY, KEYWORDS_KEY
 from .program.golden import golden_of, reserve
-from .program.options import check_export
+from .program.options import check_export, names_of, sizes_of
 
 
 class Options(TypedDict, total=False):
@@ -82,8 +91,10 @@ def export(
     on up to eight ``calibration`` samples, given as ``verify`` takes them. ``recipe`` (a
     preset's name, a file, a CompressionRecipe) compresses it, better so with a few dozen of
     those samples. ``budget`` (the package's bytes) or ``min_agreement`` (a share of the
-    samples' classes) instead search a format for each layer. ``account`` is called with the
-    result: a row a weight, and with ``front`` the sizes that were to be had and what they cost.
+    samples' classes) instead search a format for each layer. A model that was trained to be
+    rounded has a recipe of its own, used unless another is given ("none": stay float).
+    ``account`` is called with the result: a row a weight, and with ``front`` the sizes that
+    were to be had and what they cost.
 
     ``also`` are paths of the same in other formats, from one trace with the same weights, an
     option being for the formats that have it. ``timed`` is called with each path and the
@@ -93,14 +104,42 @@ def export(
     ``force`` is not given; nothing half-made is left, and of several packages all or none.
     """
     signature = _signature(model)
-    sizes = _sizes(size)
-    job = _Job(path, options, functions=len(sizes))
+    sizes = sizes_of(size)
+    given: Any = {**options, **own_recipe(model, options)}
+    job = _Job(path, given, functions=len(sizes))
     if input is not None and not signature.images:
         raise ConfigError(f"input is of images; {signature.model} takes {signature.listed()}")
     chosen = signature.select(outputs)
     resized = [chosen if pixels is None else chosen.resized(pixels) for pixels in sizes]
     functions = [model_function(model, each, input=input or "image") for each in resized]
-    return job.write(functions, describe_model(model, functions[0]))
+    named = {_sized(f) if len(functions) > 1 else "main": f for f in functions}
+    return job.write(named, describe_model(model, functions[0]))
+
+
+def export_functions(
+    models: Mapping[str, nn.Module],
+    path: str | Path,
+    *,
+    outputs: str | Sequence[str] | None = None,
+    **options: Unpack[Options],
+) -> Path:
+    """Write several models to one package: a function each, by its name, equal weights once.
+
+    Such are several tasks' adapters or heads over one base. Their images have to be prepared
+    alike. Options and errors are those of ``export``; what asks for samples is not among them,
+    as they would be of one model only.
+    """
+    of_samples = [n for n in ("calibration", "budget", "min_agreement") if options.get(n)]
+    if of_samples:
+        raise ConfigError(f"{', '.join(of_samples)} of several models: export them one by one")
+    given: Any = shared_recipe(models, options)
+    job = _Job(path, given, functions=len(models))
+    check_together(models)
+    functions = {
+        name: model_function(model, _signature(model).select(outputs))
+        for name, model in models.items()
+    }
+    return job.write(functions, describe_models(models, functions))
 
 
 def _signature(model: nn.Module) -> Signature:
@@ -131,7 +170,7 @@ def export_module(
     """
     job = _Job(path, options)
     function = module_function(
-        module, inputs, input_names=_listed(input_names), output_names=_listed(output_names)
+        module, inputs, input_names=names_of(input_names), output_names=names_of(output_names)
     )
     metadata = {"description": f"{type(module).__name__}, exported from MLX"}
     if isinstance(inputs, Mapping):
@@ -139,31 +178,13 @@ def export_module(
     examples = [(_type(x), x.shape) for x in function.inputs]
     if any(dtype not in ("float32", "int32") or not shape for dtype, shape in examples):
         metadata[EXAMPLES_KEY] = json.dumps(examples)
-    return job.write([function], metadata)
+    return job.write({"main": function}, metadata)
 
 
 def _type(example: mx.array) -> str:
     """By NumPy's name; floats are measured in float32."""
     is_float = mx.issubdtype(example.dtype, mx.floating)
     return "float32" if is_float else str(example.dtype).removeprefix("mlx.core.")
-
-
-def _listed(names: str | Sequence[str]) -> tuple[str, ...]:
-    given: Any = (names,) if isinstance(names, str) else names
-    found = tuple(given) if isinstance(given, Iterable) else (given,)
-    if not all(isinstance(name, str) for name in found):
-        raise ConfigError(f"names of inputs and outputs are words in a list; given {names!r}")
-    return found
-
-
-def _sizes(size: int | Sequence[int] | None) -> list[int | None]:
-    """Each once; None is the native one. Raises ConfigError."""
-    several = isinstance(size, Sequence) and not isinstance(size, str)
-    given: Any = size if several else [size]
-    is_number = [isinstance(n, int) and not isinstance(n, bool) for n in given]
-    if size is not None and not (is_number and all(is_number)):
-        raise ConfigError(f"a size is a number of pixels, or a list of them; given {size!r}")
-    return list(dict.fromkeys(given))
 
 
 @dataclass(frozen=True)
@@ -212,7 +233,7 @@ class _Job:
             raise ConfigError("; ".join(listed))
         self.request = Request(**given)
 
-    def write(self, functions: Sequence[Function], metadata: Mapping[str, str]) -> Path:
+    def write(self, functions: Mapping[str, Function], metadata: Mapping[str, str]) -> Path:
         """The first package's path. One function becomes a package, several share one.
 
         All packages are there in the end, or none.
@@ -225,14 +246,13 @@ class _Job:
                 for f in self.formats
             ]
             paths = [f.path for f in self.formats] if self.golden else []
-            beside = reserve(stack, functions[0], paths, force=self.force)
+            first = next(iter(functions.values()))
+            beside = reserve(stack, first, paths, force=self.force)
             said = dict(metadata)
-            called = {"main": functions[0]}
             if len(functions) > 1:  # none can be a classifier: the labels stand beside
-                called = {_sized(f): without_labels(f) for f in functions}
-                if labels := functions[0].labels:
-                    said[LABELS_KEY] = json.dumps(labels)
-            built = {n: build_all(f, self.formats, self.request) for n, f in called.items()}
+                said |= labels_beside(functions)
+                functions = {name: without_labels(f) for name, f in functions.items()}
+            built = {n: build_all(f, self.formats, self.request) for n, f in functions.items()}
             for i, (form, path) in enumerate(zip(self.formats, partial, strict=True)):
                 parts = {name: found[i] for name, found in built.items()}
                 start = time.perf_counter()
@@ -240,7 +260,7 @@ class _Job:
                 seconds = sum(part.seconds for part in parts.values())
                 self.timed(form.path, seconds + time.perf_counter() - start)
             for i, path in beside.items():
-                golden_of(functions[0], load_package(partial[i])).write(path)
+                golden_of(first, load_package(partial[i])).write(path)
         return self.formats[0].path
 
 
@@ -262,12 +282,6 @@ def _settings(backend: Backend, chosen: Mapping[str, Any]) -> Settings:
 def _sized(function: Function) -> str:
     """The name of one function of several: they differ by their images' size."""
     return f"size_{function.signature.images[0].shape[1]}"
-
-
-def without_labels(function: Function) -> Function:
-    """The same, no classifier: its probabilities are an array like any other."""
-    plain = tuple(replace(output, labels=()) for output in function.signature.outputs)
-    return replace(function, signature=replace(function.signature, outputs=plain))
 
 
 def to_graph(function: Function) -> Graph:
@@ -376,26 +390,3 @@ def rename_inputs(graph: Graph, names: Sequence[str]) -> Graph:
     inputs = tuple(replace(v, name=n) for v, n in zip(graph.inputs, made, strict=True))
     renames = {v.name: n for v, n in zip(graph.inputs, made, strict=True) if v.name != n}
     return replace(graph.rename(renames), inputs=inputs).check()
-
-
-def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
-    """What a package says of the model in it, as far as it is known."""
-    info, signature = model.info, function.signature
-    kinds = ", ".join(o.name for o in signature.outputs)
-    takes = ", ".join(
-        f"{i.shape[1]} px RGB image" if i.contract else str(i) for i in signature.inputs
-    )
-    metadata = {
-        "author": info.source or "ondevice",
-        "license": info.license,
-        "description": f"{info.name}: {takes} in, {kinds} out",
-        "ondevice.model": info.name,
-        "ondevice.config": json.dumps(info.config.to_dict()),
-        "ondevice.weights_sha256": weights_hash(model),
-        "ondevice.provenance": info.provenance,
-        **function.metadata,
-    }
-    for given in signature.images:
-        if given.contract:
-            metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())
-    return {key: value for key, value in metadata.items() if value}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,9 +19,11 @@ from ondevice.image.preprocess import normalize
 from ondevice.nn.fuse import fuse
 from ondevice.signature import Input, Output, Signature
 from ondevice.signature.decode import probabilities
+from ondevice.weights.hash import weights_hash
 
 from .graph.graph import Array
 from .graph.passes.layout import NCHW, Order
+from .program import LABELS_KEY, PREPROCESS_KEY
 
 Fn = Callable[..., Any]
 Step = Callable[[mx.array], mx.array]
@@ -264,3 +267,64 @@ def _numpy_type(example: mx.array) -> str:
 def numbered(name: str, count: int) -> tuple[str, ...]:
     """``name`` for one, ``name_0``, ``name_1``, ... for several."""
     return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
+
+
+def without_labels(function: Function) -> Function:
+    """The same, no classifier: its probabilities are an array like any other."""
+    plain = tuple(replace(output, labels=()) for output in function.signature.outputs)
+    return replace(function, signature=replace(function.signature, outputs=plain))
+
+
+def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
+    """What a package says of the model in it, as far as it is known."""
+    info, signature = model.info, function.signature
+    kinds = ", ".join(o.name for o in signature.outputs)
+    takes = ", ".join(
+        f"{i.shape[1]} px RGB image" if i.contract else str(i) for i in signature.inputs
+    )
+    metadata = {
+        "author": info.source or "ondevice",
+        "license": info.license,
+        "description": f"{info.name}: {takes} in, {kinds} out",
+        "ondevice.model": info.name,
+        "ondevice.config": json.dumps(info.config.to_dict()),
+        "ondevice.weights_sha256": weights_hash(model),
+        "ondevice.provenance": info.provenance,
+        **function.metadata,
+    }
+    for given in signature.images:
+        if given.contract:
+            metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())
+    return {key: value for key, value in metadata.items() if value}
+
+
+def check_together(models: Mapping[str, nn.Module]) -> None:
+    """Raises ConfigError for models that cannot be functions of one package."""
+    if bad := [name for name in models if not (name.isidentifier() and name.isascii())]:
+        raise ConfigError(f"a function is called as in Swift, such as flowers; given {bad}")
+    contracts = {model.info.preprocess for model in models.values()}
+    if len(models) < 2 or len(contracts) > 1:
+        count = f"{len(models)} models prepared in {len(contracts)} ways"
+        raise ConfigError(f"{count}: expected several, whose images are prepared alike")
+
+
+def describe_models(
+    models: Mapping[str, nn.Module], functions: Mapping[str, Function]
+) -> dict[str, str]:
+    """As ``describe_model``, of a package with a function for each."""
+    each = {name: describe_model(model, functions[name]) for name, model in models.items()}
+    joined = ("author", "license", "description", "ondevice.provenance")
+    first = next(iter(each.values()))
+    own = {key: first[key] for key in (PREPROCESS_KEY, "ondevice.input") if key in first}
+    for key in joined:
+        own[key] = "; ".join(dict.fromkeys(said.get(key, "") for said in each.values()))
+    weights = {name: said["ondevice.weights_sha256"] for name, said in each.items()}
+    return {**own, "ondevice.functions": json.dumps(weights)}
+
+
+def labels_beside(functions: Mapping[str, Function]) -> dict[str, str]:
+    """What a package with several functions says of their classes."""
+    found = {name: f.labels for name, f in functions.items() if f.labels}
+    if len({*found.values()}) == 1:
+        return {LABELS_KEY: json.dumps(next(iter(found.values())))}
+    return {f"{LABELS_KEY}.{name}": json.dumps(labels) for name, labels in found.items()}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..graph.graph import Array, Graph, Node, Value
+from .calibrate import Divisors
 from .equalization import groups_of
 from .rounding import Statistics
 
@@ -156,6 +157,21 @@ def input_ranges(
         values.setdefault(x, statistics[path].values)
         weights[x] = weights.get(x, 0) + _energy(node, graph.constants[path])
     return {x: RANGES[method](values[x], weights[x]) for x in values}
+
+
+def trained_ranges(
+    graph: Graph, ranges: Mapping[str, tuple[float, int]], divisors: Mapping[str, Divisors]
+) -> dict[str, Range]:
+    """Those that a model was trained with, by the value that a layer reads; ``divisors`` say
+    by what it is divided here."""
+    found = {}
+    for node in graph.nodes:
+        path = node.inputs[1] if len(node.inputs) > 1 else ""
+        if path in ranges:
+            scale, zero_point = ranges[path]
+            divisor = divisors.get(path, Divisors()).input
+            found[node.inputs[0]] = Range(scale / divisor, zero_point)
+    return found
 
 
 def _energy(node: Node, weight: Array) -> Array:

@@ -64,7 +64,7 @@ class Compression:
         """What a package says of it."""
         if self.recipe is None:
             return {}
-        said: dict[str, Any] = self.recipe.to_dict()
+        said: dict[str, Any] = {k: v for k, v in self.recipe.to_dict().items() if k != "ranges"}
         if len(said["rules"]) > _RULES:  # found by a search: a line a format says enough
             said["rules"] = dict(Counter(row.format for row in self.rows))
         return {"ondevice.recipe": json.dumps(said | self.summary())}

@@ -58,7 +58,11 @@ def _start(x: Array, w: Array, mass: Array, clusters: int) -> Array:
     if bins == len(x):
         starts = np.arange(bins)
     else:
-        edges = np.unique(np.searchsorted(mass, np.linspace(0, mass[-1], bins + 1)[1:-1]))
+        edges = np.searchsorted(mass, np.linspace(0, mass[-1], bins + 1)[1:-1])
+        if clusters <= 32:  # few values far out are a bin of their own, not lost in a large one
+            even = np.searchsorted(x, np.linspace(x[0], x[-1], bins + 1)[1:-1])
+            edges = np.concatenate([edges, even])
+        edges = np.unique(edges)
         starts = np.concatenate([[0], edges[(edges > 0) & (edges < len(x))]])
     total = np.add.reduceat(w, starts)
     mean = np.add.reduceat(w * x, starts) / total

@@ -15,7 +15,7 @@ from ondevice.signature.decode import decisions
 
 from ..function import Function
 from ..graph.graph import Array, Graph
-from .activations import input_ranges, quantize_inputs
+from .activations import input_ranges, quantize_inputs, trained_ranges
 from .apply import Compression, compress_graph
 from .calibrate import Calibration, Divisors, calibrate, layers, measure
 from .equalization import equalize
@@ -133,7 +133,7 @@ def compress(
         result = job.searched(request)
     else:
         recipe = load_recipe(request.recipe, storage)
-        if recipe.activations:
+        if recipe.activations and not recipe.trained:
             job.need_samples(f"recipe {recipe.name}")
         result = job.compressed(recipe)
     request.account(result)
@@ -166,7 +166,8 @@ class _Job:
         return {path: s.divided(by[path]) for path, s in found.items()}
 
     def compressed(self, recipe: CompressionRecipe) -> Compression:
-        graph, statistics, known = self.graph, self.statistics, self.known
+        graph, known = self.graph, self.known
+        statistics = {} if recipe.trained else self.statistics
         if recipe.equalization:
             graph, statistics = equalize(graph, statistics, recipe.equalization)
             known = {}  # those are of other weights
@@ -181,7 +182,10 @@ class _Job:
         )
         if not recipe.activations:
             return result
-        ranges = input_ranges(result.graph, statistics, result.forms, recipe.activations)
+        if recipe.trained:
+            ranges = trained_ranges(result.graph, recipe.ranges, self.divisors)
+        else:
+            ranges = input_ranges(result.graph, statistics, result.forms, recipe.activations)
         return replace(result, graph=quantize_inputs(result.graph, ranges, result.forms))
 
     def searched(self, request: Request) -> Compression:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,10 @@ class CompressionRecipe:
 
     ``activations`` names how the ranges of eight-bit activations are found; empty, activations
     stay float. ``equalization`` names how their channels are equalized first.
+
+    With ``trained``, a model was trained to be rounded by it: to the nearest code, whatever
+    the calibration, and activations by ``ranges``, a scale and a zero point for the input of
+    each layer, by its weight's path.
     """
 
     rules: tuple[Rule, ...]
@@ -52,6 +56,8 @@ class CompressionRecipe:
     name: str = "custom"
     equalization: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
+    trained: bool = False
+    ranges: Mapping[str, tuple[float, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(self.rules))
@@ -93,7 +99,8 @@ class CompressionRecipe:
         """As in a recipe file."""
         rules = [rule.to_dict() for rule in self.rules]
         found = {"activations": self.activations, "equalization": self.equalization}
-        return {"name": self.name, "rules": rules, **found}
+        own = {"trained": True, "ranges": dict(self.ranges)} if self.trained else {}
+        return {"name": self.name, "rules": rules, **found, **own}
 
 
 def _matches(pattern: str, paths: list[str]) -> bool:
@@ -205,10 +212,10 @@ def _parsed(text: str, suffix: str) -> Any:
 
 def parse_recipe(values: Any, name: str) -> CompressionRecipe:
     """``{"rules": [{"pattern", "method", …options}], "activations": …,
-    "equalization": …}``."""
+    "equalization": …}``, and of a recipe that was trained with ``"trained"``, ``"ranges"``."""
     if not isinstance(values, dict) or not isinstance(values.get("rules"), list):
         raise ConfigError('a recipe is a mapping with a list of "rules"')
-    if unknown := values.keys() - {"name", "rules", "activations", "equalization"}:
+    if unknown := values.keys() - {f.name for f in fields(CompressionRecipe) if f.compare}:
         raise ConfigError(f"unknown {', '.join(map(str, sorted(unknown, key=str)))}")
     rules = []
     for entry in values["rules"]:
@@ -221,4 +228,6 @@ def parse_recipe(values: Any, name: str) -> CompressionRecipe:
         str(values.get("activations") or ""),
         str(values.get("name") or name),
         str(values.get("equalization") or ""),
+        trained=bool(values.get("trained")),
+        ranges={str(k): tuple(v) for k, v in dict(values.get("ranges") or {}).items()},
     )

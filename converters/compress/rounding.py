@@ -187,11 +187,16 @@ def palette(
     form = Palette(np.zeros(weight.value.shape, np.uint8), table, bits, scale)
     values = form.values().reshape(groups, -1).astype(np.float64)
     if not weight.takes_gptq(rounding):
-        runs = np.split(weight.value, groups, axis)
-        indices = [nearest(run, table) for run, table in zip(runs, values, strict=True)]
-        return replace(form, indices=np.concatenate(indices, axis))
+        return replace(form, indices=nearest_entries(weight, values))
     quantizer = _look_up(values, weight.value.shape[0] // groups)
     return replace(form, indices=_gptq(weight, quantizer)[0].astype(np.uint8))
+
+
+def nearest_entries(weight: Weight, tables: Array) -> Array:
+    """An index an element; each of the sorted ``tables`` is of a run of channels."""
+    runs = np.split(weight.value, len(tables), weight.axis)
+    indices = [nearest(run, table) for run, table in zip(runs, tables, strict=True)]
+    return np.concatenate(indices, weight.axis)
 
 
 def pruned(weight: Weight, *, rounding: str) -> Array:

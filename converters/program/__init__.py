@@ -125,7 +125,8 @@ class Program(ABC):
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes in order. Raises PackageError."""
-        return tuple(map(str, self._said(LABELS_KEY)))
+        own = f"{LABELS_KEY}.{self.selected or self.default_function}"
+        return tuple(map(str, self._said(own if own in self.metadata else LABELS_KEY)))
 
     @property
     def keywords(self) -> tuple[str, ...]:

@@ -49,6 +49,7 @@ _EXPORT: dict[str, tuple[Callable[[Any], bool], str]] = {
     "timed": _FUNCTION,
     "front": _YES_OR_NO,
     "force": _YES_OR_NO,
+    "golden": _YES_OR_NO,
 }
 _RUN_ON = ("reference", "device", "auto")
 _VERIFY: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -84,3 +85,22 @@ def _check(
     ]
     if wrong:
         raise ConfigError("; ".join(wrong))
+
+
+def names_of(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Names that are given one by one or in a list. Raises ConfigError."""
+    given: Any = (names,) if isinstance(names, str) else names
+    found = tuple(given) if isinstance(given, Iterable) else (given,)
+    if not all(isinstance(name, str) for name in found):
+        raise ConfigError(f"names of inputs and outputs are words in a list; given {names!r}")
+    return found
+
+
+def sizes_of(size: int | Sequence[int] | None) -> list[int | None]:
+    """Each once; None is the native one. Raises ConfigError."""
+    several = isinstance(size, Sequence) and not isinstance(size, str)
+    given: Any = size if several else [size]
+    is_number = [isinstance(n, int) and not isinstance(n, bool) for n in given]
+    if size is not None and not (is_number and all(is_number)):
+        raise ConfigError(f"a size is a number of pixels, or a list of them; given {size!r}")
+    return list(dict.fromkeys(given))

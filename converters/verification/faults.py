@@ -87,7 +87,7 @@ def _spoken(package: Program) -> dict[str, str]:
 
 def notes(model: nn.Module, package: Program) -> Iterator[str]:
     """What explains a deviation and fails nothing."""
-    from ..export import weights_hash
+    from ondevice.weights.hash import weights_hash
 
     said = package.metadata.get("ondevice.weights_sha256")
     if said and said != weights_hash(model):

@@ -70,7 +70,11 @@ SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, 
     help="What comes out, such as logits, embedding, features or tokens: `ondevice show MODEL` "
     "has all names. Give it again for several.",
 )
-@click.option("--recipe", help="Compress: a preset, or a YAML or JSON file of rules.")
+@click.option(
+    "--recipe",
+    help="Compress: a preset, or a YAML or JSON file of rules.  [none, "
+    "or what the folder was trained for]",
+)
 @click.option(
     "--calibrate",
     help="A folder, pattern or .txt list of images like those to come: for recipes, and half "

@@ -14,11 +14,13 @@ from ._output import Progress, is_given, json_option, print_json, print_table
 if TYPE_CHECKING:
     from ..tasks.train.history import Epoch
 
-METHODS = ("auto", "knn", "probe", "full")
-# Settings of --method full alone: the names of their parameters here.
+METHODS = ("auto", "knn", "probe", "full", "adapter")
+# Settings of --method full and adapter: the names of their parameters here.
 OF_FULL = (
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
     *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip"),
+    "precision",
+    *("recipe", "qat_epochs", "teacher", "teacher_views"),
 )
 
 
@@ -38,7 +40,16 @@ OF_FULL = (
     type=click.Choice(METHODS),
     default="auto",
     show_default=True,
-    help="knn: nearest class mean; probe: a head on features that stay; full: all weights.",
+    help="knn: nearest class mean; probe: a head on features that stay; full: all weights; "
+    "adapter: a head, and bottlenecks beside weights that stay.",
+)
+@click.option(
+    "--adapter-rank",
+    "adapter",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Channels of the bottlenecks of --method adapter.",
 )
 @click.option("--size", type=click.IntRange(min=1), help="Input size in pixels.  [the model's]")
 @click.option("--random-weights", is_flag=True, help="Start from nothing.")
@@ -83,6 +94,36 @@ OF_FULL = (
     show_default=True,
     help="Stop after so many epochs without a better validation; 0: never.",
 )
+@click.option(
+    "--recipe",
+    help="Train for this compression, which export then uses: a preset such as palette4 or "
+    "w8a8, or a file of rules.",
+)
+@click.option(
+    "--qat-epochs",
+    type=click.IntRange(min=1),
+    help="Last epochs that round by --recipe.  [a fifth]",
+)
+@click.option(
+    "--teacher",
+    default="",
+    help="Learn what this model says of the images, not their labels: a folder, or a name, "
+    "with the same classes.",
+)
+@click.option(
+    "--teacher-views",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Random views of each image that the teacher sees, once.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(("float32", "bfloat16", "float16")),
+    default="float32",
+    show_default=True,
+    help="What a step computes in; weights are kept in float32.",
+)
 @click.option("--no-flip", is_flag=True, help="Left and right differ: do not mirror images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(min=1), help="Threads that decode.  [all cores]")
@@ -99,6 +140,8 @@ def train_command(
     random_weights: bool,
     as_json: bool,
     no_flip: bool = False,
+    recipe: str | None = None,
+    qat_epochs: int | None = None,
     **options: Any,
 ) -> None:
     """Train a classifier on IMAGES: a folder for each class, or labels.csv.
@@ -106,26 +149,38 @@ def train_command(
     Folders called train, val and test are kept apart; else a share of each class is set aside.
     Hugging Face's metadata.csv and .jsonl are read as well. What is unreadable or a copy is
     left out and named: exit status 3. Killed, the same command with --resume goes on to the
-    same weights.
+    same weights. Started by mlx.launch, the ranks share each batch.
     """
+    import mlx.core as mx
+
     from ..tasks.train.run import train
 
+    if method != "adapter":
+        _refuse(ctx, method, ("adapter",))
+        options["adapter"] = 0
     if method in ("knn", "probe"):
         _refuse(ctx, method, OF_FULL)
         options = {k: v for k, v in options.items() if k not in OF_FULL}
     if method == "knn":
         _refuse(ctx, method, ("balance",))
+    _check_pairs(ctx)
     skipped: list[str] = []
+    group = mx.distributed.init()
     model = train(
         images,
         out,
         method=method,
         pretrained=not random_weights,
-        callbacks=[_shown()],
+        group=group,
+        callbacks=[_shown()] if group.rank() == 0 else [],
         on_skipped=skipped.append,
         flip=not no_flip,
+        rounding=_rounding(recipe),
+        qat_epochs=qat_epochs or 0,
         **options,
     )
+    if group.rank():
+        return
     facts = {"out": str(out), "model": model.info.model, "classes": len(model.info.labels)}
     facts |= {"license": model.info.license, **model.info.metrics}
     for problem in skipped:
@@ -137,9 +192,34 @@ def train_command(
     ctx.exit(SKIPPED if skipped else 0)
 
 
+GO_WITH = {"qat_epochs": "recipe", "teacher_views": "teacher"}
+
+
+def _check_pairs(ctx: click.Context) -> None:
+    """Raises UsageError for an option that goes with one that is not given, or without it."""
+    for name, other in GO_WITH.items():
+        if is_given(ctx, name) and not is_given(ctx, other):
+            raise click.UsageError(f"{_option(name)} goes with {_option(other)}.")
+    if is_given(ctx, "teacher") and is_given(ctx, "label_smoothing"):
+        raise click.UsageError("--label-smoothing is of labels, not of a --teacher.")
+
+
+def _option(name: str) -> str:
+    return "--adapter-rank" if name == "adapter" else f"--{name.replace('_', '-')}"
+
+
+def _rounding(recipe: str | None) -> Any:
+    """How export rounds by a recipe. Raises ConfigError."""
+    if recipe is None:
+        return None
+    from converters.compress.training import rounding
+
+    return rounding(recipe)
+
+
 def _refuse(ctx: click.Context, method: str, names: tuple[str, ...]) -> None:
     """Raises UsageError for an option that is given, but not for this method."""
-    given = [f"--{n.replace('_', '-')}" for n in names if is_given(ctx, n)]
+    given = [_option(n) for n in names if is_given(ctx, n)]
     if given:
         raise click.UsageError(f"{', '.join(given)} not for --method {method}.")
 
@@ -151,6 +231,9 @@ def _shown() -> Any:
     class Shown(Callback):
         def __init__(self) -> None:
             self.steps = Progress("training", "steps") if sys.stderr.isatty() else None
+
+        def on_view(self, done: int, total: int) -> None:
+            click.echo(f"teacher: view {done} of {total}", err=True)
 
         def on_step(self, done: int, total: int, loss: float) -> None:
             if self.steps:

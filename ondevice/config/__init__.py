@@ -166,7 +166,9 @@ class ModelInfo:
     """What one set of weights is: it travels with the model, its saved folder, its package.
 
     ``top1`` is the published accuracy in percent, ``metrics`` what was measured on these very
-    weights. A ``license`` in ``RESTRICTED`` forbids or limits redistribution.
+    weights. ``recipe`` is the compression that they were trained to be rounded by, ``adapter``
+    the rank of adapters beside the model's own layers, if there are any. A ``license`` in
+    ``RESTRICTED`` forbids or limits redistribution.
     """
 
     model: str
@@ -179,6 +181,12 @@ class ModelInfo:
     top1: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    adapter: int = 0
+
+    def __post_init__(self) -> None:
+        if self.adapter < 0:
+            raise ConfigError(f"adapter is {self.adapter}, expected a rank of 0 or more")
 
     @property
     def name(self) -> str:

@@ -18,8 +18,12 @@ class BatchNorm(nn.BatchNorm):
     def __call__(self, x: mx.array) -> mx.array:
         """(B, ..., C) to the same shape; in training by the batch's own statistics.
 
+        What is of fewer bits than the parameters is normalized in theirs.
+
         Raises ValueError in training for a single value a channel, which has no variance.
         """
+        if x.dtype != self.weight.dtype:
+            return self(x.astype(self.weight.dtype)).astype(x.dtype)
         if not self.training:
             return super().__call__(x)
         count = x.size // x.shape[-1]

@@ -28,14 +28,15 @@ def fuse(model: nn.Module) -> nn.Module:
     keeps working; arrays that did not change are shared, not copied. The new ones are
     computed: any thread may use what it returns, as MLX does not allow of what is to come.
     """
-    fused = _fused(model)
+    fused = fuse_lazily(model)
     if not model.training:
         fused.eval()  # layers that are new, too
     mx.eval(fused.parameters())
     return fused
 
 
-def _fused(model: nn.Module) -> nn.Module:
+def fuse_lazily(model: nn.Module) -> nn.Module:
+    """What ``fuse`` gives, not computed yet: gradients pass through it to ``model``'s own."""
     fused = copy.copy(model)
     for key, child in model.items():
         fused[key] = _fuse_tree(child)
@@ -44,7 +45,7 @@ def _fused(model: nn.Module) -> nn.Module:
 
 def _fuse_tree(value: Any) -> Any:
     if isinstance(value, nn.Module):
-        return _fused(value)
+        return fuse_lazily(value)
     if isinstance(value, list | tuple):
         return type(value)(map(_fuse_tree, value))
     if isinstance(value, dict):

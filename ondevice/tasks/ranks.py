@@ -14,10 +14,15 @@ CHUNK = 4 * 2**20  # bytes that a rank sends at a time
 
 
 class Ranks:
-    """The processes of a group; of one alone without a group. Every call is collective."""
+    """The processes of a group; of one alone without a group. Every call is collective.
 
-    def __init__(self, group: mx.distributed.Group | None = None) -> None:
-        self.group = group
+    ``kept`` says of what survives when one of them is lost.
+    """
+
+    def __init__(
+        self, group: mx.distributed.Group | None = None, kept: str = "what is encoded is kept"
+    ) -> None:
+        self.group, self.kept = group, kept
         self.rank = group.rank() if group else 0
         self.size = group.size() if group else 1
 
@@ -34,10 +39,30 @@ class Ranks:
             mx.eval(found)  # np.array alone gives noise when a rank is lost, and no error
             return np.array(found)
         except RuntimeError as error:
-            raise OnDeviceError(
-                f"rank {self.rank} lost another one ({error}); run the same command again: "
-                "what is encoded is kept"
-            ) from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: RuntimeError) -> OnDeviceError:
+        return OnDeviceError(
+            f"rank {self.rank} lost another one ({error}); run the same command again: "
+            f"{self.kept}"
+        )
+
+    def sum(self, arrays: dict[str, mx.array]) -> dict[str, mx.array]:
+        """The sums over all ranks of arrays of the same names and shapes, in float32.
+
+        Raises OnDeviceError if another rank has ended.
+        """
+        if self.size == 1 or not arrays:
+            return arrays
+        flat = mx.concatenate([a.reshape(-1).astype(mx.float32) for a in arrays.values()])
+        try:
+            total = mx.distributed.all_sum(flat, group=self.group)
+            mx.eval(total)
+        except RuntimeError as error:
+            raise self._lost(error) from error
+        ends = np.cumsum([a.size for a in arrays.values()])[:-1].tolist()
+        parts = zip(arrays.items(), mx.split(total, ends), strict=True)
+        return {name: part.reshape(array.shape) for (name, array), part in parts}
 
     def from_first(self, value: int) -> int:
         """What rank 0 was called with."""

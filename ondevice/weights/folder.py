@@ -22,6 +22,7 @@ from mlx.utils import tree_flatten
 from ..config import ModelConfig, ModelInfo, Preprocess
 from ..config.labels import check_labels
 from ..errors import ConfigError, UnknownModelError, WeightsError, printable
+from ..nn.adapter import add_adapters
 from ..registry import (
     VLM_TYPES,
     ModelSpec,
@@ -224,6 +225,8 @@ def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
         model = spec.build(info.config)
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise ConfigError(f"{info.name} cannot be built as configured: {error}") from error
+    if info.adapter:
+        add_adapters(model, info.adapter)
     model.set_dtype(dtype)
     model.eval()
     check_labels(info.labels, info.config.num_classes, info.name)

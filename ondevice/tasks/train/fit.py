@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,26 +15,33 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_unflatten
 
-from ...errors import TrainingError
-from ...nn.fuse import fuse
+from ...errors import TrainingError, printable
+from ...nn.rounding import Rounding, move_to
+from ..ranks import Ranks
 from .augment import Augment, mix
 from .dataset import Dataset
+from .half import check_precision
 from .history import Epoch
 from .loader import Batch, Loader
 from .metrics import log_softmax, top_k
 from .optimizer import Arrays
 from .predict import predictions
 from .state import State, save_state
+from .teacher import Teacher
 from .trainer import Loss, Settings, Trainer, soft_cross_entropy
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 VAL_BATCH = 64
+RANGE_IMAGES = 64  # of which the ranges of rounded activations are found
 
 
 class Callback:
     """What is told how a training goes; to be subclassed."""
+
+    def on_view(self, done: int, total: int) -> None:
+        """After a teacher has seen all images in another random view."""
 
     def on_step(self, done: int, total: int, loss: float) -> None:
         """After each step."""
@@ -54,6 +63,9 @@ class Fit:
     workers: int | None = None
     loss: Loss = soft_cross_entropy
     callbacks: Sequence[Callback] = ()
+    rounding: Rounding | None = None
+    teacher: Teacher | None = None
+    ranks: Ranks = field(default_factory=Ranks)
 
     def __call__(self) -> State:
         """At the end the model has the weights of the epoch with the best validation.
@@ -66,11 +78,16 @@ class Fit:
         self.val = self._loader("val", VAL_BATCH, None)
         self.train.failed = state.failed
         state.epoch_steps = state.epoch_steps or len(self.train)
+        if self.settings.precision != "float32":
+            check_precision(self.model, self.settings.precision, self._some_images()[:8])
+        if self.rounding and not state.recipe:  # what is wrong with it is said now, not later
+            self.rounding.prepare(self.model, self._some_images())
         self.trainer = self._trainer()
         while not self._is_done():
             epoch, chosen = self._epoch(len(state.epochs) + 1)
             _record(state, self.trainer, epoch, chosen)
-            save_state(state, self.path)
+            if self.ranks.rank == 0:
+                save_state(state, self.path)
             for callback in self.callbacks:
                 callback.on_epoch(epoch)
         self.model.update(tree_unflatten(list(state.best.items())))
@@ -90,13 +107,21 @@ class Fit:
             augment=augment,
             seed=self.settings.seed,
             workers=self.workers,
+            views=self.teacher.views if self.teacher and augment else 0,
+            rank=self.ranks.rank if augment else 0,
+            ranks=self.ranks.size if augment else 1,
         )
 
     def _trainer(self) -> Trainer:
         per_epoch = self.state.epoch_steps
         total = per_epoch * self.settings.epochs
         trainer = Trainer(
-            self.model, self.settings, steps=total, epoch_steps=per_epoch, loss=self.loss
+            self.model,
+            self.settings,
+            steps=total,
+            epoch_steps=per_epoch,
+            loss=self.loss,
+            ranks=self.ranks,
         )
         if self.state.arrays:
             trainer.restore(self.state.arrays, self.state.step)
@@ -109,28 +134,88 @@ class Fit:
 
     def _epoch(self, number: int) -> tuple[Epoch, Arrays]:
         """Figures of an epoch, and the weights that would be saved after it."""
+        if self.rounding and number > self.settings.epochs - self.settings.qat_epochs:
+            self._round(self.rounding, number)
         start, rate, trainer = time.perf_counter(), self.trainer.rate, self.trainer
         weights = class_weights(self.dataset, self.settings)
         losses, images = [], 0
-        for batch in self.train.epoch(number):
-            losses.append(self._step(batch, weights))
-            images += len(batch.pixels)
+        for batch, together in self._batches(number):
+            targets = self._targets(batch, weights, number)
+            losses.append(self._step(batch, targets, together))
+            images += together
             for callback in self.callbacks:
                 callback.on_step(trainer.done, trainer.steps, losses[-1])
+        self._share_failures()
         speed = images / (time.perf_counter() - start)
         chosen = dict(trainer.average or trainer.arrays())
-        val_loss, top1 = _validate(trainer, chosen, self.val)
+        validated = np.array(_validate(trainer, chosen, self.val))
+        val_loss, top1 = map(float, self.ranks.gather(validated)[0])
+        if not np.isfinite(val_loss):
+            error = TrainingError(f"the validation's loss is {val_loss} after epoch {number}")
+            raise _stopped(error, self.state, self.path)
         seconds = time.perf_counter() - start
         return Epoch(number, rate, _mean(losses), val_loss, top1, seconds, speed), chosen
 
-    def _step(self, batch: Batch, weights: Array) -> float:
+    def _batches(self, number: int) -> Iterator[tuple[Batch, int]]:
+        """This rank's share of each batch, and how many images all ranks have; to the last of
+        which each has some."""
+        found = self.train.epoch(number)
+        while True:
+            batch = next(found, None)
+            counts = self.ranks.gather(np.int64(len(batch.pixels) if batch else 0))
+            if batch is None or not counts.all():
+                return
+            yield batch, int(counts.sum())
+
+    def _share_failures(self) -> None:
+        """What one rank could not read, none uses in the next epoch."""
+        failed = self.train.failed
+        own = np.zeros(len(self.train.samples), np.uint8)
+        own[list(failed)] = 1
+        for rank, theirs in enumerate(self.ranks.gather(own)):
+            for i in map(int, np.flatnonzero(theirs)):
+                path = printable(self.train.samples[i].path)
+                if i not in failed:
+                    failed[i] = self.train.problem(i) or f"{path}: rank {rank} cannot read it"
+
+    def _round(self, rounding: Rounding, epoch: int) -> None:
+        """Weights are rounded from this epoch on."""
+        state = self.state
+        if not state.recipe:
+            state.rounded_from = epoch
+            images = self._some_images()
+            if not self.settings.adapter:  # beside which weights stay as they are
+                move_to(self.model, rounding.start(self.model.eval(), images))
+            state.recipe = rounding.prepare(self.model.eval(), images)
+            self.trainer.train_mode()
+            digest = hashlib.sha256(json.dumps(state.recipe).encode()).digest()
+            self.ranks.agree(digest, "ranges of activations")
+        rounding.begin(state.recipe)
+        self.trainer.round_by(rounding)
+
+    def _some_images(self) -> list[Array]:
+        """Of the images to train on, spread evenly, as the model sees them in use."""
+        samples = self.dataset.splits["train"]
+        some = samples[:: -(-len(samples) // RANGE_IMAGES)]
+        loader = Loader(some, self.train.spec, batch_size=RANGE_IMAGES, workers=self.workers)
+        return [pixels for batch in loader.epoch() for pixels in batch.pixels]
+
+    def _targets(self, batch: Batch, weights: Array, epoch: int) -> Array:
+        """(B, classes) from the labels, or from what the teacher says."""
+        if self.teacher:
+            found = self.teacher.targets(epoch, batch.positions)
+        else:
+            classes, smoothing = len(weights), self.settings.label_smoothing
+            found = np.eye(classes)[batch.labels] * (1 - smoothing) + smoothing / classes
+        return found * weights[batch.labels, None]
+
+    def _step(self, batch: Batch, targets: Array, together: int) -> float:
         pixels = batch.pixels
-        targets = _targets(batch.labels, weights, self.settings.label_smoothing)
         rng = np.random.default_rng([self.settings.seed, 1, self.trainer.done])
         if len(pixels) > 1 and rng.random() < self.augment.mix:
             pixels, targets = mix(pixels, targets, rng)
         try:
-            return self.trainer.step(pixels, targets.astype(np.float32))
+            return self.trainer.step(pixels, targets.astype(np.float32), together)
         except TrainingError as error:
             raise _stopped(error, self.state, self.path) from error
 
@@ -145,17 +230,11 @@ def class_weights(dataset: Dataset, settings: Settings) -> Array:
     return counts.sum() / (len(counts) * counts) if settings.balance else np.ones(len(counts))
 
 
-def _targets(labels: Array, weights: Array, smoothing: float) -> Array:
-    classes = len(weights)
-    smooth = np.eye(classes)[labels] * (1 - smoothing) + smoothing / classes
-    return smooth * weights[labels, None]
-
-
 def _validate(trainer: Trainer, chosen: Arrays, val: Loader) -> tuple[float, float]:
     """Loss and accuracy of the weights that would be saved; the model trains on afterwards."""
     model, own = trainer.model, trainer.arrays()
     model.update(tree_unflatten(list(chosen.items())))
-    logits, positions = predictions(fuse(model.eval()), val, val.spec)
+    logits, positions = predictions(trainer.inference(), val, val.spec)
     model.update(tree_unflatten(list(own.items())))
     trainer.train_mode()
     labels = np.array([val.samples[i].label for i in positions])

@@ -41,7 +41,9 @@ class Loader:
     """The samples as batches; ``failed`` has the reason for each image that is left out.
 
     The seed, the epoch and an image's position decide all that is random about it: batches are
-    the same on any number of threads.
+    the same on any number of threads. With ``views``, an epoch's images are those of ``views``
+    epochs before. By default what is augmented is ``shuffled``. With a ``rank`` of several
+    ``ranks`` it has a share of each batch, ``batch_size`` images.
     """
 
     def __init__(
@@ -53,35 +55,42 @@ class Loader:
         augment: Augment | None = None,
         seed: int = 0,
         workers: int | None = None,
+        views: int = 0,
+        shuffled: bool | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.samples, self.spec, self.augment = samples, spec, augment
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.views = batch_size, seed, views
+        self.rank, self.ranks = rank, ranks
+        self.shuffled = augment is not None if shuffled is None else shuffled
         self.workers = workers or os.cpu_count() or 1
         self.failed: dict[int, str] = {}
         self._kept = _Kept(KEEP)
 
     def __len__(self) -> int:
         """How many batches an epoch has."""
-        usable = len(self.samples) - len(self.failed)
+        usable = (len(self.samples) - len(self.failed)) // self.ranks
         whole, rest = divmod(usable, self.batch_size)
-        return whole + bool(rest and (self.augment is None or not whole))
+        return whole + bool(rest and (not self.shuffled or not whole))
 
     def order(self, epoch: int) -> list[int]:
-        """Positions of the samples in the order of an epoch, without those that failed."""
+        """Positions of this rank's samples in the order of an epoch, but those that failed."""
         usable = [i for i in range(len(self.samples)) if i not in self.failed]
-        if self.augment is None:
-            return usable
+        if not self.shuffled:
+            return usable[self.rank :: self.ranks]
         rng = np.random.default_rng([self.seed, epoch])
-        return [usable[i] for i in rng.permutation(len(usable))]
+        order = rng.permutation(len(usable))
+        return [usable[i] for i in order[self.rank :: self.ranks]]
 
     def epoch(self, number: int = 0) -> Iterator[Batch]:
-        """All batches of an epoch; with ``augment`` shuffled, and without the last if smaller.
+        """All batches of an epoch; if shuffled, without the last if smaller.
 
         An image that cannot be read is left out, and those behind it move up.
         """
         images, whole = self._images(number), False
         while found := list(islice(images, self.batch_size)):
-            if self.augment and whole and len(found) < self.batch_size:
+            if self.shuffled and whole and len(found) < self.batch_size:
                 return
             whole = True
             positions = [position for position, _ in found]
@@ -109,11 +118,20 @@ class Loader:
             finally:  # whoever asked for batches may want no more of them
                 pool.shutdown(cancel_futures=True)
 
+    def problem(self, position: int) -> str:
+        """Why an image cannot be read; "" if it can."""
+        try:
+            self._read(position, 0)
+        except ImageError as error:
+            return str(error)
+        return ""
+
     def _read(self, position: int, epoch: int) -> Array:
         path = self.samples[position].path
         if self.augment is None:
             return resize_and_crop(path, self.spec)
-        rng = np.random.default_rng([self.seed, epoch, position])
+        view = epoch % self.views if self.views else epoch
+        rng = np.random.default_rng([self.seed, view, position])
         return self.augment(self._kept.get(path, 2 * self.spec.size), self.spec, rng)
 
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def predictions(
-    function: Callable[[mx.array], mx.array], loader: Loader, spec: Preprocess
+    function: Callable[[mx.array], mx.array], loader: Loader, spec: Preprocess, epoch: int = 0
 ) -> tuple[Array, Array]:
     """``function`` of all normalized images, (N, ...), and their (N,) positions.
 
     Images that cannot be read are missing; ``loader.failed`` has them. Raises ImageError if
     none can be read.
     """
-    batches = ((batch.positions, batch.pixels) for batch in loader.epoch())
+    batches = ((batch.positions, batch.pixels) for batch in loader.epoch(epoch))
     found = list(run_each(lambda x: function(normalize(x, spec)), batches))
     if not found:
         raise ImageError("none of the images can be used")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +16,24 @@ import numpy as np
 
 from ...cpu import blas
 from ...errors import ConfigError
+from ...nn.rounding import Rounding
 from ...weights.folder import save_model
 from ...weights.hash import weights_hash
 from ...weights.output import check_free, replacing
+from ..load import load
+from ..ranks import Ranks
 from .augment import Augment
 from .dataset import VAL_SHARE, Dataset, read_dataset, write_split
 from .fit import Callback, Fit, class_weights
 from .history import Epoch, write_history
 from .loader import Loader
 from .metrics import calibration_error, fit_temperature, top_k
+from .near import near_notes
 from .predict import predictions
 from .probe import Linear, class_means, nearest_neighbours, regression
 from .start import check_start, head_input, linear, new_model
 from .state import State, check_no_state, load_state, state_path
+from .teacher import Teacher, ask, class_order, kept_or_asked, teacher_path
 from .trainer import Loss, Settings, soft_cross_entropy
 
 if TYPE_CHECKING:
@@ -37,6 +44,41 @@ logger = logging.getLogger("ondevice")
 MIX_FROM = 1000  # images to train on: with fewer, mixed ones teach too little
 FULL_FROM = 200  # images to train on: with fewer, a head alone is the safer choice
 FEATURE_BATCH = 32
+ADAPTER_RANK = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What ``train`` takes beside its ``Settings``.
+
+    ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
+    stay), "full" (all weights), "adapter" (a head and bottlenecks beside weights that stay) or
+    "auto". ``resume`` goes on with what was killed, to the same weights. ``augment`` says how
+    images are changed for "full" and "adapter"; by default of ``MIX_FROM`` images or more a
+    fifth of the batches is mixed, and without ``flip`` none is mirrored.
+    ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
+    ``qat_epochs``; by default of a fifth of all. ``teacher``, a model's name or folder, says
+    what is learned instead of the labels: of ``teacher_views`` random views of each image,
+    found once. Its views are not mixed. The processes of a ``group`` share each batch, and rank
+    0 writes.
+    """
+
+    model: str = "shvit_s1"
+    method: str = "auto"
+    size: int | None = None
+    pretrained: bool = True
+    val_share: float = VAL_SHARE
+    resume: bool = False
+    force: bool = False
+    workers: int | None = None
+    augment: Augment | None = None
+    flip: bool = True
+    loss: Loss = soft_cross_entropy
+    callbacks: Sequence[Callback] = ()
+    rounding: Rounding | None = None
+    teacher: str = ""
+    teacher_views: int = 8
+    group: mx.distributed.Group | None = None
 
 
 @dataclass
@@ -46,26 +88,31 @@ class Training:
     model: nn.Module
     dataset: Dataset
     settings: Settings
+    options: Options
     augment: Augment
     out: Path
-    resume: bool
-    workers: int | None
-    loss: Loss
-    callbacks: Sequence[Callback]
     epochs: list[Epoch] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
+    network: nn.Module | None = None  # the model as it will be rounded
+    teacher: nn.Module | None = None
 
     def __post_init__(self) -> None:
         self.skipped = list(self.dataset.skipped)
+        self.ranks = Ranks(self.options.group, "--resume goes on from the last epoch")
 
     @property
     def about(self) -> dict[str, Any]:
         """What has to be the same when a training goes on."""
+        rounding = self.options.rounding
         return {
             "images": self.dataset.fingerprint,
             "weights": weights_hash(self.model),
             "input": self.model.info.preprocess.to_dict(),
             "augment": asdict(self.augment),
+            "ranks": self.ranks.size,
+            "recipe": rounding.name if rounding else "",
+            "teacher": self.teacher and weights_hash(self.teacher),
+            "views": self.options.teacher_views if self.teacher else 0,
             **asdict(self.settings),
         }
 
@@ -74,129 +121,197 @@ def train(
     images: str | Path,
     out: str | Path,
     *,
-    model: str = "shvit_s1",
-    method: str = "auto",
-    size: int | None = None,
-    pretrained: bool = True,
-    val_share: float = VAL_SHARE,
-    resume: bool = False,
-    force: bool = False,
-    workers: int | None = None,
-    augment: Augment | None = None,
-    flip: bool = True,
-    loss: Loss = soft_cross_entropy,
-    callbacks: Sequence[Callback] = (),
     on_skipped: Callable[[str], object] | None = None,
-    **settings: Any,
+    **options: Any,
 ) -> nn.Module:
-    """Train ``model`` on the folder ``images``, save it in the folder ``out``, return it.
+    """Train a model on the folder ``images``, save it in the folder ``out``, return it.
 
-    ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
-    stay), "full" (all weights) or "auto". Further ``settings`` are those of ``Settings``.
-    ``resume`` goes on with what was killed, to the same weights. ``model.info.metrics`` has
-    what was measured on the validation images, ``out`` a history of the epochs as well.
-    ``augment`` says how images are changed for "full"; by default of ``MIX_FROM`` images or
-    more a fifth of the batches is mixed, and without ``flip`` none is mirrored.
+    ``options`` are the fields of ``Options`` and ``Settings``. ``model.info.metrics`` has what
+    was measured on the validation images, ``out`` a history of the epochs as well.
     ``on_skipped`` is called with the reason for each image that is left out.
 
     Raises ConfigError with all that is wrong, OutputError, TrainingError.
     """
-    chosen = _settings(settings, pretrained)
-    _check(model, method, Path(out), resume=resume, force=force)
-    dataset = read_dataset(images, val_share=val_share, seed=chosen.seed)
-    method = _method(method, dataset, pretrained)
-    if resume and method != "full":
-        raise ConfigError(f"--resume goes with --method full; {method} takes seconds")
-    blas.advise()
-    network = new_model(
-        model, dataset.classes, size=size, pretrained=pretrained, seed=chosen.seed
-    )
-    training = Training(
-        network,
-        dataset,
-        chosen,
-        _augment(augment, dataset, flip=flip),
-        Path(out),
-        resume,
-        workers,
-        loss,
-        callbacks,
-    )
-    for note in dataset.notes:
-        logger.warning(note)
+    own = {f.name: options.pop(f.name) for f in fields(Options) if f.name in options}
+    given = Options(**own)
+    settings = _settings(options, given)
+    _check(given, Path(out))
+    training, method = _prepared(Path(images), Path(out), given, settings)
     METHODS[method](training)
-    _finish(training, method, force)
+    if training.ranks.rank == 0:
+        _finish(training, method)
+    training.ranks.wait()
     if on_skipped:
         for problem in dict.fromkeys(training.skipped):
             on_skipped(problem)
-    return network
+    return training.model
 
 
-def _check(model: str, method: str, out: Path, *, resume: bool, force: bool) -> None:
+def _prepared(
+    images: Path, out: Path, options: Options, settings: Settings
+) -> tuple[Training, str]:
+    """All that is read before a training begins, and its method."""
+    dataset = read_dataset(images, val_share=options.val_share, seed=settings.seed)
+    method = _method(options, dataset)
+    blas.advise()
+    model = new_model(
+        options.model,
+        dataset.classes,
+        size=options.size,
+        pretrained=options.pretrained,
+        adapter=settings.adapter,
+        seed=settings.seed,
+    )
+    for note in (*dataset.notes, *near_notes(dataset.splits)):
+        logger.warning(note)
+    augment = _augment(options, dataset)
+    training = Training(model, dataset, settings, options, augment, out)
+    if options.teacher:
+        training.teacher = load(options.teacher)
+        class_order(training.teacher, dataset.classes)
+    return training, method
+
+
+def _check(options: Options, out: Path) -> None:
     """Raises what is wrong before an image is read."""
-    check_free(out.absolute(), force=force, marker="config.json")
-    if not (resume or force):
+    check_free(out.absolute(), force=options.force, marker="config.json")
+    if not (options.resume or options.force):
         check_no_state(state_path(out))
+    method = options.method
     if method not in ("auto", *METHODS):
         raise ConfigError(f"no method {method!r}; there are auto, {', '.join(METHODS)}")
-    check_start(model)
+    check_start(options.model)
 
 
-def _augment(given: Augment | None, dataset: Dataset, *, flip: bool) -> Augment:
+def _augment(options: Options, dataset: Dataset) -> Augment:
+    """Raises ConfigError."""
     many = len(dataset.splits["train"]) >= MIX_FROM
-    augment = given or Augment(mix=0.2 if many else 0.0)
-    return replace(augment, flip=augment.flip and flip)
+    augment = options.augment or Augment(mix=0.2 if many and not options.teacher else 0.0)
+    if augment.mix and options.teacher:
+        raise ConfigError(f"mix is {augment.mix}, but a teacher sees each image by itself: 0")
+    return replace(augment, flip=augment.flip and options.flip)
 
 
-def _settings(given: dict[str, Any], pretrained: bool) -> Settings:
+def _settings(given: dict[str, Any], options: Options) -> Settings:
+    """Raises ConfigError."""
     try:
         settings = Settings(**given)
     except TypeError as error:
         raise ConfigError(f"no such setting: {error}") from error
-    if settings.frozen_norms is None and not pretrained:
+    if options.method == "adapter" and not options.pretrained:
+        raise ConfigError("adapters are for weights that stay, not for random ones: use full")
+    if options.method == "adapter" and not settings.adapter:
+        settings = replace(settings, adapter=ADAPTER_RANK)
+    if settings.adapter and options.method != "adapter":
+        raise ConfigError(f"adapter={settings.adapter} goes with --method adapter")
+    ranks = options.group.size() if options.group else 1
+    if settings.batch_size % (ranks * settings.accumulate):
+        raise ConfigError(
+            f"batch_size is {settings.batch_size}, expected a multiple of {ranks} ranks times "
+            f"accumulate={settings.accumulate}"
+        )
+    if options.teacher_views < 1:
+        raise ConfigError(f"teacher_views is {options.teacher_views}, expected 1 or more")
+    if settings.qat_epochs and not options.rounding:
+        raise ConfigError("qat_epochs are of weights rounded by a recipe: give one")
+    if options.rounding and not settings.qat_epochs:
+        settings = replace(settings, qat_epochs=max(1, settings.epochs // 5))
+    if settings.frozen_norms is None and not options.pretrained:
         return replace(settings, frozen_norms=False)
     return settings
 
 
-def _method(method: str, dataset: Dataset, pretrained: bool) -> str:
-    """What "auto" means for these images. Raises ConfigError."""
-    if method != "auto":
-        if method != "full" and not pretrained:
-            raise ConfigError(f"random weights have no features for {method}; use full")
+def _method(options: Options, dataset: Dataset) -> str:
+    """What "auto" means for these images. Raises ConfigError for what does not go with it."""
+    method, pretrained = options.method, options.pretrained
+    if method == "auto":
+        count = len(dataset.splits["train"])
+        needed = options.rounding or options.teacher or not pretrained
+        method = "full" if count >= FULL_FROM or needed else "probe"
+        logger.info("%d images to train on: method %s", count, method)
+    if method in ("full", "adapter"):
         return method
-    count = len(dataset.splits["train"])
-    chosen = "full" if count >= FULL_FROM or not pretrained else "probe"
-    logger.info("%d images to train on: method %s", count, chosen)
-    return chosen
+    if not pretrained:
+        raise ConfigError(f"random weights have no features for {method}; use full")
+    if options.resume:
+        raise ConfigError(
+            f"--resume goes with --method full or adapter; {method} takes seconds"
+        )
+    several = options.group is not None and options.group.size() > 1
+    for name in ("rounding", "teacher", "group"):
+        if getattr(options, name) and (name != "group" or several):
+            raise ConfigError(f"a {name} goes with --method full or adapter, not {method}")
+    return method
 
 
 def _full(training: Training) -> None:
-    """All weights."""
-    path = state_path(training.out)
-    if training.resume and not path.exists():
+    """All weights, or adapters and the head."""
+    path, options = state_path(training.out), training.options
+    if options.resume and not path.exists():
         logger.warning(f"{path} does not exist: training starts from the beginning")
     about = training.about
-    state = load_state(path, about) if training.resume else State(about)
+    state = load_state(path, about) if options.resume else State(about)
+    ranks, settings = training.ranks, training.settings
+    said = json.dumps([about, state.step]).encode()
+    ranks.agree(hashlib.sha256(said).digest(), "images, models, options or states")
     fit = Fit(
         training.model,
         training.dataset,
-        training.settings,
+        replace(settings, batch_size=settings.batch_size // ranks.size),
         training.augment,
         state,
         path,
-        training.workers,
-        training.loss,
-        training.callbacks,
+        options.workers,
+        options.loss,
+        options.callbacks,
+        options.rounding,
+        _asked(training) if training.teacher else None,
+        ranks,
     )
     training.epochs = fit().epochs
     training.skipped += fit.skipped
+    if state.recipe:
+        training.network = fit.trainer.inference()
+        training.model.info = replace(training.model.info, recipe=state.recipe)
+
+
+def _asked(training: Training) -> Teacher:
+    """What the teacher says of the training images: kept on disk while training goes on."""
+    teacher, options, about = training.teacher, training.options, training.about
+    assert teacher is not None
+    names = ("images", "input", "augment", "teacher", "views", "seed")
+
+    def progress(done: int, total: int) -> None:
+        for callback in options.callbacks:
+            callback.on_view(done, total)
+
+    def make() -> Teacher:
+        return ask(
+            teacher,
+            training.dataset.classes,
+            training.dataset.splits["train"],
+            training.model.info.preprocess,
+            augment=training.augment,
+            views=options.teacher_views,
+            seed=training.settings.seed,
+            workers=options.workers,
+            progress=progress,
+        )
+
+    wanted = {key: about[key] for key in names}
+    if training.ranks.rank:
+        training.ranks.wait()  # rank 0 writes what the others read, if they share a disk
+    found = kept_or_asked(teacher_path(training.out), wanted, make)
+    if training.ranks.rank == 0:
+        training.ranks.wait()
+    return found
 
 
 def _features(training: Training, split: str) -> tuple[Array, Array]:
     """(N, C) vectors that the last layer reads, and the (N,) classes."""
     model, samples = training.model, training.dataset.splits[split]
     spec = model.info.preprocess
-    loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=training.workers)
+    loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=training.options.workers)
     found, positions = predictions(lambda x: head_input(model, x), loader, spec)
     training.skipped += loader.failed.values()
     return found, np.array([samples[i].label for i in positions])
@@ -224,10 +339,15 @@ def _set_head(model: nn.Module, head: Linear) -> None:
     layer.bias = mx.array(head.bias.astype(np.float32))
 
 
-METHODS: dict[str, Callable[[Training], None]] = {"knn": _knn, "probe": _probe, "full": _full}
+METHODS: dict[str, Callable[[Training], None]] = {
+    "knn": _knn,
+    "probe": _probe,
+    "full": _full,
+    "adapter": _full,
+}
 
 
-def _finish(training: Training, method: str, force: bool) -> None:
+def _finish(training: Training, method: str) -> None:
     """Measure the model as it will be saved, and save it; the state is then of no use."""
     model = training.model
     training.metrics = {"method": method, **training.metrics, **_measured(training)}
@@ -236,27 +356,37 @@ def _finish(training: Training, method: str, force: bool) -> None:
     )
     said = f"{model.info.provenance} Method {method} on images of one's own: {counts}."
     model.info = replace(model.info, metrics=training.metrics, provenance=said)
-    with replacing(training.out, force=force, marker="config.json") as partial:
+    with replacing(training.out, force=training.options.force, marker="config.json") as partial:
         save_model(model, partial)
         write_split(training.dataset, partial)
         if training.epochs:
             write_history(training.epochs, partial)
-    state_path(training.out).unlink(missing_ok=True)
+    for path in (state_path(training.out), teacher_path(training.out)):
+        path.unlink(missing_ok=True)
 
 
 def _measured(training: Training) -> dict[str, Any]:
     """Accuracy and calibration on the validation images, and on those for a test."""
-    model, spec = training.model, training.model.info.preprocess
     found: dict[str, Any] = {}
     for split in ("val", "test"):
-        if not (samples := training.dataset.splits.get(split, ())):
+        if not training.dataset.splits.get(split):
             continue
-        loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=training.workers)
-        logits, positions = predictions(model, loader, spec)
-        labels = np.array([samples[i].label for i in positions])
+        logits, labels = _scores(training, training.model, split)
         found[f"{split}_images"] = len(labels)
         found[f"{split}_top1"] = round(100 * top_k(logits, labels, 1), 2)
         found[f"{split}_ece"] = round(calibration_error(logits, labels), 4)
         if split == "val":
             found["temperature"] = round(fit_temperature(logits, labels), 4)
+        if training.network:
+            rounded = top_k(*_scores(training, training.network, split), 1)
+            found[f"{split}_top1_rounded"] = round(100 * rounded, 2)
     return found | {"skipped": len({*training.skipped})}
+
+
+def _scores(training: Training, network: nn.Module, split: str) -> tuple[Array, Array]:
+    """(N, classes) logits and (N,) classes of the images of a split."""
+    samples, spec = training.dataset.splits[split], training.model.info.preprocess
+    workers = training.options.workers
+    loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=workers)
+    logits, positions = predictions(network, loader, spec)
+    return logits, np.array([samples[i].label for i in positions])

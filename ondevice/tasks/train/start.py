@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from ...config import ModelInfo
 from ...errors import ConfigError
+from ...nn.adapter import NAME, add_adapters
 from ...registry import ModelSpec, model_spec
 from ...weights.folder import create_model, is_folder, model_info
 
@@ -25,14 +26,18 @@ def new_model(
     *,
     size: int | None = None,
     pretrained: bool = True,
+    adapter: int = 0,
     seed: int = 0,
 ) -> nn.Module:
     """The model ``name`` with a head for ``classes``, whose weights alone are new.
 
-    It sees whole photos: a ``source_size`` that would reduce them first falls away.
+    They are kept as well if ``name`` was trained for these very classes. It sees whole photos:
+    a ``source_size`` that would reduce them first falls away.
 
     ``size`` of its input in pixels replaces the contract's. Without ``pretrained`` all weights
     are random. The licence is that of the weights it started from, random ones have none.
+
+    With ``adapter`` it has adapters of that rank, new ones unless ``name`` has them already.
 
     Raises ConfigError, UnknownModelError, WeightsError, HubError.
     """
@@ -47,13 +52,15 @@ def new_model(
     size = size or known.preprocess.size
     preprocess = replace(known.preprocess, size=size, source_size=None)
     model = spec.build(config)
+    adapter = _adapter(known, adapter)
+    if adapter:
+        add_adapters(model, adapter)
     if pretrained:
-        _take_all_but_the_head(model, base)
-    layer = linear(model)
-    layer.weight, layer.bias = (
-        mx.random.normal(layer.weight.shape) * SPREAD,
-        mx.zeros(len(classes)),
-    )
+        _take_weights(model, base)
+    if not pretrained or known.labels != tuple(classes):
+        layer = linear(model)
+        layer.weight = mx.random.normal(layer.weight.shape) * SPREAD
+        layer.bias = mx.zeros(len(classes))
     model.info = ModelInfo(
         model=known.model,
         config=config,
@@ -61,9 +68,17 @@ def new_model(
         labels=tuple(classes),
         license=known.license if pretrained else "unknown",
         provenance=_provenance(known) if pretrained else f"{known.model} from random weights.",
+        adapter=adapter,
     )
     mx.eval(model.parameters())
     return model.eval()
+
+
+def _adapter(known: ModelInfo, rank: int) -> int:
+    """The rank of the new model's adapters. Raises ConfigError."""
+    if rank and known.adapter not in (0, rank):
+        raise ConfigError(f"{known.name} has adapters of rank {known.adapter}, not {rank}")
+    return rank or known.adapter
 
 
 def check_start(name: str) -> None:
@@ -88,12 +103,13 @@ def _check(spec: ModelSpec, base: nn.Module, size: int | None) -> None:
         raise ConfigError(f"size is {size}, but {name} takes multiples of {spec.stride}")
 
 
-def _take_all_but_the_head(model: nn.Module, base: nn.Module) -> None:
-    """The weights of ``base``; of its head a norm before the last layer, no more."""
+def _take_weights(model: nn.Module, base: nn.Module) -> None:
+    """The weights of ``base``; of its head those whose shapes are the same."""
     given = dict(tree_flatten(base.parameters()))
     own = dict(tree_flatten(model.parameters()))
     same = {k: given[k] for k, v in own.items() if k in given and given[k].shape == v.shape}
-    if lost := [k for k in own if k not in same and not k.startswith(HEAD)]:
+    new = [k for k in own if k not in same and not k.startswith(HEAD)]
+    if lost := [k for k in new if f".{NAME}." not in k]:
         raise ConfigError(f"{base.info.name} lacks {', '.join(lost[:4])}")
     model.update(tree_unflatten(list(same.items())))
 

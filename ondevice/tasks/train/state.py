@@ -18,6 +18,11 @@ from .optimizer import Arrays
 
 SUFFIX = ".training.safetensors"
 MAY_CHANGE = {"lr"}  # from one run to the next
+CHANGED = {  # what says more than two hashes do
+    "images": "images, classes or their split have changed",
+    "weights": "the weights to start from have changed",
+    "teacher": "the teacher has changed",
+}
 
 
 @dataclass
@@ -31,11 +36,14 @@ class State:
     failed: dict[int, str] = field(default_factory=dict)
     arrays: Arrays = field(default_factory=dict)
     best: Arrays = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)  # by which weights are rounded
+    rounded_from: int = 0  # the first epoch that rounded
 
     @property
     def best_epoch(self) -> int:
-        """The first of those with the best validation."""
-        return max(self.epochs, key=lambda e: (e.val_top1, -e.epoch)).epoch
+        """The first of those with the best validation; once weights are rounded, of those."""
+        known = [epoch for epoch in self.epochs if epoch.epoch >= self.rounded_from]
+        return max(known, key=lambda e: (e.val_top1, -e.epoch)).epoch
 
 
 def state_path(out: Path) -> Path:
@@ -51,6 +59,8 @@ def save_state(state: State, path: Path) -> None:
         "epoch_steps": state.epoch_steps,
         "epochs": [list(vars(epoch).values()) for epoch in state.epochs],
         "failed": list(state.failed.items()),
+        "recipe": state.recipe,
+        "rounded_from": state.rounded_from,
     }
     arrays = {f"state.{k}": v for k, v in state.arrays.items()}
     arrays |= {f"best.{k}": v for k, v in state.best.items()}
@@ -73,7 +83,7 @@ def load_state(path: Path, about: Mapping[str, Any]) -> State:
         raise ConfigError(f"{path} is not a training's state: {error!r}") from error
     now = json.loads(json.dumps(about))
     changed = [
-        f"{key} was {before.get(key)!r:.60}, now {now.get(key)!r:.60}"
+        CHANGED.get(key) or f"{key} was {before.get(key)!r:.60}, now {now.get(key)!r:.60}"
         for key in {**before, **now}
         if before.get(key) != now.get(key) and key not in MAY_CHANGE
     ]
@@ -89,6 +99,8 @@ def load_state(path: Path, about: Mapping[str, Any]) -> State:
         {int(position): problem for position, problem in facts["failed"]},
         _under(arrays, "state."),
         _under(arrays, "best."),
+        facts.get("recipe", {}),
+        facts.get("rounded_from", 0),
     )
 
 

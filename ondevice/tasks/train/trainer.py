@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -13,8 +14,13 @@ from mlx.utils import tree_flatten, tree_unflatten
 from ...cpu import kernels
 from ...errors import ConfigError, TrainingError
 from ...image.preprocess import normalize
+from ...nn.adapter import freeze_base
 from ...nn.batch_norm import freeze_statistics
 from ...nn.drop_path import set_drop_path
+from ...nn.fuse import fuse
+from ...nn.rounding import Errors, Rounding, rounded_model, rounding_errors
+from ..ranks import Ranks
+from .half import PRECISIONS, LossScale, in_precision
 from .optimizer import AdamW, Arrays, learning_rate
 
 if TYPE_CHECKING:
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
 
 Loss = Callable[[mx.array, mx.array], mx.array]
 
+TABLES_KEPT = 16  # steps until a table of rounded values is found anew
 FREEZE_BELOW = 32  # images of a batch, whose statistics are then too noisy
 
 
@@ -33,7 +40,10 @@ class Settings:
 
     ``layer_decay`` is what the learning rate is multiplied by from a block to the one before;
     ``ema`` the share of an average of weights that a step keeps, 0 for none; ``patience`` the
-    epochs without a better validation after which training stops, 0 for never.
+    epochs without a better validation after which training stops, 0 for never. In the last
+    ``qat_epochs`` of all weights are rounded as an exporter does. With ``adapter``, its rank,
+    only adapters and the head learn. ``precision`` is what a step computes in: "float32",
+    "bfloat16" or "float16".
     """
 
     epochs: int = 30
@@ -47,6 +57,9 @@ class Settings:
     drop_path: float = 0.0
     ema: float = 0.0
     patience: int = 0
+    qat_epochs: int = 0
+    adapter: int = 0
+    precision: str = "float32"
     frozen_norms: bool | None = None  # None: in batches of fewer than 32 images
     balance: bool = False
     seed: int = 0
@@ -54,6 +67,8 @@ class Settings:
     @property
     def freezes_norms(self) -> bool:
         """Whether batch norms keep the statistics that they have."""
+        if self.adapter:
+            return True
         few = self.batch_size // self.accumulate < FREEZE_BELOW
         return few if self.frozen_norms is None else self.frozen_norms
 
@@ -62,7 +77,11 @@ class Settings:
         problems = [
             f"{name}={getattr(self, name)!r}"
             for name, fine in {
-                "frozen_norms": self.frozen_norms is None or not alone,
+                "frozen_norms": self.frozen_norms is None
+                or not (alone or (self.adapter and not self.frozen_norms)),
+                "adapter": self.adapter >= 0,
+                "precision": self.precision == "float32"
+                or (self.precision in PRECISIONS and not self.qat_epochs),
                 "epochs": self.epochs > 0,
                 "batch_size": self.batch_size > 0,
                 "accumulate": self.accumulate > 0 and self.batch_size % self.accumulate == 0,
@@ -73,7 +92,8 @@ class Settings:
                 "label_smoothing": 0 <= self.label_smoothing < 1,
                 "drop_path": 0 <= self.drop_path < 1,
                 "ema": 0 <= self.ema < 1,
-                "patience": self.patience >= 0,
+                "patience": self.patience >= 0 and not (self.patience and self.qat_epochs),
+                "qat_epochs": 0 <= self.qat_epochs <= self.epochs,
             }.items()
             if not fine
         ]
@@ -91,7 +111,9 @@ class Trainer:
     """A model, its optimizer, and one step after the other: ``step`` has them all.
 
     ``steps`` are those of the whole training, ``epoch_steps`` those of one epoch, which warm-up
-    counts. ``loss`` gives a number for (B, classes) logits and (B, classes) targets.
+    counts. ``loss`` gives a number for (B, classes) logits and (B, classes) targets. Of several
+    ``ranks`` each computes the gradients of its share of a batch, and all take the same step;
+    batch norms that learn normalize each share by itself.
     """
 
     def __init__(
@@ -102,8 +124,10 @@ class Trainer:
         steps: int,
         epoch_steps: int = 0,
         loss: Loss = soft_cross_entropy,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model, self.settings, self.loss = model, settings, loss
+        self.ranks = ranks or Ranks()
         self.steps, self.warmup, self.done = steps, settings.warmup * epoch_steps, 0
         self.train_mode()
         self.optimizer = AdamW(
@@ -112,6 +136,9 @@ class Trainer:
             layer_decay=settings.layer_decay,
         )
         self.average: Arrays = {**self.arrays()} if settings.ema else {}
+        self.rounding: Rounding | None = None
+        self.scale = LossScale(settings.precision)
+        self.fresh = True  # whether tables of rounded values are to be found anew
         self._gradients, self._update = self._gradients_of_part, self._updated
         if not kernels.is_plain_cpu():  # there it takes longer, and gains nothing
             state = [model.state, mx.random.state]
@@ -125,6 +152,22 @@ class Trainer:
         set_drop_path(self.model, self.settings.drop_path)
         if self.settings.freezes_norms:
             freeze_statistics(self.model)
+        if self.settings.adapter:
+            freeze_base(self.model)
+
+    def round_by(self, rounding: Rounding) -> None:
+        """From now on compute with rounded weights, whose batch norms are fused."""
+        self.rounding, self.fresh = rounding, True
+
+    def inference(self) -> nn.Module:
+        """The model in the form that is exported: fused, and rounded if training rounds."""
+        self.model.eval()
+        if self.rounding is None:
+            return fuse(self.model)
+        errors = rounding_errors(self.model, self.rounding, fresh=True)
+        network = rounded_model(self.model, errors, self.rounding.ranges).eval()
+        mx.eval(network.parameters())
+        return network
 
     def parameters(self) -> Arrays:
         """What is learned, by name."""
@@ -134,29 +177,37 @@ class Trainer:
         """What is saved: the parameters, and the statistics of batch norms."""
         return dict(tree_flatten(self.model.parameters()))
 
-    def step(self, pixels: Array, targets: Array) -> float:
+    def step(self, pixels: Array, targets: Array, images: int = 0) -> float:
         """One step on (B, H, W, 3) uint8 pixel values and (B, classes) targets; its loss.
 
-        Raises TrainingError if the loss is no number any more.
+        ``images`` are those of all ranks, if there are several.
+
+        Raises TrainingError if the loss is no number any more, or for one image where batch
+        norms learn.
         """
-        settings = self.settings
-        mx.random.seed(settings.seed * 1_000_003 + self.done)  # so that no state has to be kept
-        size = -(-len(pixels) // settings.accumulate)
+        own = self.settings.seed * 1_000_003 + self.ranks.rank * 999_999_937
+        mx.random.seed(own + self.done)  # so that no state has to be kept
+        errors = self._errors()
         total: Arrays = {}
         loss = 0.0
-        for first in range(0, len(pixels), size):
-            part = slice(first, first + size)
-            share = mx.array(len(pixels[part]) / len(pixels))
+        for part in self._parts(len(pixels)):
+            share = mx.array(self.scale.value * len(pixels[part]) / (images or len(pixels)))
             value, gradients = self._gradients(
-                mx.array(pixels[part]), mx.array(targets[part]), share
+                mx.array(pixels[part]), mx.array(targets[part]), share, errors
             )
             total = {k: total[k] + g if total else g for k, g in gradients.items()}
             mx.eval(value, total, self.model.state)
             loss += float(value.item())  # type: ignore[arg-type]
+        loss /= self.scale.value
+        if self.ranks.size > 1:
+            total, loss = self._of_all_ranks(total, loss)
         if not abs(loss) < float("inf"):
             raise TrainingError(f"the loss is {loss} at step {self.done + 1:,}")
-        self._update(total, mx.array(self.rate))
-        mx.eval(self.model.state, self.optimizer.state, self.average)
+        scale = self.scale.value
+        if self.scale.fits(total):  # or else this step is left out
+            total = {k: g / scale for k, g in total.items()} if scale != 1 else total
+            self._update(total, mx.array(self.rate))
+            mx.eval(self.model.state, self.optimizer.state, self.average)
         self.done += 1
         return loss
 
@@ -166,17 +217,55 @@ class Trainer:
         peak, warmup = self.settings.lr, self.warmup
         return learning_rate(self.done, peak=peak, warmup=warmup, total=self.steps)
 
+    def _of_all_ranks(self, gradients: Arrays, loss: float) -> tuple[Arrays, float]:
+        """Sums over the ranks; statistics that batch norms have learned become the mean."""
+        shared = self.ranks.sum({**gradients, "": mx.array([loss])})
+        loss = float(shared.pop("")[0].item())  # type: ignore[arg-type]
+        if not self.settings.freezes_norms:
+            learned = self.parameters().keys()
+            own = {k: v for k, v in self.arrays().items() if k not in learned}
+            means = {k: v / self.ranks.size for k, v in self.ranks.sum(own).items()}
+            self.model.update(tree_unflatten(list(means.items())))
+        return shared, loss
+
+    def _parts(self, images: int) -> list[slice]:
+        """As many even parts as asked for; of two images or more where batch norms learn."""
+        least = 1 if self.settings.freezes_norms else 2
+        if images < least:
+            raise TrainingError(f"a batch of {images} image has no statistics: add images")
+        count = min(self.settings.accumulate, images // least)
+        ends = [round(images * i / count) for i in range(count + 1)]
+        return [slice(*pair) for pair in pairwise(ends)]
+
+    def _errors(self) -> Errors:
+        """What rounding adds to weights in the next step. Raises TrainingError."""
+        if self.rounding is None:
+            return {}
+        fresh = self.fresh or self.done % TABLES_KEPT == 0
+        self.fresh = False
+        return rounding_errors(self.model, self.rounding, fresh=fresh)
+
+    def _network(self, errors: Errors) -> nn.Module:
+        if self.rounding is None:
+            return self.model
+        return rounded_model(self.model, errors, self.rounding.ranges)
+
     def _gradients_of_part(
-        self, pixels: mx.array, targets: mx.array, share: mx.array
+        self, pixels: mx.array, targets: mx.array, share: mx.array, errors: Errors
     ) -> tuple[mx.array, Arrays]:
         def loss(parameters: Arrays) -> mx.array:
-            self.model.update(tree_unflatten(list(parameters.items())))
-            logits = self.model(normalize(pixels, self.model.info.preprocess))
-            return share * self.loss(logits, targets)
+            used = in_precision(self.model, {**frozen, **parameters}, precision)
+            self.model.update(tree_unflatten(list(used.items())))
+            network = self._network(errors)
+            x = normalize(pixels, self.model.info.preprocess).astype(PRECISIONS[precision])
+            return share * self.loss(network(x).astype(mx.float32), targets)
 
-        parameters = self.parameters()
+        precision, parameters = self.settings.precision, self.parameters()
+        learned = {*parameters, *(k for k in self.arrays() if ".running_" in k)}
+        halved = precision != "float32"
+        frozen = {k: v for k, v in self.arrays().items() if halved and k not in learned}
         value, gradients = mx.value_and_grad(loss)(parameters)
-        self.model.update(tree_unflatten(list(parameters.items())))
+        self.model.update(tree_unflatten(list({**frozen, **parameters}.items())))
         return value, gradients
 
     def _updated(self, gradients: Arrays, rate: mx.array) -> None:
@@ -198,6 +287,7 @@ class Trainer:
         for key in ("mean", "square"):
             self.optimizer.state[key].update(tree_flatten(tree["optimizer"][key]))
         self.average.update(tree_flatten(tree.get("average", {})))
+        self.scale.state = tree["scale"].tolist()
         self.done = done
 
     def _tree(self) -> dict[str, Any]:
@@ -205,4 +295,5 @@ class Trainer:
             "model": self.arrays(),
             "optimizer": self.optimizer.state,
             "average": self.average,
+            "scale": mx.array(self.scale.state),
         }

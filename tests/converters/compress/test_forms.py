@@ -292,3 +292,13 @@ def test_a_mask_of_infinities_is_kept_and_counted_without_them():
         assert snr_db(mask, dense) == np.inf
     np.testing.assert_array_equal(dense, mask)
     assert likeness(mask, dense) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_palette_finds_values_that_a_weight_nearly_has(seed):
+    """Also the rare ones far out, which lie in one quantile with others."""
+    rng = np.random.default_rng(seed)
+    wanted = np.cumsum(rng.uniform(0.3, 1, 16))
+    counts = rng.permutation(np.geomspace(2, 4000, 16).astype(int))
+    values = np.repeat(wanted, counts) + rng.normal(0, 1e-7, counts.sum())
+    np.testing.assert_allclose(kmeans(values, 16), wanted, atol=1e-5)

@@ -90,6 +90,16 @@ def test_parts_of_a_batch_have_its_gradient():
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+@pytest.mark.parametrize("images", [5, 25, 31])
+def test_a_short_batch_has_no_part_of_one_image(images):
+    """Of which batch norms would have no statistics."""
+    some = trainer(batch_size=32, accumulate=8, frozen_norms=False)
+    assert math.isfinite(some.step(*batch(images)))
+    assert {p.stop - p.start for p in some._parts(images)} <= {2, 3, 4}
+    with pytest.raises(TrainingError, match="a batch of 1 image has no statistics"):
+        some.step(*batch(1))
+
+
 def test_small_batches_keep_the_statistics():
     some = trainer(batch_size=16)
     before = np.array(some.arrays()["patch_embed.0.bn.running_mean"])

@@ -1,0 +1,100 @@
+"""Several tasks over one base in one package: a function each, the base stored once."""
+
+from __future__ import annotations
+
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from converters import export, export_functions, load_package
+from ondevice.errors import ConfigError, OutputError
+from ondevice.image.preprocess import normalize
+from ondevice.tasks.train.start import new_model
+from ondevice.weights.output import folder_bytes
+
+BASE = "shvit_nano.cifar10"
+TASKS = {"colours": ("blue", "green", "red"), "moods": ("calm", "wild")}
+
+
+def task(classes, seed=0):
+    """As ``--method adapter`` leaves it: a base that is the same, a head and adapters."""
+    model = new_model(BASE, classes, adapter=4, seed=seed)
+    mx.random.seed(seed)
+    for _, layer in model.named_modules():
+        if "adapter" in layer:
+            layer.adapter.up.weight = 0.1 * mx.random.normal(layer.adapter.up.weight.shape)
+    mx.eval(model.parameters())
+    return model
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: task(classes, seed) for seed, (name, classes) in enumerate(TASKS.items())}
+
+
+@pytest.mark.parametrize("recipe", ["", "palette4"])
+def test_the_base_is_stored_once(models, recipe, tmp_path):
+    options = {"target": "iOS18", "recipe": recipe, "outputs": "logits"}
+    path = export_functions(models, tmp_path / "both.mlpackage", **options)
+    alone = export(models["colours"], tmp_path / "one.mlpackage", **options)
+    weights = [next(p.glob("**/weight.bin")).stat().st_size for p in (path, alone)]
+    assert weights[1] < weights[0] < 1.12 * weights[1]  # adapters and heads are a few per cent
+    assert folder_bytes(path) < 1.7 * folder_bytes(alone)
+    package = load_package(path)
+    assert sorted(package.functions) == ["colours", "moods"]
+    image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
+    for name, model in models.items():
+        assert package.at(name).labels == TASKS[name]
+        wanted = model(normalize(mx.array(image[None]), model.info.preprocess))
+        got = package.at(name).predict({"image": image})["logits"]
+        bound = 0.02 if not recipe else 1.0
+        assert np.abs(got - np.array(wanted)).max() < bound * np.abs(wanted).max()
+
+
+def test_what_a_package_says_of_several(models, tmp_path):
+    path = export_functions(models, tmp_path / "both.mlpackage", target="iOS18")
+    package = load_package(path)
+    said = package.metadata
+    assert said["license"] == "mit"
+    assert json.loads(said["ondevice.functions"]).keys() == models.keys()
+    assert package.preprocess == models["colours"].info.preprocess
+    assert "shvit_nano" in said["shortDescription"]
+    with pytest.raises(OutputError):
+        export_functions(models, path, target="iOS18")
+
+
+def sized(size):
+    return new_model(BASE, TASKS["moods"], size=size)
+
+
+REFUSED = {
+    "one": (lambda m: {"colours": m["colours"]}, {}, "1 models prepared in 1 ways"),
+    "name": (lambda m: {"my task": m["colours"], "b": m["moods"]}, {}, "as in Swift"),
+    "sizes": (lambda m: {"a": m["colours"], "b": sized(64)}, {}, "2 models prepared in 2 ways"),
+    "samples": (lambda m: m, {"budget": 10**6}, "budget of several models"),
+    "target": (lambda m: m, {"target": "iOS17"}, "need target iOS18"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_is_refused(models, tmp_path, case):
+    chosen, options, message = REFUSED[case]
+    with pytest.raises(ConfigError, match=message):
+        export_functions(
+            chosen(models), tmp_path / "x.mlpackage", **{"target": "iOS18"} | options
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_recipes_that_differ(models, tmp_path):
+    other = task(TASKS["moods"])
+    other.info.recipe.update(
+        {"rules": [{"pattern": "*", "method": "quantize"}], "trained": True}
+    )
+    both = {"colours": models["colours"], "moods": other}
+    with pytest.raises(
+        ConfigError, match="colours, moods were trained for recipes that differ"
+    ):
+        export_functions(both, tmp_path / "x.mlpackage", target="iOS18")
