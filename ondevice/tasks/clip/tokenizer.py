@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ...errors import ConfigError, printable
 FILE = "tokenizer.json"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _MAX_CHARS = 20_000  # far more than 77 tokens; the rest of a longer text is not looked at
+_LONG_NUMBER = re.compile(r"&#\d{4000,};?")
 _QUOTES = str.maketrans("‘’“”", "''\"\"")  # noqa: RUF001 - as CLIP's cleaning has them
 
 
@@ -44,10 +46,15 @@ class Tokenizer:
         return mx.array(rows, mx.int32).reshape(len(rows), self.context)
 
     def _row(self, text: str) -> list[int]:
-        clean = html.unescape(html.unescape(text[:_MAX_CHARS].translate(_QUOTES)))
+        clean = _unescaped(_unescaped(text[:_MAX_CHARS].translate(_QUOTES)))
         found = self._bpe.encode(clean, add_special_tokens=False).ids
         ids = [self.start, *found[: self.context - 2], self.end]
         return ids + [0] * (self.context - len(ids))
+
+
+def _unescaped(text: str) -> str:
+    """With its entities resolved; one whose number Python refuses to read is no character."""
+    return html.unescape(_LONG_NUMBER.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _read(path: Path) -> Any:
