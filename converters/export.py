@@ -295,6 +295,7 @@ def build_all(
             settings.precision,
             keep=safety.float32,
             io_dtype=function.io_dtype,
+            output_dtypes=function.output_dtypes,
         ).check()
         return form.backend.build(typed, function, form.settings, compressed.forms)
 
@@ -385,6 +386,8 @@ def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
         "ondevice.provenance": info.provenance,
         **function.metadata,
     }
+    if signature.labels and not function.labels:  # a classifier has a place for them
+        metadata[LABELS_KEY] = json.dumps(signature.labels)
     for given in signature.images:
         if given.contract:
             metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())

@@ -290,6 +290,7 @@ _TABLE = (
         lambda x, kind, axis: ARG_REDUCTIONS[kind](x, axis=axis, keepdims=True),
         ("kind", "axis"),
         "reduction",
+        "arg_reduce",
     ),
     Op("LogSumExp", lambda x: mx.logsumexp(x, axis=-1, keepdims=True), (), "reduction"),
     Op(

@@ -20,6 +20,7 @@ from ondevice.errors import ConfigError, ImageError, PackageError
 from ..backend import backend_of, load_package
 from ..graph.graph import Array
 from ..program import Program, RunOn
+from . import kinds
 from .against import agreement
 from .baselines import fresh_packages, layer_values
 from .deviations import Deviation, deviations
@@ -128,11 +129,11 @@ def _verified(
     on_error: OnError | None,
 ) -> Report:
     """``verify`` of one function."""
-    devices = _devices(package, run_on)
     package.results()  # a broken one is refused before any work
     reference = reference_of(model, package)
+    devices = _devices(package, reference, run_on)
     with _fresh(model, package, baselines) as fresh:
-        tried = [_Tried(f"package {p}", p, fresh[p]) for p in fresh]
+        tried = [_Tried(f"package {p}", p, fresh[p], reference) for p in fresh]
         tried.append(_Tried(AS_SAVED, package.precision, package, reference, saved=True))
         count = _run(reference, [*tried, *devices], _samples(reference, images, on_error))
         tried += devices
@@ -186,7 +187,7 @@ def _run(
     return count
 
 
-def _devices(package: Program, run_on: RunOn) -> list[_Tried]:
+def _devices(package: Program, reference: Reference, run_on: RunOn) -> list[_Tried]:
     """The package on each processor, where that is wanted. Raises PackageError."""
     devices = package.devices() if run_on != "reference" else ()
     if run_on == "device" and not devices:
@@ -194,7 +195,7 @@ def _devices(package: Program, run_on: RunOn) -> list[_Tried]:
             f"{package.path}: run_on='device' needs an Apple device; here it is 'reference'"
         )
     return [
-        _Tried(d.name, package.precision, d.program, run_on="device", saved=True)
+        _Tried(d.name, package.precision, d.program, reference, run_on="device", saved=True)
         for d in devices
     ]
 
@@ -218,22 +219,23 @@ class _Tried:
         name: str,
         precision: str,
         package: Program,
-        reference: Reference | None = None,
+        reference: Reference,
         *,
         run_on: RunOn = "reference",
         saved: bool = False,
     ) -> None:
         self.name, self.precision, self.saved = name, precision, saved
         self.package, self.run_on, self.reference = package, run_on, reference
+        self.kinds = {o.name: o.kind for o in reference.signature.outputs}
         self.metrics: dict[str, Metrics] = {}
         self.spoken: list[str] = []  # what is wrong with labels and their scores
 
     def add(self, name: str, given: Sequence[Array], wanted: Mapping[str, Array]) -> None:
         got = self.package.predict(self.package.named(given), run_on=self.run_on)
         for output, array in wanted.items():
-            metrics = self.metrics.setdefault(output, Metrics(output))
+            metrics = self.metrics.setdefault(output, Metrics(output, self.kinds[output]))
             metrics.add(name, given, array, np.asarray(got[output]))
-        if self.reference and not self.spoken:
+        if self.name == AS_SAVED and not self.spoken:
             self.spoken = list(spoken_problems(self.reference.signature, self.package, got))
 
     @property
@@ -246,6 +248,8 @@ class _Tried:
         """``gates`` replace limits of the same name; new ones are for the saved package."""
         count = len(next(iter(self.metrics.values())).rows)
         own = default_gates(self.package, self.precision, saved=self.saved, images=count)
+        compressed = self.saved and self.package.is_compressed
+        own = own | kinds.gates(self.kinds.values(), compressed=compressed)
         given = {k: v for k, v in gates.items() if k in own or self.saved}
         return Step(
             name=self.name,

@@ -237,7 +237,7 @@ def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.arr
     inside = {prefix.sub("", k, 1): v for k, v in weights.items() if prefix.match(k)}
     named = {}
     for key, array in (inside or weights).items():
-        if is_ignored(key):
+        if is_ignored(key) or (spec.unused and re.search(spec.unused, key)):
             continue
         if spec.transposes and re.search(spec.transposes, key):
             array = array.T

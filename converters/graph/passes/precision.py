@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ..graph import Graph, Node, Value
@@ -10,15 +10,19 @@ from ..ops import op
 
 
 def set_precision(
-    graph: Graph, precision: str, keep: Collection[str] = (), io_dtype: str = ""
+    graph: Graph,
+    precision: str,
+    keep: Collection[str] = (),
+    io_dtype: str = "",
+    output_dtypes: Sequence[str] = (),
 ) -> Graph:
     """Make every float value ``precision``, except those of the nodes that ``keep`` names.
 
     A node in ``keep`` (by the name of its first output) computes in float32, and an input
     that only such nodes read is float32 as well, as is what only moves elements on their way
-    to an operand that has to be exact; inputs and outputs are of the type ``io_dtype``, if one
-    is given. An AsType stands wherever a value crosses over. Constants are cast where they
-    are used.
+    to an operand that has to be exact; inputs are of the type ``io_dtype``, if one is given,
+    and outputs of ``output_dtypes`` where those name one. An AsType stands wherever a value
+    crosses over. Constants are cast where they are used.
     """
     if precision == "float32":
         return graph
@@ -29,9 +33,11 @@ def set_precision(
     )
     for node in graph.nodes:
         caster.add(node)
-    outputs = graph.outputs
-    if io_dtype:
-        outputs = tuple(caster.as_(name, io_dtype) for name in outputs)
+    wanted = output_dtypes or [io_dtype] * len(graph.outputs)
+    outputs = tuple(
+        caster.as_(name, dtype) if dtype else name
+        for name, dtype in zip(graph.outputs, wanted, strict=True)
+    )
     return replace(graph, inputs=inputs, nodes=tuple(caster.nodes), outputs=outputs)
 
 
