@@ -296,6 +296,13 @@ def build_all(
             keep=safety.float32,
             io_dtype=function.io_dtype,
             output_dtypes=function.output_dtypes,
+            exact=[
+                name
+                for name, output in zip(
+                    compressed.graph.outputs, function.signature.outputs, strict=True
+                )
+                if output.kind == "boxes"
+            ],
         ).check()
         return form.backend.build(typed, function, form.settings, compressed.forms)
 

@@ -116,10 +116,9 @@ class Function:
     @property
     def output_dtypes(self) -> tuple[str, ...]:
         """The type of each output; "" is the package's precision, as images of half precision
-        have it. Images of 8 bits are made of float32."""
-        eight_bits = ("grey", "rgb")
+        have it. Images of 8 bits are made of float32, and places of boxes need it."""
         return tuple(
-            self.io_dtype or ("float32" if output.pixels in eight_bits else "")
+            self.io_dtype or ("float32" if _is_exact(output) else "")
             for output in self.signature.outputs
         )
 
@@ -145,6 +144,10 @@ class Function:
             form.given(x[None]) if form else x
             for form, x in zip(self.forms, arrays, strict=True)
         )
+
+
+def _is_exact(output: Output) -> bool:
+    return output.pixels in ("grey", "rgb") or output.kind == "boxes"
 
 
 def model_function(

@@ -54,6 +54,7 @@ class ModelSpec:
     key_prefix: str = ""  # regex: keep only keys with this prefix, and strip it
     renames: tuple[tuple[str, str], ...] = ()  # regex of an upstream key -> ours, all applied
     unused: str = ""  # regex of upstream keys that inference has no use for
+    copies: str = ""  # regex of upstream keys whose arrays mostly stand under another key, too
     transposes: str = ""  # regex of upstream keys whose matrix is (in, out)
     adapt: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # a file's keys -> config
     params: int | None = None  # parameters as published

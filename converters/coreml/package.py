@@ -11,7 +11,7 @@ from typing import Any
 from coremltools.converters.mil.mil import Program, types
 from coremltools.converters.mil.mil.types import nptype_from_builtin
 
-from ondevice.signature.colours import palette
+from ondevice.image.colours import palette
 from ondevice.weights.output import folder_bytes
 
 from ..backend import Part

@@ -47,9 +47,9 @@ class Op:
     ``by_output`` operations are called with their output's shape and type as well.
     ``is_gate``: its result lies between zero and one. ``periodic``: it needs the fraction of a
     large operand. ``exact``: which operands stay float32. ``limits``: its result is one of its
-    operands. ``literal``: its constants are written as they are, never compressed. ``steep``: a
-    small operand has a large result, which is the "end" of that, or the
-    operand of a product ("through").
+    operands. ``literal``: its constants are written as they are, never compressed. ``picks``:
+    each element of its result is one of its first operand's. ``steep``: a small operand has a
+    large result, which is the "end" of that, or the operand of a product ("through").
     ``instead``: why no back end has it, and what to do instead; constants alone are folded.
     """
 
@@ -67,6 +67,7 @@ class Op:
     exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
     literal: bool = False
+    picks: bool = False
     instead: str = ""
 
 
@@ -203,9 +204,22 @@ _TABLE = (
         "linear",
     ),
     Op("Full", lambda x, *_: x, (), "move"),
-    Op("Gather", ev.gather, ("axes", "sizes"), "reduction"),
-    Op("GatherAxis", lambda x, i, axis: mx.take_along_axis(x, i, axis), ("axis",), "reduction"),
-    Op("Take", lambda x, i, axis: mx.take(x, i, axis), ("axis",), "reduction", "take"),
+    Op("Gather", ev.gather, ("axes", "sizes"), "reduction", picks=True),
+    Op(
+        "GatherAxis",
+        lambda x, i, axis: mx.take_along_axis(x, i, axis),
+        ("axis",),
+        "reduction",
+        picks=True,
+    ),
+    Op(
+        "Take",
+        lambda x, i, axis: mx.take(x, i, axis),
+        ("axis",),
+        "reduction",
+        "take",
+        picks=True,
+    ),
     Op("Pad", ev.pad, ("axes", "low", "high"), "move", "pad", "linear", literal=True),
     Op("EdgePad", ev.edge_pad, ("axes", "low", "high"), "move", "pad", "linear"),
     Op("SliceUpdate", ev.slice_update, ("kind", "start", "stop", "step"), "move"),

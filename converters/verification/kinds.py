@@ -58,23 +58,40 @@ _MEASURES: dict[str, Callable[[Array, Array], dict[str, float]]] = {
     "image": _image,
     "mask": _mask,
 }
-# What outputs of a kind have to reach, and whether all other limits are for others.
-_GATES: dict[str, Mapping[str, float]] = {
-    "depth": {"delta1": 0.99},
-    "image": {"equal_levels": 0.995},
-    "mask": {"equal_pixels": 0.995},
+# What outputs of a kind have to reach in a package of some precision, or a compressed one.
+_GATES: dict[str, dict[str, Mapping[str, float]]] = {
+    "depth": {
+        "float32": {"delta1": 0.99},
+        "float16": {"delta1": 0.99},
+        "compressed": {"delta1": 0.9},
+    },
+    "image": {
+        "float32": {"equal_levels": 0.995},
+        "float16": {"equal_levels": 0.995},
+        "compressed": {"equal_levels": 0.5},
+    },
+    "mask": {
+        "float32": {"equal_pixels": 0.995},
+        "float16": {"equal_pixels": 0.995},
+        "compressed": {"equal_pixels": 0.9},
+    },
+    "boxes": {
+        "float32": {"matched": 1.0},
+        "float16": {"matched": 0.99},
+        "compressed": {"matched": 0.8},
+    },
 }
-_COMPRESSED: dict[str, Mapping[str, float]] = {
-    "depth": {"delta1": 0.9},
-    "image": {"equal_levels": 0.5},
-    "mask": {"equal_pixels": 0.9},
-}
-_ALONE = frozenset({"image", "mask"})
-OF_KINDS = ("delta1", "abs_rel", "equal_levels", "equal_pixels", "miou")
+OF_KINDS = ("delta1", "abs_rel", "equal_levels", "equal_pixels", "miou", "matched")
+_SETS = frozenset({"boxes", "scores"})
 
 
-def measured(kind: str, wanted: Array, got: Array) -> dict[str, float]:
-    """What an output of one image is measured by beside its error; nothing of most kinds."""
+def measured(
+    kind: str, wanted: Array, got: Array, of_sets: Mapping[str, float]
+) -> dict[str, float]:
+    """What an output of one image is measured by beside its error; nothing of most kinds.
+    ``of_sets`` are the figures of boxes and their scores together."""
+    if kind in _SETS:
+        return dict(of_sets)
     measure = _MEASURES.get(kind)
     return measure(wanted, got) if measure else {}
 
@@ -85,12 +102,14 @@ def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {n: float(np.mean([row[n] for row in rows if n in row])) for n in names}
 
 
-def gates(kinds: Iterable[str], *, compressed: bool) -> dict[str, float]:
-    """The limits for outputs of these kinds."""
-    table = _COMPRESSED if compressed else _GATES
-    return {name: v for kind in kinds for name, v in table.get(kind, {}).items()}
+def gates(kinds: Iterable[str], form: str) -> dict[str, float]:
+    """The limits for outputs of these kinds, in a package of a precision or "compressed"."""
+    tables = (_GATES.get(kind, {}) for kind in kinds)
+    return {n: limit for table in tables for n, limit in table.get(form, {}).items()}
 
 
-def is_judged(kind: str, metric: str) -> bool:
-    """Whether a limit of ``metric`` is for outputs of this kind."""
-    return kind not in _ALONE or metric in OF_KINDS
+def is_judged(kind: str, of_kind: Mapping[str, float], metric: str) -> bool:
+    """Whether a limit of ``metric`` is for outputs of this kind, which have figures of their
+    own: classes, levels and sets are judged by those alone."""
+    alone = kind in ("image", "mask") or (kind in _SETS and bool(of_kind))
+    return not alone or metric in OF_KINDS

@@ -62,7 +62,7 @@ class Comparison:
         missed = [] if self.finite else [f"{self.output} has NaN or infinite values"]
         for name, limit in gates.items():
             value = self.of_kind.get(name, getattr(self, name, None))
-            if value is None or not is_judged(self.kind, name):
+            if value is None or not is_judged(self.kind, self.of_kind, name):
                 continue
             inside = value <= limit if name in UPPER else value >= limit
             if not inside:
@@ -112,8 +112,16 @@ class Metrics:
         self.top5: list[float] = []
         self.rows: list[ImageMetrics] = []
 
-    def add(self, image: str, given: Any, wanted: Array, got: Array) -> None:
-        """One more sample: both sides' output as arrays of one shape."""
+    def add(
+        self,
+        image: str,
+        given: Any,
+        wanted: Array,
+        got: Array,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """One more sample: both sides' output as arrays of one shape, and ``figures`` of all
+        outputs together."""
         if wanted.shape != got.shape:
             raise ConfigError(
                 f"{self.output} is {list(got.shape)}; the model gives {list(wanted.shape)}"
@@ -133,7 +141,7 @@ class Metrics:
         self.own += float(a @ a)
         self.other += float(b @ b)
         agrees = self._agreement(a, b) if self.output == "logits" else None
-        self.of_kind.append(measured(self.kind, wanted, got))
+        self.of_kind.append(measured(self.kind, wanted, got, figures or {}))
         level = psnr(peak, (squares / max(a.size, 1)) ** 0.5) if finite else 0.0
         if level < self.worst[0]:
             self.worst = (level, image, given)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.nn as nn
-import numpy as np
 
 from ondevice.errors import ConfigError, ImageError, PackageError
 
@@ -28,6 +27,7 @@ from .faults import notes, problems, spoken_problems
 from .metrics import METRICS, Metrics
 from .reference import Reference, reference_of
 from .report import AS_SAVED, Report as Report, Step
+from .sets import paired
 
 if TYPE_CHECKING:
     from ondevice.image.preprocess import OnError
@@ -232,9 +232,10 @@ class _Tried:
 
     def add(self, name: str, given: Sequence[Array], wanted: Mapping[str, Array]) -> None:
         got = self.package.predict(self.package.named(given), run_on=self.run_on)
+        arrays, figures = paired(self.kinds, wanted, got)
         for output, array in wanted.items():
             metrics = self.metrics.setdefault(output, Metrics(output, self.kinds[output]))
-            metrics.add(name, given, array, np.asarray(got[output]))
+            metrics.add(name, given, array, arrays[output], figures)
         if self.name == AS_SAVED and not self.spoken:
             self.spoken = list(spoken_problems(self.reference.signature, self.package, got))
 
@@ -249,7 +250,8 @@ class _Tried:
         count = len(next(iter(self.metrics.values())).rows)
         own = default_gates(self.package, self.precision, saved=self.saved, images=count)
         compressed = self.saved and self.package.is_compressed
-        own = own | kinds.gates(self.kinds.values(), compressed=compressed)
+        form = "compressed" if compressed else self.precision
+        own = own | kinds.gates(self.kinds.values(), form)
         given = {k: v for k, v in gates.items() if k in own or self.saved}
         return Step(
             name=self.name,

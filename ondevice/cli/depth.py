@@ -20,7 +20,7 @@ def depth_command(ctx: click.Context, /, as_json: bool, **options: Any) -> None:
 
     --out draws it, light where the values are large.
     """
-    from ..image.draw import draw_depth
+    from ..tasks.draw import draw_depth
 
     job = Job("depth", **options)
     found = job.run(_row, lambda result: draw_depth(result.found))

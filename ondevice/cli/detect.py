@@ -34,7 +34,7 @@ def detect_command(
 
     --out draws boxes; --json has them in COCO's form.
     """
-    from ..image.draw import draw_boxes
+    from ..tasks.draw import draw_boxes
 
     job = Job("boxes", **options)
     info, number = job.model.info, count(1)

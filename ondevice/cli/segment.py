@@ -25,7 +25,7 @@ def segment_command(ctx: click.Context, /, as_json: bool, **options: Any) -> Non
     --out draws the classes in colours over it; --json has them in COCO's form, a run-length
     encoded mask for each class of an image.
     """
-    from ..image.draw import draw_mask
+    from ..tasks.draw import draw_mask
 
     job = Job("mask", **options)
     classes = job.model.info.config.num_classes

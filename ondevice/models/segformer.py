@@ -15,6 +15,7 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import ADE20K
 from ..cpu import kernels
+from ..image.colours import palette
 from ..nn.attention import Attention
 from ..nn.batch_norm import BatchNorm
 from ..nn.image_model import check_image
@@ -22,7 +23,6 @@ from ..nn.layers import Conv2d, fold_norm
 from ..nn.resize import bilinear
 from ..registry import Checkpoint, ModelSpec, register_model
 from ..signature import Input, Output, Signature
-from ..signature.colours import palette
 
 REDUCTIONS = (8, 4, 2, 1)  # of the keys, in each direction
 HEADS = (1, 2, 5, 8)

@@ -11,6 +11,7 @@ from PIL import Image
 from ondevice import save_model
 
 from ...ondevice.models.test_dense import small
+from ...ondevice.models.test_detectors import small as detector
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def folders(tmp_path_factory):
 
     found = {}
     for command, name in COMMANDS.items():
-        model = small(name)
+        model = detector(name) if command == "detect" else small(name)
         spec = replace(model.info.preprocess, size=SIZES[command])
         model.info = replace(model.info, preprocess=spec)
         found[command] = tmp_path_factory.mktemp("models") / command
@@ -28,8 +29,12 @@ def folders(tmp_path_factory):
     return found
 
 
-COMMANDS = {"depth": "depth_anything_v2_small", "segment": "segformer_b0"}
-SIZES = {"depth": 56, "segment": 64}
+COMMANDS = {
+    "depth": "depth_anything_v2_small",
+    "segment": "segformer_b0",
+    "detect": "rtdetr_r18vd",
+}
+SIZES = {"depth": 56, "segment": 64, "detect": 96}
 
 
 @pytest.fixture
@@ -92,6 +97,24 @@ def test_masks_are_in_cocos_form(folders, photos, ondevice_):
             counts = each["segmentation"]["counts"]
             assert sum(counts[1::2]) == each["area"]
     assert len({a["id"] for a in said["annotations"]}) == len(said["annotations"])
+
+
+def test_objects_are_in_cocos_form(folders, photos, ondevice_):
+    args = ("detect", photos, "--model", folders["detect"], "--threshold", 0.2, "--json")
+    status, text, _ = ondevice_(*args)
+    said = json.loads(text)
+    assert status == 0
+    assert [c["name"] for c in said["categories"]] == list("abcde")
+    assert len(said["annotations"]) > 5
+    sizes = {image["id"]: (image["width"], image["height"]) for image in said["images"]}
+    for each in said["annotations"]:
+        x, y, width, height = each["bbox"]
+        assert each["score"] >= 0.2
+        assert x >= 0
+        assert x + width <= sizes[each["image_id"]][0] + 0.01
+        assert y + height <= sizes[each["image_id"]][1] + 0.01
+    sure = json.loads(ondevice_(*args[:-2], 0.9, "--json")[1])
+    assert len(sure["annotations"]) < len(said["annotations"])
 
 
 @pytest.mark.parametrize(

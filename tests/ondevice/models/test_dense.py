@@ -5,12 +5,13 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from converters import export, load_package, verify
 from converters.export import lay_out, rename_inputs, to_graph
 from ondevice import create_model, fuse
 from ondevice.errors import ConfigError
-from ondevice.signature.colours import palette
+from ondevice.image.colours import palette
 
 from ...parity.dense_cases import DenseCase
 from ...support.lowered import function_of
@@ -39,20 +40,18 @@ SIZES = {"depth_anything_v2_small": 84, "segformer_b0": 64}
 def small(name):
     """A small network of the variant's kind whose numbers differ from each other."""
     mx.random.seed(0)
-    model = create_model(name, **SMALL[name])
-    spread = {
-        path: value + 0.2 * mx.random.normal(value.shape)
-        for path, value in tree_flat(model)
-        if value.ndim == 1 and not path.endswith("running_var")
-    }
-    model.load_weights(list(spread.items()), strict=False)
+    return scrambled(create_model(name, **SMALL[name]))
+
+
+def scrambled(model):
+    """The model with norms and biases that are not those of before training."""
+    spread = [
+        (path, value + 0.2 * mx.random.normal(value.shape))
+        for path, value in tree_flatten(model.parameters())
+        if value.ndim == 1 and not path.endswith(("running_var", "n_points_scale"))
+    ]
+    model.load_weights(spread, strict=False)
     return model
-
-
-def tree_flat(model):
-    from mlx.utils import tree_flatten
-
-    return tree_flatten(model.parameters())
 
 
 @pytest.mark.slow

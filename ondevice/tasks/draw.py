@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..signature.colours import palette, shaded
+from ..image.colours import palette, shaded
 
 if TYPE_CHECKING:
     import numpy as np
