@@ -55,6 +55,9 @@ class ModelSpec:
     renames: tuple[tuple[str, str], ...] = ()  # regex of an upstream key -> ours, all applied
     unused: str = ""  # regex of upstream keys that inference has no use for
     copies: str = ""  # regex of upstream keys whose arrays mostly stand under another key, too
+    splits: tuple[
+        tuple[str, tuple[str, ...]], ...
+    ] = ()  # regex of a key -> the keys of its parts
     transposes: str = ""  # regex of upstream keys whose matrix is (in, out)
     adapt: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # a file's keys -> config
     params: int | None = None  # parameters as published

@@ -47,9 +47,12 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, 4 * dim)
         self.layer_scale2: nn.Module = LayerScale(dim)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, N, dim) to the same shape."""
-        x = x + self.layer_scale1(self.attention(self.norm1(x)))
+    def __call__(self, x: mx.array, joined: int = 1) -> mx.array:
+        """(B, N, dim) to the same shape; of ``joined`` ones, as windows of one image, each
+        token attends to those of all."""
+        B, N, C = x.shape
+        y = self.norm1(x).reshape(B // joined, joined * N, C)
+        x = x + self.layer_scale1(self.attention(y)).reshape(B, N, C)
         return x + self.layer_scale2(self.mlp(self.norm2(x)))
 
     def fuse(self) -> Block:
@@ -65,48 +68,76 @@ class Block(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Patches as tokens behind one that belongs to none, with positions for any size."""
+    """Patches as tokens, and one that belongs to none, with positions for any size."""
 
-    def __init__(self, dim: int, patch: int, side: int) -> None:
+    def __init__(self, dim: int, patch: int, side: int, *, antialias: bool) -> None:
         """``side``: of the table of positions, in patches."""
         super().__init__()
-        self.side, self.patch = side, patch
+        self.side, self.patch, self.antialias = side, patch, antialias
         self.cls_token = mx.zeros((1, 1, dim))
         self.position_embeddings = mx.zeros((1, side * side + 1, dim))
         self.patch_embeddings = {"projection": Conv2d(3, dim, patch, patch)}
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) image to (B, 1 + patches, dim)."""
+    def __call__(self, x: mx.array) -> tuple[mx.array, mx.array]:
+        """(B, H, W, 3) image to the (1, 1, dim) token and the (B, h, w, dim) patches."""
         x = self.patch_embeddings["projection"](x)
-        B, H, W, C = x.shape
+        _, H, W, C = x.shape
         first, table = mx.split(self.position_embeddings, [1], axis=1)
+        table = table.reshape(self.side, self.side, C)
         if self.side != H or self.side != W:
-            table = bicubic(table.reshape(self.side, self.side, C), (H, W)).reshape(1, -1, C)
-        x = x.reshape(B, H * W, C) + table
-        token = mx.broadcast_to(self.cls_token + first, (B, 1, C))
-        return mx.concatenate([token, x], axis=1)
+            table = bicubic(table, (H, W), antialias=self.antialias)
+        return self.cls_token + first, x + table
 
 
 class Backbone(nn.Module):
-    """The tokens behind the blocks ``out``, counted from 1, each with the last norm."""
+    """The maps behind the blocks ``out``, counted from 1, each with the last norm.
+
+    With ``windows`` (a side) tokens attend to those of their window, each with a first token
+    of its own, but in blocks whose number, counted from 0, is in ``out``: there to all.
+    """
 
     def __init__(
-        self, dim: int, depth: int, heads: int, out: tuple[int, ...], patch: int, side: int
+        self,
+        dim: int,
+        depth: int,
+        heads: int,
+        out: tuple[int, ...],
+        patch: int,
+        side: int,
+        *,
+        windows: int = 1,
+        antialias: bool = False,
     ) -> None:
+        """``side``: of the table of positions, whose resize is PIL's with ``antialias``."""
         super().__init__()
-        self.out = out
-        self.embeddings = Embeddings(dim, patch, side)
+        self.out, self.windows = out, windows
+        self.embeddings = Embeddings(dim, patch, side, antialias=antialias)
         self.encoder = {"layer": [Block(dim, heads) for _ in range(depth)]}
         self.layernorm = nn.LayerNorm(dim, eps=1e-6)
 
     def __call__(self, x: mx.array) -> list[mx.array]:
         """(B, H, W, 3) image to one NHWC map of the patches for each of ``out``."""
-        B, H, W, _ = x.shape
-        patch = self.embeddings.patch
-        x, found = self.embeddings(x), []
-        for number, block in enumerate(self.encoder["layer"], start=1):
-            x = block(x)
-            if number in self.out:
-                y = self.layernorm(x)[:, 1:]
-                found.append(y.reshape(B, H // patch, W // patch, -1))
+        token, patches = self.embeddings(x)
+        shape, count = patches.shape, self.windows**2
+        x = self._cut(patches)
+        token = mx.broadcast_to(token, (len(x), 1, x.shape[2]))
+        x, found = mx.concatenate([token, x], axis=1), []
+        for number, block in enumerate(self.encoder["layer"]):
+            x = block(x, count if number in self.out else 1)
+            if number + 1 in self.out:
+                found.append(self._joined(self.layernorm(x)[:, 1:], shape))
         return found
+
+    def _cut(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to (B x windows², tokens, C)."""
+        (B, H, W, C), n = x.shape, self.windows
+        if n > 1:
+            x = x.reshape(B, n, H // n, n, W // n, C).swapaxes(2, 3)
+        return x.reshape(B * n * n, -1, C)
+
+    def _joined(self, x: mx.array, shape: tuple[int, ...]) -> mx.array:
+        """(B x windows², tokens, C) to the (B, H, W, C) map of that ``shape``."""
+        (B, H, W, C), n = shape, self.windows
+        if n > 1:
+            x = x.reshape(B, n, n, H // n, W // n, C).swapaxes(2, 3)
+        return x.reshape(shape)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_CUBIC = -0.75  # the slope at 1 of PyTorch's cubic kernel; PIL's is -0.5
+_CUBIC, _PIL_CUBIC = -0.75, -0.5  # the slope at 1 of PyTorch's cubic kernel, and of PIL's
 
 
 def bilinear(x: mx.array, size: tuple[int, int], *, align_corners: bool = False) -> mx.array:
@@ -50,10 +50,14 @@ def _linear(n: int, out: int, align_corners: bool) -> tuple[Array, Array]:
     return low, (at - low).astype(np.float32)
 
 
-def bicubic(x: mx.array, size: tuple[int, int]) -> mx.array:
-    """(H, W, C) map to (*size, C), edges mapped to edges: of tables of positions."""
+def bicubic(x: mx.array, size: tuple[int, int], *, antialias: bool = False) -> mx.array:
+    """(H, W, C) map to (*size, C), edges mapped to edges: of tables of positions.
+
+    ``antialias`` takes PIL's kernel, as wide as what is left out, cut off at the edges.
+    """
     H, W, C = x.shape
-    rows, columns = (mx.array(_cubic(n, out)) for n, out in zip((H, W), size, strict=True))
+    weights = _pil_cubic if antialias else _cubic
+    rows, columns = (mx.array(weights(n, out)) for n, out in zip((H, W), size, strict=True))
     x = (rows @ x.reshape(H, W * C)).reshape(-1, W, C)
     return columns @ x
 
@@ -67,9 +71,27 @@ def _cubic(n: int, out: int) -> Array:
     low = np.floor(at).astype(np.int64)
     found = np.zeros((out, n), np.float64)
     for step in range(-1, 3):
-        distance = np.abs(at - (low + step))
-        near = ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1
-        far = _CUBIC * (((distance - 5) * distance + 8) * distance - 4)
-        weight = np.where(distance <= 1, near, far)
+        weight = _kernel(np.abs(at - (low + step)), _CUBIC)
         np.add.at(found, (np.arange(out), np.clip(low + step, 0, n - 1)), weight)
     return found.astype(np.float32)
+
+
+@cache
+def _pil_cubic(n: int, out: int) -> Array:
+    """As ``_cubic``."""
+    import numpy as np
+
+    scale = max(n / out, 1)
+    at = (np.arange(out)[:, None] + 0.5) * n / out - 0.5
+    distance = np.abs(np.arange(n) - at) / scale
+    weights = np.where(distance < 2, _kernel(distance, _PIL_CUBIC), 0)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float32)
+
+
+def _kernel(distance: Array, slope: float) -> Array:
+    """Keys' cubic kernel, up to a distance of 2."""
+    import numpy as np
+
+    near = ((slope + 2) * distance - (slope + 3)) * distance**2 + 1
+    far = slope * (((distance - 5) * distance + 8) * distance - 4)
+    return np.where(distance <= 1, near, far)

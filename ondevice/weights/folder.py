@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,7 @@ def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.arr
     inside = {prefix.sub("", k, 1): v for k, v in weights.items() if prefix.match(k)}
     named: dict[str, mx.array] = {}
     copies = re.compile(spec.copies or "(?!)")
-    given = inside or weights
+    given = split_stacked(inside or weights, spec.splits)
     for key, array in sorted(given.items(), key=lambda item: bool(copies.match(item[0]))):
         is_copy = copies.match(key)
         if is_ignored(key) or (spec.unused and re.search(spec.unused, key)):
@@ -252,6 +252,18 @@ def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.arr
             raise WeightsError(f"two of the given weights are {spec.name}'s {printable(key)}")
         named[key] = array
     return named
+
+
+def split_stacked(
+    weights: Mapping[str, mx.array], splits: Sequence[tuple[str, tuple[str, ...]]]
+) -> dict[str, mx.array]:
+    """``weights`` with the parts of arrays that are stacked along their first axis."""
+    found = dict(weights)
+    for pattern, names in splits:
+        for key in [key for key in found if re.search(pattern, key)]:
+            parts = mx.split(found.pop(key), len(names))
+            found |= {re.sub(pattern, n, key): p for n, p in zip(names, parts, strict=True)}
+    return found
 
 
 def load_weights(

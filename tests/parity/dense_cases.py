@@ -54,8 +54,9 @@ class DenseCase:
         arrays = weightgen.state_dict(*(self.meta[k] for k in ("seed", "shapes", "gains")))
         return {key: mx.array(array) for key, array in arrays.items()}
 
-    def create(self, **options: Any) -> nn.Module:
-        return create_model(self.meta["model"], weights=self.weights(), **options)
+    def create(self, model: str = "", **options: Any) -> nn.Module:
+        name = model or self.meta["model"]
+        return create_model(name, weights=self.weights(), **options)
 
     def error(self, output: str, found: np.ndarray) -> float:
         """The largest error of the kept values, over the spread of the output."""

@@ -13,12 +13,13 @@ from ...errors import ConfigError, printable
 
 IMAGENET1K = "imagenet1k"  # 1000 classes: WordNet's words, in the order of the synset ids
 COCO = "coco"  # the 80 classes of objects
+COCO91 = "coco91"  # the same under COCO's own numbers, of which eleven mean nothing
 ADE20K = "ade20k"  # the 150 classes of MIT's scene parsing benchmark
 
 
 @functools.cache
 def known_labels(name: str) -> tuple[str, ...]:
-    """The classes that many checkpoints share: of IMAGENET1K, COCO or ADE20K."""
+    """The classes that many checkpoints share: by one of the names above."""
     text = (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
 
