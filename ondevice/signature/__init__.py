@@ -162,6 +162,11 @@ class Signature:
         """The names of the classes, of the first output that has any."""
         return next((output.labels for output in self.outputs if output.labels), ())
 
+    @property
+    def kinds(self) -> str:
+        """What comes out, by kind, each once: for messages, and to look for one in."""
+        return ", ".join(dict.fromkeys(output.kind for output in self.outputs))
+
     def select(self, names: str | Iterable[str] | None = None) -> Signature:
         """The same with the outputs that are asked for, each by its name or its group's.
 

@@ -85,7 +85,6 @@ def of_kind(model: nn.Module, kind: OutputKind) -> Signature:
         raise ConfigError(f"{type(model).__name__} takes no single image")
     kinds = {o.kind for o in outputs}
     if kind not in kinds:
-        given = ", ".join(dict.fromkeys(o.kind for o in signature.outputs))
-        raise ConfigError(f"{signature.model} gives no {kind}: it gives {given}")
+        raise ConfigError(f"{signature.model} gives no {kind}: it gives {signature.kinds}")
     first = {k: next(o.name for o in outputs if o.kind == k) for k in kinds}
     return signature.select(first.values())

@@ -143,3 +143,13 @@ def test_without_json_there_is_a_table(command, folders, photos, ondevice_):
     assert status == 0
     assert header.startswith("image")
     assert len(rows) == 3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("other", ["classify", "encode"])
+def test_other_commands_refuse_such_a_model(command, other, folders, photos, ondevice_):
+    out = ("--out", photos / "e.safetensors") if other == "encode" else ()
+    status, _, err = ondevice_(other, photos / "a.png", "--model", folders[command], *out)
+    assert status == 2
+    assert " no " in err
+    assert len([line for line in err.splitlines() if line.startswith("error")]) == 1

@@ -123,6 +123,13 @@ def test_a_package_gives_images(name, outputs, kinds, tmp_path):
     assert {c.output for c in report.comparisons} == set(outputs)
 
 
+def test_half_precision_is_measured_on_images_of_a_size_that_fits(tmp_path):
+    """Large images are measured small: as multiples of 14, too."""
+    model = small("depth_anything_v2_small")
+    path = export(model, tmp_path / "depth.mlpackage", size=518)
+    assert load_package(path).outputs["depth"].shape == (518, 518)
+
+
 def test_a_float32_package_has_depth_as_an_array(tmp_path):
     """Core ML has no image of float32."""
     model = small("depth_anything_v2_small")
