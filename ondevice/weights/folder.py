@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from ..registry import (
 from .hub import fetch, fetch_model, mention_license
 from .mlx_quantized import unpack
 from .output import replacing
-from .prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
+from .prefixes import Arrays, Fit, best_fit, is_ignored, split_stacked, unwrap
 from .safetensors import TORCH, read_safetensors, write_safetensors
 from .timm_folder import find_weights, is_timm, timm_info
 
@@ -252,18 +252,6 @@ def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.arr
             raise WeightsError(f"two of the given weights are {spec.name}'s {printable(key)}")
         named[key] = array
     return named
-
-
-def split_stacked(
-    weights: Mapping[str, mx.array], splits: Sequence[tuple[str, tuple[str, ...]]]
-) -> dict[str, mx.array]:
-    """``weights`` with the parts of arrays that are stacked along their first axis."""
-    found = dict(weights)
-    for pattern, names in splits:
-        for key in [key for key in found if re.search(pattern, key)]:
-            parts = mx.split(found.pop(key), len(names))
-            found |= {re.sub(pattern, n, key): p for n, p in zip(names, parts, strict=True)}
-    return found
 
 
 def load_weights(
