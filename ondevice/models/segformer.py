@@ -280,11 +280,11 @@ def _register(variant: str, miou: float, params: int, config: SegformerConfig) -
 
 _register("b0", 37.4, 3_752_694, SegformerConfig(dims=(32, 64, 160, 256), depths=(2, 2, 2, 2)))
 _register(
-    "b1", 42.2, 13_719_254, SegformerConfig(dims=(64, 128, 320, 512), depths=(2, 2, 2, 2))
+    "b1", 42.2, 13_700_000, SegformerConfig(dims=(64, 128, 320, 512), depths=(2, 2, 2, 2))
 )
 _register(
     "b2",
     46.5,
-    27_462_998,
+    27_500_000,
     SegformerConfig(dims=(64, 128, 320, 512), depths=(3, 4, 6, 3), decoder_dim=768),
 )
