@@ -16,11 +16,11 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import COCO91
 from ..cpu import kernels
-from ..nn.attention import Attention
 from ..nn.deformable import BoxHead, DeformableAttention, best, rows
 from ..nn.detection import Detector
 from ..nn.dinov2 import RENAMES, Backbone
 from ..nn.layers import Conv2d
+from ..nn.qkv_attention import Attention
 from ..registry import Checkpoint, ModelSpec, register_model
 
 NEVER = -1e4  # the score of a place that is none: it fits float16

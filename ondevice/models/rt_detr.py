@@ -16,7 +16,6 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import COCO
 from ..cpu import kernels
-from ..nn.attention import Attention
 from ..nn.deformable import (
     BoxHead,
     DeformableAttention,
@@ -28,6 +27,7 @@ from ..nn.deformable import (
 )
 from ..nn.detection import Detector
 from ..nn.layers import ConvNorm
+from ..nn.qkv_attention import Attention
 from ..nn.reparam import sum_convs
 from ..nn.resnet_d import ResNetD
 from ..registry import Checkpoint, ModelSpec, Shapes, register_model

@@ -16,10 +16,10 @@ from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import ADE20K
 from ..cpu import kernels
 from ..image.colours import palette
-from ..nn.attention import Attention
 from ..nn.batch_norm import BatchNorm
 from ..nn.image_model import check_image
 from ..nn.layers import Conv2d, fold_norm
+from ..nn.qkv_attention import Attention
 from ..nn.resize import bilinear
 from ..registry import Checkpoint, ModelSpec, register_model
 from ..signature import Input, Output, Signature

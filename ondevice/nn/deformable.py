@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..cpu import kernels
-from .attention import scaled
+from .qkv_attention import scaled
 
 
 def grid_sample(x: mx.array, grid: mx.array) -> mx.array:

@@ -11,8 +11,8 @@ import copy
 import mlx.core as mx
 import mlx.nn as nn
 
-from .attention import Attention, scaled
 from .layers import Conv2d
+from .qkv_attention import Attention, scaled
 from .resize import bicubic
 from .transformer import Mlp
 
