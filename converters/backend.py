@@ -20,6 +20,7 @@ from ondevice.errors import ConfigError, PackageError
 
 from .compress.storage import Storage
 from .graph.passes.switches import ATTENTION, GELU, Switch
+from .program.options import PATH, is_path
 
 if TYPE_CHECKING:
     from .compress.forms import Form
@@ -133,6 +134,8 @@ def backend_of(path: str | Path) -> Backend:
 
 def load_package(path: str | Path) -> Program:
     """Open a saved package, anybody's. Raises PackageError."""
+    if not is_path(path):
+        raise PackageError(f"a package is opened by {PATH}; given {path!r:.60}")
     path = Path(path)
     if path.suffix in COMPILED:
         raise PackageError(

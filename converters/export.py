@@ -32,6 +32,7 @@ from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
 from .program import EXAMPLES_KEY, KEYWORDS_KEY, LABELS_KEY, PREPROCESS_KEY
+from .program.options import check_export
 
 
 class Options(TypedDict, total=False):
@@ -185,6 +186,7 @@ class _Job:
 
     def __init__(self, path: str | Path, options: Options, functions: int = 1) -> None:
         """Raises ConfigError that lists everything impossible."""
+        check_export(path=path, **options)
         given: dict[str, Any] = dict(options)
         self.force = given.pop("force", False)
         self.timed = given.pop("timed", lambda path, seconds: None)

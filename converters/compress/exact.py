@@ -6,29 +6,29 @@ two apart, and 1e-8 is zero. Values that depend on such differences are computed
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from ..graph.graph import Graph, Node
-from ..graph.ops import op
+from ..graph.ops import magnifies, op
 
 SMALLEST = 2.0**-14  # of a value with all of half precision's bits
 _PASSED = frozenset({"arithmetic", "move", "reduction", "activation"})
 
 
-def exact_values(graph: Graph) -> set[str]:
-    """The values that are to stay float32."""
-    return _positions(graph) | _guarded(graph)
+def exact_values(graph: Graph, ranges: Mapping[str, float]) -> set[str]:
+    """The values that are to stay float32; ``ranges`` are the largest of each, as measured."""
+    return _positions(graph, ranges) | _guarded(graph)
 
 
-def _positions(graph: Graph) -> set[str]:
-    """Indices made of floating values, arguments of periodic functions, and what leads to them.
+def _positions(graph: Graph, ranges: Mapping[str, float]) -> set[str]:
+    """Indices made of floating values, what is magnified, and what leads to them.
 
     Back to the layer that made it, that layer included; and what is computed of such values
     alone, as the weights of a bilinear sample are.
     """
-    ends = [node for node in graph.nodes if _makes_index(graph, node) or op(node.op).periodic]
+    ends = [n for n in graph.nodes if _makes_index(graph, n) or _magnified(graph, n, ranges)]
     found = {v.name for node in ends for v in node.outputs}
     todo = [name for node in ends for name in node.inputs]
     todo += [node.inputs[i] for node in graph.nodes for i in op(node.op).exact]
@@ -44,6 +44,11 @@ def _positions(graph: Graph) -> set[str]:
         if op(node.op).kind in {"arithmetic", "move"} and _all_in(graph, node.inputs, found):
             found |= {v.name for v in node.outputs}
     return found
+
+
+def _magnified(graph: Graph, node: Node, ranges: Mapping[str, float]) -> bool:
+    name = node.outputs[0].name
+    return graph.is_float(name) and magnifies(node, ranges.get(name, 0.0))
 
 
 def _makes_index(graph: Graph, node: Node) -> bool:

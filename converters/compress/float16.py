@@ -31,6 +31,7 @@ MAX_SAMPLES = 8  # calibration images that are looked at
 MAX_UPSCALE_LOG2 = 10  # the weights grow by as much, and have a range as well
 LARGE, SMALL = 384, 256  # pixels: what is measured at another size, and at which
 SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
+LEAST = 2.0**-12  # an output that stays below has fewer bits than half precision has
 MIN_TAPS = 25  # of a kernel: of fewer, one takes on too much
 
 
@@ -137,9 +138,11 @@ def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:
     """As ``make_safe``, with the largest absolute value of each value given."""
     powers = _powers(graph, ranges)
     safe = _apply(graph, powers) if powers else graph
-    hot = {n for n, peak in ranges.items() if peak * 2.0 ** -powers.get(n, 0) > LARGEST / 2}
+    stored = {name: peak * 2.0 ** -powers.get(name, 0) for name, peak in ranges.items()}
+    hot = {name for name, peak in stored.items() if peak > LARGEST / 2}
+    hot |= {name for name in graph.outputs if 0 < stored.get(name, 0.0) < LEAST}
     hot |= {name for name, value in safe.constants.items() if _is_too_large(value)}
-    exact = exact_values(safe)
+    exact = exact_values(safe, ranges)
     kept = [
         node.outputs[0].name
         for node in safe.nodes

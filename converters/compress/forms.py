@@ -19,7 +19,8 @@ class Affine:
     """``scale * (codes - offset)``: integers of ``bits`` bits with a scale a block.
 
     ``scale`` and ``offset`` have the rank of ``codes``; along each axis there are as many as
-    blocks. ``offset`` may be missing: the integers are then signed, zero is zero.
+    blocks. ``offset`` may be missing: the integers are then signed, zero is zero. One of
+    floats, in the type of ``scale``, need not be whole.
     """
 
     codes: Array
@@ -35,8 +36,13 @@ class Affine:
     @property
     def stored_bits(self) -> int:
         """Of all its parts together."""
-        offsets = 0 if self.offset is None else self.offset.size * self.bits
+        offsets = 0 if self.offset is None else self.offset.size * self._offset_bits
         return self.codes.size * self.bits + _bits(self.scale) + offsets
+
+    @property
+    def _offset_bits(self) -> int:
+        is_float = self.offset is not None and self.offset.dtype.kind == "f"
+        return 8 * self.scale.itemsize if is_float else self.bits
 
     @property
     def label(self) -> str:
@@ -47,11 +53,12 @@ class Affine:
 
     def dense(self) -> Array:
         """The values that Core ML unpacks, in the type of the scale, table or kept values."""
+        dtype = self.scale.dtype
         values = self.codes.astype(np.float32)
-        if self.offset is not None:
-            values = values - spread(self.offset, self.shape)
-        scaled = values * spread(self.scale, self.shape).astype(np.float32)
-        return scaled.astype(self.scale.dtype)
+        if self.offset is not None:  # each step is rounded; whole numbers are exact
+            values = (values - spread(self.offset, self.shape)).astype(dtype)
+        scaled = values.astype(np.float32) * spread(self.scale, self.shape).astype(np.float32)
+        return scaled.astype(dtype)
 
 
 @dataclass(frozen=True)

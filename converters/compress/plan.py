@@ -20,6 +20,7 @@ from .apply import Compression, compress_graph
 from .calibrate import Calibration, Divisors, calibrate, layers, measure
 from .equalization import equalize
 from .forms import Form
+from .kept import keep_bits
 from .mixed import Point, agreeing, candidates, front, within
 from .pareto import make_front
 from .recipe import CompressionRecipe, load_recipe
@@ -115,16 +116,17 @@ def compress(
     float32: Collection[str] = (),
     divisors: Mapping[str, Divisors] | None = None,
 ) -> Compression:
-    """The channels-first ``graph`` compressed as asked; untouched if nothing was.
+    """The channels-first ``graph`` compressed as asked; if nothing was, it keeps its own bits.
 
     ``size_of`` gives the bytes of the package that a compression makes. ``divisors`` say which
     layers, by their weight, read and give less than the model's own.
     Raises ConfigError and ImageError.
     """
-    if request is None or not request.check().wanted:
-        return Compression(graph)
-    seen = request.observe(function)
     kept = frozenset(float32)
+    if request is None or not request.check().wanted:
+        who, dtype = function.signature.model, np.dtype(precision)
+        return keep_bits(graph, who, storage=storage, dtype=dtype, float32=kept)
+    seen = request.observe(function)
     job = _Job(graph, storage, precision, kept, seen, size_of, divisors or {})
     if request.searched:
         job.need_samples("a search")

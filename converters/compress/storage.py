@@ -13,6 +13,7 @@ class Level(IntEnum):
     TENSORS = 0  # eight bits with a scale a channel, one table a tensor, zeros left out
     ACTIVATIONS = 1  # values rounded to eight bits between layers
     BLOCKS = 2  # four bits, three-bit tables, blocks, tables a group, one form inside another
+    OFFSETS = 3  # blocks whose zero lies between two codes
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ def _typed(array: Array, bits: int, *, signed: bool = False) -> Array:
 
 def _integers(form: Affine) -> tuple[Array, Array | None]:
     signed = form.offset is None
-    offset = None if form.offset is None else _typed(form.offset, form.bits)
+    offset = form.offset
+    if offset is not None and offset.dtype.kind != "f":
+        offset = _typed(offset, form.bits)
     return _typed(form.codes, form.bits, signed=signed), offset
 
 

@@ -10,7 +10,12 @@ from ..compress.storage import Level, Storage
 from .targets import TARGETS
 
 # The first target that holds each level of compressed forms, and a form of attention.
-LEVELS = {Level.TENSORS: "iOS16", Level.ACTIVATIONS: "iOS17", Level.BLOCKS: "iOS18"}
+LEVELS = {
+    Level.TENSORS: "iOS16",
+    Level.ACTIVATIONS: "iOS17",
+    Level.BLOCKS: "iOS18",
+    Level.OFFSETS: "iOS18",
+}
 ATTENTION = {"fused": "iOS18"}
 SEVERAL = "iOS18"  # functions in one package
 
@@ -29,7 +34,7 @@ class CoreMLSettings(Settings):
         found = super().problems()
         if self.target not in TARGETS:
             return found
-        least = ATTENTION.get(self.attention, TARGETS[0])
+        least = ATTENTION.get(str(self.attention), TARGETS[0])
         if not self._reaches(least):
             found.append(f"{self.attention} attention needs target {least}")
         if functions > 1 and not self._reaches(SEVERAL):

@@ -15,6 +15,7 @@ import numpy as np
 from ondevice.errors import UnsupportedOpError
 
 from .ops import op
+from .quantized import Quantized
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Shape = tuple[int, ...]
@@ -87,7 +88,8 @@ class Graph:
     tree (``stages.0.blocks.1.conv.m.weight``) as its name, all the way to the package. The
     names of inputs and of what is computed start with ``%`` and so cannot meet a path.
     ``places`` gives the module that a value is computed in, ``output_names`` what the outputs
-    are called where the model has them by keys or positions.
+    are called where the model has them by keys or positions, ``quantized`` the bits of the
+    constants that MLX holds in a few.
     """
 
     inputs: tuple[Value, ...]
@@ -96,6 +98,7 @@ class Graph:
     nodes: tuple[Node, ...]
     places: Mapping[str, str] = field(default_factory=dict)
     output_names: tuple[str, ...] = ()
+    quantized: Mapping[str, Quantized] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.nodes))

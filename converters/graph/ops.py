@@ -45,11 +45,14 @@ class Op:
     ``layout`` is the rule of the layout pass (a method's name): how the order of the result's
     axes follows from the operands'; "logical" brings them to MLX's own order.
     ``by_output`` operations are called with their output's shape and type as well.
-    ``is_gate``: its result lies between zero and one. ``periodic``: it needs the fraction of a
-    large operand. ``exact``: which operands stay float32. ``limits``: its result is one of its
+    ``is_gate``: its result lies between zero and one. ``magnifies`` what its operand lost to
+    rounding: "always", as what needs the fraction of a large operand, or where its result is
+    "large". ``exact``: which operands stay float32. ``limits``: its result is one of its
     operands. ``literal``: its constants are written as they are, never compressed. ``picks``:
     each element of its result is one of its first operand's. ``steep``: a small operand has a
     large result, which is the "end" of that, or the operand of a product ("through").
+    ``takes``: of what types packages have it; ``same_of``: of which, by NumPy's letters, it
+    gives each element as it is.
     ``instead``: why no back end has it, and what to do instead; constants alone are folded.
     """
 
@@ -62,12 +65,14 @@ class Op:
     commutes: bool = False
     by_output: bool = False
     is_gate: bool = False
-    periodic: bool = False
+    magnifies: Literal["", "always", "large"] = ""
     limits: bool = False
     exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
     literal: bool = False
     picks: bool = False
+    takes: Literal["any", "numbers", "floats"] = "any"
+    same_of: str = ""
     instead: str = ""
 
 
@@ -104,7 +109,7 @@ _TABLE = (
     _arithmetic("Multiply", mx.multiply, "product", commutes=True),
     replace(_arithmetic("Divide", mx.divide), steep="end"),
     _arithmetic("FloorDivide", mx.floor_divide),
-    _arithmetic("Remainder", mx.remainder),
+    replace(_arithmetic("Remainder", mx.remainder), magnifies="always"),
     replace(_arithmetic("Power", mx.power), steep="through"),
     replace(_arithmetic("Maximum", mx.maximum, "linear", commutes=True), limits=True),
     replace(_arithmetic("Minimum", mx.minimum, "linear", commutes=True), limits=True),
@@ -127,15 +132,15 @@ _TABLE = (
         "elementwise",
         instead=_NO_BITS,
     ),
-    _unary("Abs", mx.abs, "linear", "arithmetic"),
-    _unary("Ceil", mx.ceil, kind="arithmetic"),
-    _unary("Floor", mx.floor, kind="arithmetic"),
+    replace(_unary("Abs", mx.abs, "linear", "arithmetic"), same_of="bu"),
+    replace(_unary("Ceil", mx.ceil, kind="arithmetic"), same_of="biu"),
+    replace(_unary("Floor", mx.floor, kind="arithmetic"), same_of="biu"),
     _unary("LogicalNot", mx.logical_not, kind="arithmetic"),
     _unary("Negative", mx.negative, "linear", "arithmetic"),
     _unary("Relu", kernels.relu, "linear", "arithmetic"),
     _unary("Relu6", nn.relu6, kind="arithmetic"),
-    _unary("Round", mx.round, kind="arithmetic"),
-    _unary("Square", mx.square, kind="arithmetic"),
+    replace(_unary("Round", mx.round, kind="arithmetic"), same_of="biu"),
+    replace(_unary("Square", mx.square, kind="arithmetic"), same_of="b"),
     Op(
         "Affine",
         lambda x, scale, shift: x * scale + shift,
@@ -153,15 +158,15 @@ _TABLE = (
     _unary("ArcTan", mx.arctan),
     Op("ArcTan2", mx.arctan2, (), "activation", "elementwise"),
     _unary("ArcTanh", mx.arctanh),
-    replace(_unary("Cos", mx.cos), periodic=True),
-    _unary("Cosh", mx.cosh),
+    replace(_unary("Cos", mx.cos), magnifies="always"),
+    replace(_unary("Cosh", mx.cosh), magnifies="large"),
     _unary("Erf", mx.erf),
     replace(
         _unary("ErfInv", mx.erfinv),
         instead="no inverse error function; approximate it with logarithms and roots",
     ),
-    _unary("Exp", mx.exp),
-    _unary("Expm1", mx.expm1),
+    replace(_unary("Exp", mx.exp), magnifies="large"),
+    replace(_unary("Expm1", mx.expm1), magnifies="large"),
     _unary("Gelu", kernels.gelu),
     _unary("GeluSigmoid", nn.gelu_fast_approx),
     _unary("GeluTanh", nn.gelu_approx),
@@ -178,9 +183,9 @@ _TABLE = (
     _unary("Log1p", mx.log1p),
     Op("LogAddExp", mx.logaddexp, kind="activation"),
     Op("Sigmoid", mx.sigmoid, (), "activation", "unary", is_gate=True),
-    _unary("Sign", mx.sign),
+    replace(_unary("Sign", mx.sign), same_of="b"),
     _unary("Silu", nn.silu),
-    replace(_unary("Sin", mx.sin), periodic=True),
+    replace(_unary("Sin", mx.sin), magnifies="always"),
     Op(
         "Sqrt",
         lambda x, reciprocal: mx.rsqrt(x) if reciprocal else mx.sqrt(x),
@@ -189,8 +194,8 @@ _TABLE = (
         "unary",
         steep="through",
     ),
-    _unary("Sinh", mx.sinh),
-    replace(_unary("Tan", mx.tan), periodic=True),
+    replace(_unary("Sinh", mx.sinh), magnifies="large"),
+    replace(_unary("Tan", mx.tan), magnifies="always"),
     _unary("Tanh", mx.tanh),
     # what only moves elements
     Op("AsStrided", mx.as_strided, ("shape", "strides", "offset"), "move"),
@@ -219,33 +224,21 @@ _TABLE = (
         "reduction",
         "take",
         picks=True,
+        takes="numbers",
     ),
     Op("Pad", ev.pad, ("axes", "low", "high"), "move", "pad", "linear", literal=True),
     Op("EdgePad", ev.edge_pad, ("axes", "low", "high"), "move", "pad", "linear"),
     Op("SliceUpdate", ev.slice_update, ("kind", "start", "stop", "step"), "move"),
-    Op(
-        "Scatter",
-        ev.scatter,
-        ("kind", "axes"),
-        "reduction",
-        instead="no scatter of parts of rows that the input says; write whole rows",
-    ),
-    Op("ScatterRows", ev.scatter_rows, ("kind", "axes"), "reduction"),
-    Op("ScatterAxis", ev.scatter_axis, ("kind", "axis"), "reduction"),
+    Op("Scatter", ev.scatter, ("kind", "axes"), "reduction"),
+    Op("ScatterRows", ev.scatter_rows, ("kind", "axes"), "reduction", takes="numbers"),
+    Op("ScatterAxis", ev.scatter_axis, ("kind", "axis"), "reduction", takes="numbers"),
     Op("MaskedScatter", ev.masked_scatter, (), "reduction"),
-    Op(
-        "DynamicSlice",
-        ev.dynamic_slice,
-        ("axes", "size"),
-        "move",
-        instead="no slice from where the input says; take what mx.arange(n) + start says",
-    ),
+    Op("DynamicSlice", ev.dynamic_slice, ("axes", "size"), "move"),
     Op(
         "DynamicSliceUpdate",
         lambda x, y, start, axes: mx.slice_update(x, y, start, axes),
         ("axes",),
         "move",
-        instead="no slice from where the input says; write with mx.where",
     ),
     *map(_reshape, ("Reshape", "Flatten", "Unflatten", "ExpandDims", "Squeeze")),
     Op("Slice", ev.slice_, ("start", "stop", "step"), "move", "slice", "linear"),
@@ -288,9 +281,10 @@ _TABLE = (
         "reduction",
         "image",
         "linear",
+        takes="floats",
     ),
     Op("Resample", sample, ("padding",), "reduction", "resample", exact=(1,)),
-    Op("Resize", resize, ("size", "mode"), "reduction", "image", "linear"),
+    Op("Resize", resize, ("size", "mode"), "reduction", "image", "linear", takes="floats"),
     Op("Softmax", kernels.softmax, ("axis",), "mixture", "softmax", is_gate=True),
     Op(
         "Reduce",
@@ -305,6 +299,7 @@ _TABLE = (
         ("kind", "axis"),
         "reduction",
         "arg_reduce",
+        takes="numbers",
     ),
     Op("LogSumExp", lambda x: mx.logsumexp(x, axis=-1, keepdims=True), (), "reduction"),
     Op(
@@ -315,10 +310,10 @@ _TABLE = (
         ("kind", "axis", "reverse", "inclusive"),
         "reduction",
     ),
-    Op("ArgPartition", mx.argpartition, ("kth", "axis"), "reduction"),
-    Op("ArgSort", mx.argsort, ("axis",), "reduction"),
-    Op("Partition", mx.partition, ("kth", "axis"), "reduction"),
-    Op("Sort", mx.sort, ("axis",), "reduction"),
+    Op("ArgPartition", mx.argpartition, ("kth", "axis"), "reduction", takes="numbers"),
+    Op("ArgSort", mx.argsort, ("axis",), "reduction", takes="numbers"),
+    Op("Partition", mx.partition, ("kth", "axis"), "reduction", takes="numbers"),
+    Op("Sort", mx.sort, ("axis",), "reduction", takes="numbers"),
     Op(
         "Arange",
         lambda start, stop, step, out: mx.arange(start, stop, step, getattr(mx, out.dtype)),
@@ -394,7 +389,8 @@ PHYSICAL = {
 REFUSED = {
     "BroadcastAxes": "of `mx.vmap`; write the batch's axis out",
     "BlockMaskedMM": "no product of blocks; multiply by the mask and use `@`",
-    "CustomKernel": "no kernels of one's own; write it with operations of `mx`",
+    "CustomKernel": "no kernels of one's own; write it with operations of `mx`, such as "
+    "grid_sample with `mx.take`, which becomes one operation",
     "GatherMM": "no product of chosen matrices; take them, then use `@`",
     "GatherQMM": "no product of chosen matrices; dequantize and take them, then use `@`",
     "GatherQQMM": "no product of chosen matrices; dequantize and take them, then use `@`",
@@ -409,6 +405,21 @@ def scale_of(node: Any) -> Scale:
     if node.op == "Reduce":
         return "linear" if node["kind"] in LINEAR_REDUCTIONS else "fixed"
     return op(node.op).scale
+
+
+_LARGE = 64.0  # whose exponent in half precision is wrong by a thousandth
+
+
+def magnifies(node: Any, peak: float) -> bool:
+    """Whether a graph's node makes much of what its operand lost to rounding.
+
+    ``peak`` is the largest absolute value of its result. The product of many numbers has the
+    relative errors of all.
+    """
+    if node.op in {"Reduce", "Scan"}:
+        return str(node["kind"]) == "prod"
+    found = op(node.op).magnifies
+    return found == "always" or (found == "large" and peak > _LARGE)
 
 
 def op(name: str) -> Op:

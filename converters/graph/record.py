@@ -38,6 +38,23 @@ def record(fn: Callable[..., Any], inputs: Sequence[mx.array]) -> list[Record]:
     return records
 
 
+# Coarser than float32, the finest first.
+HALVES = {mx.float16: "float16", mx.bfloat16: "bfloat16"}
+
+
+def rounding(records: Iterable[Record]) -> str:
+    """The coarsest type below float32 of what depends on the inputs; "" if there is none."""
+    moving: set[str] = set()
+    found: set[mx.Dtype] = set()
+    for record in records:
+        if record["type"] == "inputs":
+            moving |= {id_ for id_, *_ in record["inputs"]}
+        elif record["type"] == "primitive" and moving & {id_ for id_, *_ in record["inputs"]}:
+            moving |= {id_ for id_, *_ in record["outputs"]}
+            found |= {dtype for *_, dtype in record["outputs"]}
+    return next((name for kind, name in reversed(HALVES.items()) if kind in found), "")
+
+
 def primitives(records: Iterable[Record]) -> list[Record]:
     return [r for r in records if r["type"] == "primitive"]
 

@@ -19,9 +19,10 @@ from .passes.constants import fold_constants
 from .passes.dead_code import remove_dead_code
 from .passes.duplicates import merge_constants, merge_duplicates
 from .places import marked, places_of, where_it_failed
+from .quantized import dequantized
 from .record import record, to_graph
 from .results import arrays_in, left_out_of, names_of
-from .untouched import dequantized, float32, left_as_it_was, without_checkpoints
+from .untouched import float32, left_as_it_was, numbers_in, without_checkpoints
 
 Fn = Callable[..., Any]
 
@@ -46,15 +47,15 @@ def trace(model: nn.Module, *inputs: mx.array, fn: Callable[..., Any] | None = N
     name = type(model).__name__
     if any(module.training for _, module in model.named_modules()):
         said("%s is in training mode; it is exported as model.eval() makes it", name)
-    with left_as_it_was(model), dequantized(model) as count:
+    with left_as_it_was(model), dequantized(model) as quantized:
         model.eval()
-        if count:
-            said(
-                "%d quantized layers of %s are stored as floats; a recipe compresses them",
-                count,
-                name,
-            )
-        graph = _through_checkpoints(traced)
+        graph = replace(_through_checkpoints(traced), quantized=quantized)
+    if traced.counting:
+        said(
+            "%s changes with every call of %s: what that changes later is left out",
+            ", ".join(traced.counting),
+            name,
+        )
     for output, kind in traced.left_out.items():
         said("%s, of type %s, is no array: it is no output of the package", output, kind)
     return graph
@@ -79,6 +80,7 @@ class _Traced:
     fn: Fn
     inputs: list[mx.array]
     left_out: dict[str, str] = field(default_factory=dict)
+    counting: list[str] = field(default_factory=list)
 
     def call(self, *xs: mx.array) -> dict[Any, mx.array]:
         """The arrays of a result. Raises ConfigError for whatever goes wrong in the model.
@@ -103,7 +105,10 @@ class _Traced:
             return list(found.values())
 
         def twice(*xs: mx.array) -> list[mx.array]:
-            return once(*xs) + once(*xs)
+            first, before = once(*xs), numbers_in(self.model)
+            second, after = once(*xs), numbers_in(self.model)
+            self.counting = [v[0] for key, v in before.items() if after.get(key, v) != v]
+            return first + second
 
         with left_as_it_was(self.model):
             named = _named_parameters(self.model)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -25,10 +26,9 @@ def left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Undo what tracing does to a module: placeholders in place of arrays, states, caches.
 
     Meanwhile its arrays are float32, and others than the caller's: what is assigned to their
-    elements reaches none of his.
+    elements reaches none of his. So are the global arrays of the files that its classes are in.
     """
-    found = _Contents()
-    found.remember(model)
+    found = _Contents(model)
     try:
         found.lend()
         yield
@@ -44,23 +44,46 @@ def evaluated(model: nn.Module) -> Iterator[None]:
         yield
 
 
-class _Contents:
-    """What a module and all that it holds consist of."""
+def numbers_in(model: nn.Module) -> dict[tuple[int, Any], tuple[str, Any]]:
+    """The numbers and texts of a module and of its globals, each with what it is called."""
+    contents = _Contents(model)
+    groups = [
+        *((id(names), "", held) for names, held in contents.globals),
+        *((key, f"{type(v).__name__}.", own) for key, (v, _, own) in contents.found.items()),
+        *(
+            (key, f"{type(v).__name__}.", items)
+            for key, (v, items, _) in contents.found.items()
+            if isinstance(items, dict)
+        ),
+    ]
+    return {
+        (key, name): (f"{owner}{name}", held)
+        for key, owner, items in groups
+        for name, held in items.items()
+        if isinstance(held, int | float | str)
+    }
 
-    def __init__(self) -> None:
+
+class _Contents:
+    """What a module and all that it holds consist of, and the globals that hold arrays."""
+
+    def __init__(self, model: nn.Module) -> None:
         self.found: dict[int, tuple[Any, Any, dict[str, Any]]] = {}
         self.lent: dict[int, mx.array] = {}  # lives as long as what it stands for
+        self._remember([model])
+        self.globals = [(names, _simple(names)) for names in _globals(model)]
+        for names, _ in self.globals:
+            self._remember([value for value in names.values() if _holds_arrays(value)])
 
-    def remember(self, value: Any) -> None:
-        todo = [value]
+    def _remember(self, todo: list[Any]) -> None:
         while todo:
             value = todo.pop()
-            attributes = {} if isinstance(value, _OPAQUE) else getattr(value, "__dict__", {})
+            attributes = {} if isinstance(value, _OPAQUE) else _attributes(value)
             is_container = isinstance(value, dict | list | tuple | set)
             if id(value) in self.found or not (is_container or attributes):
                 continue
             contents = _copied(value) if is_container else []
-            self.found[id(value)] = value, contents, dict(attributes)
+            self.found[id(value)] = value, contents, attributes
             children = contents.values() if isinstance(contents, dict) else contents
             todo += [*children, *attributes.values()]
 
@@ -70,8 +93,10 @@ class _Contents:
                 dict.update(value, self._with_arrays_lent(contents))
             elif isinstance(value, list):
                 value[:] = [self._lent(v) for v in contents]
-            if attributes:
-                vars(value).update(self._with_arrays_lent(attributes))
+            for name, held in self._with_arrays_lent(attributes).items():
+                _set(value, name, held)
+        for names, held in self.globals:
+            names.update(self._with_arrays_lent(held))
         mx.eval(list(self.lent.values()))  # else how they are made is recorded
 
     def _with_arrays_lent(self, items: dict[Any, Any]) -> dict[Any, Any]:
@@ -100,13 +125,66 @@ class _Contents:
             elif isinstance(value, set):
                 value.clear()
                 value.update(contents)
-            if hasattr(value, "__dict__") and not _same(vars(value), attributes):
-                vars(value).clear()
-                vars(value).update(attributes)
+            if not isinstance(value, _OPAQUE):
+                _put_back(value, attributes)
+        for names, held in self.globals:
+            names.update(held)
 
 
-def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(a[key] is b[key] for key in a)
+def _globals(model: nn.Module) -> list[dict[str, Any]]:
+    """The names of the files that the classes in a module are defined in, MLX's aside."""
+    files = dict.fromkeys(type(module).__module__ for module in model.modules())
+    loaded = (sys.modules.get(name) for name in files if not name.startswith("mlx."))
+    return [vars(file) for file in loaded if file is not None]
+
+
+def _simple(names: dict[str, Any]) -> dict[str, Any]:
+    """Arrays, numbers and what is None: what a global statement may set."""
+    kinds = mx.array | int | float | None
+    return {k: v for k, v in names.items() if isinstance(v, kinds) and not k.startswith("__")}
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Whether it is a container of arrays alone, such as a cache, which may be empty."""
+    if not isinstance(value, dict | list | set):
+        return False
+    held = value.values() if isinstance(value, dict) else value
+    return all(isinstance(v, mx.array) for v in held)
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Those of its dictionary and of its slots."""
+    slots = (
+        name
+        for cls in type(value).__mro__
+        for name in _names_of(cls.__dict__.get("__slots__", ()))
+        if not name.startswith("__") and hasattr(value, name)
+    )
+    return {**getattr(value, "__dict__", {}), **{name: getattr(value, name) for name in slots}}
+
+
+def _names_of(slots: Any) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _set(value: Any, name: str, held: Any) -> None:
+    """Past what a class makes of it, as frozen ones and modules do."""
+    if name in getattr(value, "__dict__", {}):
+        vars(value)[name] = held
+    else:
+        object.__setattr__(value, name, held)
+
+
+def _put_back(value: Any, attributes: dict[str, Any]) -> None:
+    found = _attributes(value)
+    for name in found.keys() - attributes.keys():
+        if name in getattr(value, "__dict__", {}):
+            del vars(value)[name]
+        else:
+            object.__delattr__(value, name)
+    for name, held in attributes.items():
+        if name not in found or found[name] is not held:
+            _set(value, name, held)
 
 
 def _copied(value: Any) -> Any:
@@ -114,37 +192,6 @@ def _copied(value: Any) -> Any:
 
 
 _MISSING = object()
-_QUANTIZED: dict[Any, Any] = {
-    nn.QuantizedLinear: nn.Linear,
-    nn.QuantizedEmbedding: nn.Embedding,
-}
-
-
-@contextmanager
-def dequantized(model: nn.Module) -> Iterator[int]:
-    """Quantized layers as plain ones with the weights they stand for; gives how many.
-
-    Inside of ``left_as_it_was``, which gives them their packed weights back.
-    """
-    changed = [m for m in model.modules() if type(m) in _QUANTIZED]
-    classes = [type(m) for m in changed]
-    try:
-        for layer, kind in zip(changed, classes, strict=True):
-            layer["weight"] = mx.dequantize(
-                layer["weight"],
-                layer["scales"],
-                layer.get("biases"),
-                group_size=layer.group_size,
-                bits=layer.bits,
-                mode=layer.mode,
-            ).astype(mx.float32)
-            dict.pop(layer, "scales"), dict.pop(layer, "biases", None)
-            layer.__class__ = _QUANTIZED[kind]
-        mx.eval([layer["weight"] for layer in changed])
-        yield len(changed)
-    finally:
-        for layer, kind in zip(changed, classes, strict=True):
-            layer.__class__ = kind
 
 
 @contextmanager

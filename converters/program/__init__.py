@@ -316,6 +316,11 @@ class Program(ABC):
     def checked(self, inputs: Mapping[str, Any], function: str | None) -> dict[str, Feature]:
         """The input features, of which ``inputs`` has all. Raises PackageError."""
         features = self.features("input", function)
+        if not isinstance(inputs, Mapping):
+            kind = type(inputs).__name__
+            raise PackageError(
+                f"{self.path}: takes a dict of {', '.join(features)}; given {kind}"
+            )
         if inputs.keys() != features.keys():
             given = ", ".join(inputs) or "nothing"
             raise PackageError(f"{self.path}: takes {', '.join(features)}; given {given}")

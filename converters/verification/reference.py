@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
@@ -15,9 +16,11 @@ from ondevice.signature import Output, Signature, signature_of
 
 from ..function import PROBABILITIES, Function, by_name, model_function, module_function
 from ..graph.graph import Array
+from ..graph.record import record, rounding
 from ..graph.results import arrays_in
 from ..graph.trace import translated
 from ..graph.untouched import evaluated
+from .rankings import Ranking, rankings
 
 if TYPE_CHECKING:
     from ..program import Feature, Program
@@ -46,17 +49,34 @@ class Reference:
         """The module as a function of arrays by position."""
         return by_name(self.model, self.keywords) if self.keywords else self.model
 
-    def compute(self, arrays: Sequence[Array]) -> dict[str, Array]:
+    def compute(self, arrays: Sequence[Array]) -> dict[str, Array | Ranking]:
         """The outputs by name, in float32, laid out as the package has them."""
-        with evaluated(self.model):
+        with evaluated(self.model), rankings() as known:
             values = self._lazy(self.signature.prepare(arrays))
-            return {name: np.array(value.astype(mx.float32)) for name, value in values.items()}
+            ranked = {name: known.of(value) for name, value in values.items()}
+        return {
+            name: ranked[name] or np.array(value.astype(mx.float32))
+            for name, value in values.items()
+        }
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each output, which is not computed for it."""
         inputs = [mx.array(np.zeros(i.shape, i.dtype)) for i in self.signature.inputs]
         with evaluated(self.model):
             return {name: tuple(value.shape) for name, value in self._lazy(inputs).items()}
+
+    @cached_property
+    def rounding(self) -> str:
+        """The type below float32 that the model computes in inside; "" if there is none.
+
+        No package rounds so: its weights and inputs aside, which both sides have in float32.
+        """
+        inputs = [mx.array(np.zeros(i.shape, i.dtype)) for i in self.signature.inputs]
+        with evaluated(self.model):
+            try:
+                return rounding(record(lambda *xs: [*self._lazy(xs).values()], inputs))
+            except ValueError:  # a primitive that MLX does not hand over
+                return ""
 
     def _called(self, inputs: Sequence[mx.array]) -> Any:
         """What the module gives. Raises ConfigError for whatever goes wrong in it."""

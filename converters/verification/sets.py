@@ -7,6 +7,7 @@ another order; that is no error of the boxes that it gives.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ SAME = 0.99  # the least intersection over union of boxes that are the same
 
 
 def paired(
-    kinds: Mapping[str, str], wanted: Mapping[str, Array], got: Mapping[str, Array]
+    kinds: Mapping[str, str], wanted: Mapping[str, Any], got: Mapping[str, Array]
 ) -> tuple[dict[str, Array], dict[str, float]]:
     """``got`` with its boxes and scores in the order of those in ``wanted`` that they fit
     best, and the share of ``matched`` ones: the same class, and nearly the same box.

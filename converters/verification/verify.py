@@ -13,18 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.nn as nn
+import numpy as np
 
 from ondevice.errors import ConfigError, ImageError, PackageError
 
 from ..backend import backend_of, load_package
 from ..graph.graph import Array
 from ..program import Program, RunOn
+from ..program.options import check_verify
 from . import kinds
 from .against import agreement
 from .baselines import fresh_packages, layer_values
 from .deviations import Deviation, deviations
 from .faults import notes, problems, spoken_problems
 from .metrics import METRICS, Metrics
+from .rankings import Ranking
 from .reference import Reference, reference_of
 from .report import AS_SAVED, Report as Report, Step
 from .sets import paired
@@ -43,9 +46,11 @@ if TYPE_CHECKING:
 GATES: dict[str, dict[str, float]] = {
     "float32": {"relative_error": 1e-5},
     "float16": {"psnr_db": 55.0},
+    "bfloat16": {"psnr_db": 37.0},  # of models that compute in it; three bits fewer
     "compressed": {"psnr_db": 15.0, "spread_db": 6.0, "top1_agreement": 0.8},
     "compressed, few images": {"psnr_db": 15.0, "spread_db": 1.0, "top1_agreement": 0.7},
 }
+_COARSER = ("", "float32", "float16", "bfloat16")  # each than the one before
 AGREEMENT = 0.998
 ENOUGH = 8  # images
 
@@ -79,6 +84,16 @@ def verify(
 
     Raises PackageError, ImageError, ConfigError. A missed gate does not raise: see ``Report``.
     """
+    check_verify(
+        model=model,
+        package=package,
+        images=images,
+        run_on=run_on,
+        gates=gates or {},
+        baselines=baselines,
+        against=against,
+        on_error=on_error,
+    )
     package = _opened(package)
     other = None if against is None else _opened(against)
     gates = check_gates(gates or {})
@@ -137,7 +152,8 @@ def _verified(
         tried.append(_Tried(AS_SAVED, package.precision, package, reference, saved=True))
         count = _run(reference, [*tried, *devices], _samples(reference, images, on_error))
         tried += devices
-        steps = tuple(_steps(tried, gates, model, fresh.get("float32")))
+        rounding = reference.rounding
+        steps = tuple(_steps(tried, gates, rounding, model, fresh.get("float32")))
         measured = _measured(package, tried[0]) if devices else {}
     saved = next(each for each in tried if each.name == AS_SAVED)
     found = problems(model, reference.signature, package)
@@ -147,7 +163,13 @@ def _verified(
         images=count,
         steps=steps,
         problems=(*package.faults(), *found, *saved.spoken),
-        notes=(*notes(model, package), *package.caveats(), *_unjudged(package, saved, count)),
+        notes=(
+            *notes(model, package),
+            *package.caveats(),
+            *_unjudged(package, saved, count),
+            *_ranked(saved),
+            *_rounded(package.precision, rounding),
+        ),
         versions=versions(package, *([other] if other else [])),
         device=measured,
         against=agreement(package, other, saved.worst) if other else None,
@@ -161,12 +183,13 @@ def _opened(package: str | Path | Program) -> Program:
 def _steps(
     tried: Iterable[_Tried],
     gates: Mapping[str, float],
+    rounding: str,
     model: nn.Module,
     float32: Program | None,
 ) -> Iterator[Step]:
     """What each package came to; with the fresh ``float32`` one, where it deviates."""
     for each in tried:
-        step = each.step(gates)
+        step = each.step(gates, rounding)
         found = each.deviations(step, model, float32) if float32 else ()
         yield replace(step, deviations=found)
 
@@ -229,13 +252,22 @@ class _Tried:
         self.kinds = {o.name: o.kind for o in reference.signature.outputs}
         self.metrics: dict[str, Metrics] = {}
         self.spoken: list[str] = []  # what is wrong with labels and their scores
+        self.agreement: dict[str, list[float]] = {}  # of indices that rank
 
-    def add(self, name: str, given: Sequence[Array], wanted: Mapping[str, Array]) -> None:
+    def add(
+        self, name: str, given: Sequence[Array], wanted: Mapping[str, Array | Ranking]
+    ) -> None:
         got = self.package.predict(self.package.named(given), run_on=self.run_on)
         arrays, figures = paired(self.kinds, wanted, got)
         for output, array in wanted.items():
             metrics = self.metrics.setdefault(output, Metrics(output, self.kinds[output]))
-            metrics.add(name, given, array, arrays[output], figures)
+            found = arrays[output]
+            if isinstance(array, Ranking) and self.kinds[output] == "mask":
+                array = array.indices  # class numbers: pixels are compared
+            elif isinstance(array, Ranking):
+                self.agreement.setdefault(output, []).append(array.agreement(found))
+                array, found = array.compared(found)
+            metrics.add(name, given, array, found, figures)
         if self.name == AS_SAVED and not self.spoken:
             self.spoken = list(spoken_problems(self.reference.signature, self.package, got))
 
@@ -245,12 +277,16 @@ class _Tried:
         metrics = next(iter(self.metrics.values()))
         return metrics.worst[2]
 
-    def step(self, gates: Mapping[str, float]) -> Step:
-        """``gates`` replace limits of the same name; new ones are for the saved package."""
+    def step(self, gates: Mapping[str, float], rounding: str) -> Step:
+        """``gates`` replace limits of the same name; new ones are for the saved package.
+
+        The others are those of the coarser type: the package's, or that of the ``rounding``
+        inside of the model.
+        """
         count = len(next(iter(self.metrics.values())).rows)
-        own = default_gates(self.package, self.precision, saved=self.saved, images=count)
-        compressed = self.saved and self.package.is_compressed
-        form = "compressed" if compressed else self.precision
+        coarser = max(self.precision, rounding, key=_COARSER.index)
+        own = default_gates(self.package, coarser, saved=self.saved, images=count)
+        form = "compressed" if self.saved and self.package.is_compressed else coarser
         own = own | kinds.gates(self.kinds.values(), form)
         given = {k: v for k, v in gates.items() if k in own or self.saved}
         return Step(
@@ -319,6 +355,25 @@ def _samples(
             yield Path(sample).name if is_file else f"{kind} {count - 1}", arrays
     if unusable and (not on_error or len(unusable) == count):
         raise ImageError("; ".join(unusable))
+
+
+def _rounded(precision: str, rounding: str) -> Iterator[str]:
+    """That the model's own rounding is more than the package's."""
+    if _COARSER.index(rounding) > _COARSER.index(precision):
+        yield (
+            f"the model computes in {rounding} inside, the package in {precision}: it is held "
+            f"to what {rounding} leaves"
+        )
+
+
+def _ranked(saved: _Tried) -> Iterator[str]:
+    """Of indices that rank, how many are others than MLX's."""
+    for output, shares in saved.agreement.items():
+        if (share := float(np.mean(shares))) < 1:
+            yield (
+                f"{1 - share:.2%} of the indices in {output} are others than the model's: they "
+                "are judged by the values that they name"
+            )
 
 
 def _unjudged(package: Program, saved: _Tried, count: int) -> Iterator[str]:

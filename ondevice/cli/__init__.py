@@ -32,6 +32,8 @@ COMMANDS = {  # name -> module:attribute
     "export": "export:export_command",
     "verify": "verify:verify_command",
     "inspect": "inspect:inspect_command",
+    "studio": "studio:studio",
+    "doctor": "doctor:doctor",
 }
 
 

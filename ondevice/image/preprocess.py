@@ -87,20 +87,34 @@ def normalize(pixels: mx.array, spec: Preprocess) -> mx.array:
 def resize_and_crop(image: ImageLike, spec: Preprocess) -> Pixels:
     """An image as the (size, size, 3) pixel values that the model sees. Raises ImageError."""
     import numpy as np
+
+    *_, (_, last) = steps(image, spec)
+    return np.asarray(last)
+
+
+def steps(image: ImageLike, spec: Preprocess) -> Iterator[tuple[str, Image.Image]]:
+    """The image upright, and after each step of ``resize_and_crop`` with what was done.
+
+    Raises ImageError.
+    """
     from PIL import Image
 
     rgb = as_rgb(image)
+    yield "upright", rgb
     filter_ = Image.Resampling[spec.interpolation.upper()]
     if spec.source_size is not None:
         rgb = _center_square(rgb).resize((spec.source_size,) * 2, filter_)
+        yield "reduced", rgb
     if spec.crop_mode == "pad":
         _check_area((max(rgb.size),) * 2, image)
         rgb = _centered(rgb, max(rgb.size), spec.fill)
+        yield "padded", rgb
     target = _SIZES[spec.crop_mode](rgb.size, math.floor(spec.size / spec.crop_pct))
     _check_area(target, image)
     resized = rgb.resize(target, filter_)
+    yield "resized", resized
     fill = _mean_color(spec) if spec.crop_mode == "border" else spec.fill
-    return np.asarray(_centered(resized, spec.size, fill))
+    yield "cropped", _centered(resized, spec.size, fill)
 
 
 Size: TypeAlias = tuple[int, int]  # width, height

@@ -41,8 +41,8 @@ class Input:
     """One input of a model.
 
     ``shape`` is that of one call, the batch axis first: (1, height, width, 3) of an image,
-    whose ``contract`` makes a photo of any size fit. ``examples(n)`` gives n values, (n,
-    *shape[1:]), where the model knows better ones than noise.
+    whose ``contract`` makes a photo of any size fit. ``examples(n)`` gives n values, of
+    shape ``(n, *shape[1:])``, where the model knows better ones than noise.
     """
 
     name: str

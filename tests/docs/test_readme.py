@@ -94,13 +94,6 @@ def test_a_mistake_would_be_noticed(line, said):
     assert said in message
 
 
-@pytest.mark.parametrize("block", blocks(ROOT / "README.md", "python"))
-def test_the_python_runs(block, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {})
-    assert (tmp_path / "net.mlpackage").is_dir()
-
-
 def test_operations_are_as_many_as_the_page_counts():
     page = " ".join((ROOT / "docs/how.md").read_text(encoding="utf-8").split())
     traced = trace(fuse(create_model("shvit_nano")), mx.zeros((1, 96, 96, 3)))

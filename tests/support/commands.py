@@ -23,7 +23,7 @@ from ondevice.tasks.vlm.load import is_vlm
 
 from .. import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CHANGELOG.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CHANGELOG.md"]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NAMES = "|".join(COMMANDS)
 
@@ -159,17 +159,18 @@ _COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "export": _export,
     "encode": lambda given: check_out(given["out"], force=True),
     "list": lambda given: cli.get_command(None, "list").callback(  # type: ignore
-        given["pattern"], given["family"], given["license_"], as_json=True
+        **{**given, "as_json": True}
     ),
 }
 
 
 def _pip(words: list[str]) -> None:
-    """``install -e '.[extras]'``, which are in our pyproject."""
+    """``install -e .[extras]`` or ``install ondevice[extras]``, which our pyproject has."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    if words[:2] != ["install", "-e"]:
+    found = re.fullmatch(r"install (?:-e \.|ondevice)\[([\w,]+)\]", " ".join(words))
+    if not found:
         raise click.UsageError(f"not how this project is installed: {words}")
-    extras = set(words[2].removeprefix(".[").removesuffix("]").split(","))
+    extras = set(found[1].split(","))
     if unknown := extras - project["optional-dependencies"].keys():
         raise click.UsageError(f"no extras {sorted(unknown)}")
 

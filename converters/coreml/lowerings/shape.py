@@ -55,10 +55,6 @@ def pad(node: Node, x: Var, value: Var, axes: Ints, low: Ints, high: Ints) -> Va
     for axis, lo, hi in zip(axes, low, high, strict=True):
         pairs[axis] = lo, hi
     first = int(np.flatnonzero(pairs.any(axis=1))[0])  # MIL pads trailing axes only if few
-    if x.dtype == types.bool:  # Core ML pads floats only
-        x, wanted = mb.cast(x=x, dtype="fp16"), np.float16(value.val)
-        padded = mb.pad(x=x, pad=pairs[first:].ravel(), mode="constant", constant_val=wanted)
-        return mb.cast(x=padded, dtype="bool")
     return mb.pad(x=x, pad=pairs[first:].ravel(), mode="constant", constant_val=value.val)
 
 

@@ -24,6 +24,8 @@ from .sampling import raise_samples
 from .scalars import scalars_to_vectors
 from .scatters import raise_scatters
 from .shuffles import raise_shuffles
+from .strides import plain_strides
+from .types import fit_types
 from .windows import raise_pools, raise_upsampling
 from .writes import raise_writes
 
@@ -36,6 +38,7 @@ PASSES: tuple[Pass, ...] = (
     canonicalize,
     raise_linear,  # before constants swallow the transposes that name a weight
     fold_constants,
+    plain_strides,
     raise_edge_pads,  # before the writes that they are made of
     raise_writes,
     raise_scatters,
@@ -53,6 +56,7 @@ PASSES: tuple[Pass, ...] = (
     scalars_to_vectors,
     remove_dead_code,  # what was raised
     raise_shuffles,
+    fit_types,
     fit_rank,  # after all that look for MLX's own shapes
     merge_moves,  # after all that know MLX's own reshapes
     remove_dead_code,

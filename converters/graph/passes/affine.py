@@ -216,6 +216,8 @@ def _takes(layer: Node, x: str, graph: Graph) -> bool:
         return False
     if layer.op == "Convolution" and (layer["flip"] or set(layer["input_dilation"]) != {1}):
         return False  # a transposed convolution
+    if layer.inputs[1] in graph.quantized:  # a factor an input would not leave it its bits
+        return False
     return all(i in graph.constants and graph.uses[i] == 1 for i in layer.inputs[1:])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import COMPUTED, Array, Graph, Node, Shape, Value, computed, free_name
+from ..quantized import Quantized
 from .dead_code import remove_dead_code
 
 
@@ -18,6 +19,7 @@ class Builder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.constants: dict[str, Array] = dict(graph.constants)
+        self.quantized: dict[str, Quantized] = dict(graph.quantized)
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = dict(graph.values)
 
@@ -61,7 +63,9 @@ class Builder:
 
     def done(self, names: Mapping[str, str]) -> Graph:
         """The graph, in which ``names`` says what is read in place of what."""
-        graph = self.graph.with_nodes(self.nodes, constants=self.constants)
+        graph = self.graph.with_nodes(
+            self.nodes, constants=self.constants, quantized=self.quantized
+        )
         return remove_dead_code(graph.rename(names))
 
 

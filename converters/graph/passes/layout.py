@@ -18,19 +18,20 @@ import numpy as np
 
 from ..graph import Array, Graph, Node, Shape, Value, free_name
 from ..ops import op
-from .linear import before_linear
+from .joined_moves import join_moves
+from .lookahead import before_linear, meets
 from .orders import (
+    CUT,
     MAX_RANK as MAX_RANK,
     NCHW as NCHW,
     NCL as NCL,
     TOKENS as TOKENS,
     Order as Order,
-    groups_of,
     identity as identity,
     longer,
     permutation,
     physical as physical,
-    place,
+    reshaped,
     with_nones,
     without,
 )
@@ -49,7 +50,8 @@ def channels_first(
     ``inputs`` and ``outputs`` name the values that cross the border in another order than
     MLX's own. ``Convolution`` becomes ``Conv`` or ``ConvTranspose``, which are channels-first.
     """
-    return share_moves(_Layout(graph, dict(inputs or {})).run(dict(outputs or {})))
+    laid = _Layout(graph, dict(inputs or {})).run(dict(outputs or {}))
+    return join_moves(share_moves(laid))
 
 
 class _Layout:
@@ -189,9 +191,8 @@ class _Layout:
         ]
         if not moving:
             return identity(rank)
-        best = max(
-            moving, key=lambda i: (math.prod(self.shape(i)), self.order[i] != identity(rank))
-        )
+        plain = (identity(rank), CUT)
+        best = max(moving, key=lambda i: (math.prod(self.shape(i)), self.order[i] not in plain))
         return self.order[best]
 
     def _operand(self, name: str, order: Order, rank: int) -> str:
@@ -226,7 +227,15 @@ class _Layout:
     def reshape(self, node: Node) -> None:
         (x,) = node.inputs
         before, after = self.shape(x), node.output.shape
-        order = self._reshaped(self.order[x], before, after)
+        order = reshaped(self.order[x], before, after)
+        if (
+            order is None
+            and len(after) == 4
+            and meets(self.graph, node.output.name, self.order, NCHW)
+        ):
+            plain = self._step("Reshape", x, self.at(x, identity(len(before))), after, None)
+            self.emit(node, "Transpose", [plain], NCHW, NCHW)
+            return
         if order is None:
             x_at, order = self.at(x, identity(len(before))), identity(len(after))
         else:
@@ -240,19 +249,6 @@ class _Layout:
             self.order[node.output.name], self.names[node.output.name] = order, x_at
         else:
             self.emit(node, "Reshape", [x_at], order, physical(after, order))
-
-    def _reshaped(self, order: Order, before: Shape, after: Shape) -> Order | None:
-        """The order after a reshape that only cuts or joins what lies together, or None."""
-        groups = groups_of(before, after)
-        lying = [axis for axis in order if axis is not None and before[axis] != 1]
-        result: list[int] = []
-        while lying:
-            joined, cut = next(g for g in groups if lying[0] in g[0])
-            if lying[: len(joined)] != joined:
-                return None
-            lying = lying[len(joined) :]
-            result += cut
-        return place(result, after)
 
     def split(self, node: Node) -> None:
         (x,), (indices, axis) = node.inputs, node.args
@@ -322,8 +318,8 @@ class _Layout:
 
     def _is_stream(self, x: str, axes: Sequence[int]) -> bool:
         """Whether ``x`` is a transformer's (B, N, C) stream: one move saves four a block."""
-        logical = self.order.get(x) == identity(3)
-        return logical and tuple(axes) == (2,) and self.has_attention
+        turned = self.order.get(x) in (identity(3), CUT)
+        return turned and tuple(axes) == (2,) and self.has_attention
 
     def image(self, node: Node) -> None:
         """Pools and the like: arguments are per spatial axis, the order is channels-first."""

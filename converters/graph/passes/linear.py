@@ -67,14 +67,3 @@ def _unflatten(graph: Graph) -> Graph:
         nodes.append(replace(node, inputs=inputs, outputs=(wide,)))
         nodes.append(Node("Reshape", (wide.name,), (out,), (out.shape,)))
     return graph.with_nodes(nodes)
-
-
-def before_linear(graph: Graph) -> set[str]:
-    """The values that meet a linear layer before they meet a product, a reshape or a sum."""
-    found: set[str] = set()
-    for node in reversed(graph.nodes):
-        through = node.op not in {"Matmul", "Reshape", "Reduce"}
-        reaches = through and any(v.name in found for v in node.outputs)
-        if node.op == "Linear" or reaches:
-            found.update(node.inputs)
-    return found

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import mlx.core as mx
 import numpy as np
 
-from ..evaluators import dequantize
-from ..graph import Array, Graph, Node
+from ..graph import Graph, Node
+from ..quantized import unpacked
 from .builder import Builder, Rewrite, rewritten
 
 
 def raise_numbers(graph: Graph) -> Graph:
-    """A quantized product becomes one with the weights it stands for, under their name.
+    """A quantized product becomes one with the weights it stands for, under their name;
+    ``Graph.quantized`` has their bits.
 
     Shifts by a number are products and quotients, ``DivMod`` is the two operations it gives.
     """
@@ -44,17 +45,21 @@ def _bits(to: Builder, node: Node) -> Sequence[str] | None:
 def _quantized(to: Builder, node: Node) -> Sequence[str] | None:
     x, packed, *parts = node.inputs
     given = [to.known(name) for name in (packed, *parts)]
-    arrays: list[Array] = [a for a in given if a is not None]
-    if len(arrays) < len(given) or arrays[0].ndim != 2:
+    arrays = [mx.array(a) for a in given if a is not None]
+    if len(arrays) < len(given):
         return None
-    settings = node["group_size"], node["bits"], node["mode"]
-    weight = np.array(dequantize(*map(mx.array, arrays), *settings).astype(mx.float32))
-    if not node["transpose"]:
-        weight = np.ascontiguousarray(weight.T)
+    weight, scales, *biases = arrays
+    how = node["group_size"], node["bits"], node["mode"]
+    dense, bits = unpacked(weight, scales, biases[0] if biases else None, *how)
+    value = np.array(dense)
+    is_layer = value.ndim == 2  # its matrix lies as (out, in), a stack of others as (in, out)
+    if node["transpose"] != is_layer:
+        value, bits = np.ascontiguousarray(value.swapaxes(-1, -2)), bits.transposed()
     name = packed if to.graph.uses[packed] == 1 else f"{packed}.dequantized"
-    to.constants[name] = weight
-    to.values[name] = to.values[packed].__class__(name, weight.shape)
-    return [to.add("Linear", [x, name], node.output.shape, like=node.output.name)]
+    to.constants[name], to.quantized[name] = value, bits
+    to.values[name] = to.values[packed].__class__(name, value.shape)
+    op = "Linear" if is_layer else "Matmul"
+    return [to.add(op, [x, name], node.output.shape, like=node.output.name)]
 
 
 NUMBERS: dict[str, Rewrite] = {

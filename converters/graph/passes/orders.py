@@ -13,6 +13,7 @@ Order = tuple[int | None, ...]
 NCHW: Order = (0, 3, 1, 2)
 NCL: Order = (0, 2, 1)
 TOKENS: Order = (0, 2, None, 1)  # (B, N, C) as a (B, C, 1, N) image
+CUT: Order = (2, 0, 1)  # what becomes of the tokens of one image that are cut into windows
 MAX_RANK = 5  # Core ML's
 
 _PREFERRED: dict[int, tuple[Order, ...]] = {4: (NCHW,), 3: ((0, 1, 2), NCL)}
@@ -86,3 +87,17 @@ def place(lying: list[int], shape: Shape) -> Order:
         at = next((k for k, other in enumerate(placed) if other > axis), len(placed))
         placed.insert(at, axis)
     return tuple(placed)
+
+
+def reshaped(order: Order, before: Shape, after: Shape) -> Order | None:
+    """The order after a reshape that only cuts or joins what lies together, or None."""
+    groups = groups_of(before, after)
+    lying = [axis for axis in order if axis is not None and before[axis] != 1]
+    result: list[int] = []
+    while lying:
+        joined, cut = next(g for g in groups if lying[0] in g[0])
+        if lying[: len(joined)] != joined:
+            return None
+        lying = lying[len(joined) :]
+        result += cut
+    return place(result, after)

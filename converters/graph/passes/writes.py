@@ -24,11 +24,11 @@ def raise_writes(graph: Graph) -> Graph:
     return rewritten(graph, WRITES)
 
 
-def _static_slice(to: Builder, node: Node) -> Sequence[str] | None:
+def _slice(to: Builder, node: Node) -> Sequence[str]:
     x, start = node.inputs
     first = to.known(start)
     if first is None:
-        return None
+        return [_taken(to, x, start, node)]
     begin = [0] * len(to.shape(x))
     for axis, at in zip(node["axes"], first.ravel().tolist(), strict=True):
         begin[axis] = min(max(at, 0), to.shape(x)[axis] - node["size"][axis])
@@ -37,11 +37,60 @@ def _static_slice(to: Builder, node: Node) -> Sequence[str] | None:
     return [to.add("Slice", [x], node["size"], *args, like=node.output.name)]
 
 
-def _static_update(to: Builder, node: Node) -> Sequence[str] | None:
+def _taken(to: Builder, x: str, start: str, node: Node) -> str:
+    """The slice from where the input says: one index after the other along each axis."""
+    for i, axis in enumerate(node["axes"]):
+        shape, count = to.shape(x), node["size"][axis]
+        if count < shape[axis]:
+            along = to.constant(np.arange(count, dtype=np.int32), start)
+            index = to.add("Add", [_entry(to, start, i), along], (count,), like=along)
+            after = tuple(count if a == axis else n for a, n in enumerate(shape))
+            x = to.add("Take", [x, index], after, axis, like=x)
+    return x
+
+
+def _entry(to: Builder, start: str, i: int) -> str:
+    """One of several positions, as an array of one element."""
+    flat = to.add("Reshape", [start], (n := int(np.prod(to.shape(start))),), (n,), like=start)
+    one = to.add("Slice", [flat], (1,), (i,), (i + 1,), (1,), like=start)
+    return to.add("AsType", [one], (1,), mx.int32, like=start, dtype="int32")
+
+
+def _replaced(to: Builder, node: Node) -> Sequence[str]:
+    """``x`` outside, and ``y`` inside of where the input says that it starts."""
+    (x, y, start), like, shape = node.inputs, node.output.name, node.output.shape
+    whole = ""
+    for i, axis in enumerate(node["axes"]):
+        size, count = shape[axis], to.shape(y)[axis]
+        if count == size:
+            continue
+        along, zero, last = (
+            to.constant(np.array(n, np.int32), start) for n in (range(size), 0, count - 1)
+        )
+        at = to.add("Subtract", [along, _entry(to, start, i)], (size,), like=along)
+        inside = to.add("Maximum", [at, zero], (size,), like=along)
+        inside = to.add("Minimum", [inside, last], (size,), like=along)
+        after = tuple(size if a == axis else n for a, n in enumerate(to.shape(y)))
+        y = to.add("Take", [y, inside], after, axis, like=like)
+        here = to.add("Equal", [at, inside], (size,), False, like=start, dtype="bool")
+        wide = tuple(size if a == axis else 1 for a in range(len(shape)))
+        here = to.add("Reshape", [here], wide, wide, like=here)
+        whole = _both(to, whole, here)
+    return [to.add("Select", [whole, y, x], shape, like=like) if whole else y]
+
+
+def _both(to: Builder, first: str, second: str) -> str:
+    if not first:
+        return second
+    shape = np.broadcast_shapes(to.shape(first), to.shape(second))
+    return to.add("LogicalAnd", [first, second], shape, like=second)
+
+
+def _overwritten(to: Builder, node: Node) -> Sequence[str]:
     x, y, start = node.inputs
     first = to.known(start)
     if first is None:
-        return None
+        return _replaced(to, node)
     begin = [0] * len(to.shape(x))
     for axis, at in zip(node["axes"], first.ravel().tolist(), strict=True):
         begin[axis] = at
@@ -193,8 +242,8 @@ def _spread(to: Builder, y: str, region: Region, shape: Shape, like: str) -> tup
 
 
 WRITES: dict[str, Rewrite] = {
-    "DynamicSlice": _static_slice,
-    "DynamicSliceUpdate": _static_update,
+    "DynamicSlice": _slice,
+    "DynamicSliceUpdate": _overwritten,
     "MaskedScatter": _masked,
     "SliceUpdate": _update,
 }

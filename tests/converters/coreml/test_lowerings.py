@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -50,6 +50,7 @@ def rotated(x):
     return mx.view((pairs * turn)[..., None], mx.float32).reshape(x.shape)
 
 
+KERNEL = mx.random.normal((4, 3, 3, 3))
 PACKED = mx.quantize(mx.random.normal((32, 64)), 32, 4)
 
 
@@ -430,6 +431,83 @@ CASES = {
         lambda x: mx.real(mx.exp(1j * x) * x) + mx.real(mx.exp(x - 1j * x) / 2),
         TOKENS,
     ),
+    "dynamic slices": (
+        lambda x: mx.slice_update(
+            x,
+            2 * mx.slice(x, mx.argmax(x[0, :1, :6], axis=1).astype(mx.int32), (1,), (2, 4, 16)),
+            mx.argmin(x[0, :1, :6], axis=1).astype(mx.int32),
+            (1,),
+        ),
+        TOKENS,
+    ),
+    "dynamic slices of two axes, written to": (
+        lambda x, i: mx.slice_update(x, mx.slice(x, i[::-1], (1, 2), (2, 3, 4)), i, (1, 2)),
+        TOKENS,
+        mx.array([4, 5]),
+    ),
+    # types
+    "integers padded": (
+        lambda i: mx.pad(mx.pad(i, 1, constant_values=2**30 + 1), [(2, 0), (0, 3)], "edge"),
+        mx.arange(12).reshape(3, 4),
+    ),
+    "truth values padded": (lambda x: mx.pad(x[0] > 0, ((1, 2), (0, 1))), TOKENS),
+    "integers rounded": (
+        lambda i: [mx.floor(i), mx.ceil(i), mx.round(i)],
+        mx.arange(12),
+    ),
+    "truth values as numbers": (
+        lambda x: [
+            f(x[0] > 0)
+            for f in (
+                mx.abs,
+                mx.sign,
+                mx.square,
+                mx.sort,
+                mx.argsort,
+                partial(mx.argmax, axis=1),
+            )
+        ],
+        TOKENS,
+    ),
+    "truth values written": (
+        written(lambda b: ((0, mx.array([2, 0])), b[1, :2]), lambda x: x > 0),
+        TOKENS,
+    ),
+    "truth values written along an axis": (
+        lambda x: mx.put_along_axis(x > 0, mx.argmax(x, 1, keepdims=True), mx.array(True), 1),
+        TOKENS,
+    ),
+    "integers upsampled and pooled": (
+        lambda x: [
+            f((10 * x).astype(mx.int32)) for f in (nn.Upsample(2.0), nn.MaxPool2d(2, 2))
+        ],
+        IMAGE,
+    ),
+    "truth values upsampled": (lambda x: nn.Upsample(2.0)(x > 0), IMAGE),
+    # convolutions that packages lack
+    "a stretched input and a stride": (
+        lambda x: mx.conv_general(
+            x, KERNEL, (2, 3), ([1, 0], [2, 1]), 1, input_dilation=(2, 1), groups=2
+        ),
+        IMAGE,
+    ),
+    "a flipped kernel and a stride": (
+        lambda x: mx.conv_general(x, KERNEL, 2, ([1, 0], [2, 1]), groups=2, flip=True),
+        IMAGE,
+    ),
+    # parts of rows, where the input says
+    "parts of rows written": (
+        written(
+            lambda x: ((mx.argmax(x[:, :, 0], axis=1), slice(1, 3)), -x[:, 0, 1:3]),
+            lambda x: 1 * x[0],
+        ),
+        TOKENS,
+    ),
+    "parts of rows added to": (
+        lambda x, i: x.at[:, i, 3:5].add(2.0),
+        TOKENS,
+        mx.array([3, -1]),
+    ),
     "two inputs, two outputs": (
         lambda a, b: [a + b.mean((1, 2), keepdims=True), a * b],
         IMAGE,
@@ -494,15 +572,6 @@ TRACED_ONLY = {"BitwiseBinary", "BitwiseInvert"}  # canonicalize spells them as 
 # Evaluated, to fold constants, and refused by Core ML.
 EVALUATED_ONLY = {
     "erfinv": (mx.erfinv, mx.tanh(TOKENS)),
-    "dynamic slices": (
-        lambda x: mx.slice_update(
-            x,
-            2 * mx.slice(x, mx.argmax(x[0, :1, :6], axis=1).astype(mx.int32), (1,), (2, 4, 16)),
-            mx.argmin(x[0, :1, :6], axis=1).astype(mx.int32),
-            (1,),
-        ),
-        TOKENS,
-    ),
     "exclusive or of bits": (lambda i: (i ^ 5) + (i | 2), mx.arange(12)),
     "the same bits": (lambda x: x.view(mx.int32), TOKENS),
     "Fourier transforms": (

@@ -298,6 +298,13 @@ EXACT = {
         mx.random.normal((7, 32)),
     ),
     "a large input": (lambda x: x * 1e-6, mx.array([[1e6, 2e6]])),
+    "a small output": (lambda x: x * 1e-7, mx.random.normal((2, 8))),
+    "products of many": (
+        lambda x: mx.concatenate([mx.prod(x, axis=1), mx.cumprod(x, axis=1)[:, -1]]),
+        mx.random.normal((4, 32)),
+    ),
+    "large exponentials": (lambda x: mx.exp(8 * x), mx.random.uniform(1, 1.25, (4, 32))),
+    "remainders": (lambda x: (10 * x) % 1, mx.random.uniform(3, 4, (4, 32))),
     "the root of a square": (lambda x: mx.sqrt((x * 10) ** 2), mx.random.normal((2, 8))),
 }
 

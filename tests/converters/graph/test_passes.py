@@ -91,15 +91,18 @@ class Written(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.turn = nn.Conv2d(3, 8, 3, 2, 1), 1j * mx.arange(4.0)
+        self.sharp = 0.1 * mx.random.normal((8, 3, 3, 8))
 
     def __call__(self, x):
         x = self.stem(mx.pad(x, [(0, 0), (1, 2), (0, 3), (0, 0)], mode="edge"))
+        x = x + mx.conv_general(x, self.sharp, 2, ([1, 1], [1, 1]), input_dilation=2)
         x[:, 3:9, :, 1::2] = 0.5 * x[:, :6, :, :4]
         x[mx.arange(x.size).reshape(x.shape) % 5 == 0] = mx.tanh(x).reshape(-1)
         pairs = mx.view(x.reshape(*x.shape[:-1], 4, 2), mx.complex64)[..., 0]
         turned = mx.real(pairs * mx.exp(self.turn))
         turned = turned.at[:, mx.array([1, 2])].add(0.5)
         order = mx.argsort(turned[0, :, 0, 0]) << 1 >> 1
+        order = order[mx.argsort(mx.floor(order) > 3)]
         scale = mx.tanh(mx.diag(mx.ones(4)) @ turned[0, 0, 0]).max() + x[0, 1, 2, 3]
         return turned[:, order] * (1 + 0.1 * mx.tanh(scale * 2))
 

@@ -127,6 +127,67 @@ def test_arrays_of_the_callers_keep_their_elements():
     assert net(X).shape == X.shape
 
 
+SHARED, SEEN, LAST, CALLS = mx.ones(8), {}, None, 0
+
+
+class Slots:
+    __slots__ = ("late", "table")
+
+    def __init__(self):
+        self.table = mx.ones(8)
+
+
+class Global(nn.Module):
+    """Writes to what is not its own, and to objects without a dictionary."""
+
+    def __init__(self):
+        super().__init__()
+        self.slots = Slots()
+
+    def __call__(self, x):
+        global LAST, CALLS
+        SHARED[0] = x[0, 0]
+        self.slots.table[1] = x[0, 1]
+        self.slots.late = SEEN["last"] = LAST = x * SHARED * self.slots.table
+        CALLS += 1
+        return x + 1
+
+
+def test_globals_and_slots_are_left_as_they_were(caplog):
+    net, shared = Global().eval(), SHARED
+    table = net.slots.table
+    trace(net, X)
+    assert SHARED is shared
+    assert net.slots.table is table
+    assert mx.array_equal(SHARED, mx.ones(8))
+    assert mx.array_equal(table, mx.ones(8))
+    assert not hasattr(net.slots, "late")
+    assert (SEEN, LAST, CALLS) == ({}, None, 0)
+    assert "CALLS changes with every call of Global" in caplog.text
+
+
+class Third(nn.Module):
+    """Is another from its third call on, or from its hundredth."""
+
+    def __init__(self):
+        super().__init__()
+        self.n, self.last = 0, ""
+
+    def __call__(self, x):
+        self.n, self.last = self.n + 1, "the same"
+        return 2 * x if self.n > 2 else x
+
+
+def test_what_counts_its_calls_is_said(caplog):
+    net = Third().eval()
+    trace(net, X)
+    (said,) = (record.message for record in caplog.records)
+    assert said == (
+        "Third.n changes with every call of Third: what that changes later is left out"
+    )
+    assert net.n == 0
+
+
 def test_a_module_may_assign_to_its_input():
     def fn(x):
         x += 1.5

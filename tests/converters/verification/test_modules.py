@@ -48,6 +48,39 @@ def test_a_cache_is_not_filled_by_verifying(tmp_path):
     assert "last" not in net
 
 
+HALF = {"float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+def rounded(dtype, of=lambda x: x):
+    """Two layers with half precision between them."""
+    mx.random.seed(0)
+    first, second = nn.Linear(8, 64), nn.Linear(64, 8)
+    module = as_module(lambda x: second(of(first(x).astype(dtype)).astype(mx.float32)))
+    module.layers = [first, second]
+    return module.eval()
+
+
+@pytest.mark.parametrize("kind", HALF)
+def test_a_model_that_rounds_inside_is_held_to_that(kind, tmp_path):
+    net = rounded(HALF[kind], mx.tanh)
+    report = verify(net, exported(net, mx.array(X), tmp_path), [X, 2 * X])
+    assert report.passed, report.failures
+    assert f"the model computes in {kind} inside, the package in float32" in report.notes[0]
+
+
+@pytest.mark.parametrize("kind", HALF)
+def test_what_is_wrong_by_more_fails_all_the_same(kind, tmp_path):
+    path = exported(rounded(HALF[kind], lambda x: 1.04 * mx.tanh(x)), mx.array(X), tmp_path)
+    assert not verify(rounded(HALF[kind], mx.tanh), path, [X, 2 * X]).passed
+
+
+def test_a_constant_in_half_precision_is_no_rounding(tmp_path):
+    net = as_module(lambda x: x * mx.array(0.3, mx.bfloat16).astype(mx.float32)).eval()
+    report = verify(net, exported(net, mx.array(X), tmp_path), [X])
+    assert report.passed, report.failures
+    assert not report.notes
+
+
 @pytest.mark.parametrize("scale", [0.5, np.float32(0.5), np.array(0.5), np.array([0.5])])
 def test_a_scalar_goes_in_as_what_it_is(scale, tmp_path):
     """And the module is given an array without an axis, as when it was exported."""

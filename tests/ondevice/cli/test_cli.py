@@ -77,6 +77,13 @@ def test_list_is_a_table_of_every_model(ondevice):
         (["shvit_*.flowers"], ["shvit_nano.flowers"]),
         (["_s4", "--family", "shvit"], ["shvit_s4.in1k"]),
         (["shvit_s3", "--license", "mit"], ["shvit_s3.in1k"]),
+        (["shvit*in1k", "--max-params", "6.5m"], ["shvit_s1.in1k"]),
+        (["efficientvit", "--max-macs", "101M"], ["efficientvit_m0.r224_in1k"]),
+        (
+            ["vit_", "--family", "shvit", "--best-under", "12M"],
+            ["shvit_s2.in1k", "shvit_s1.in1k"],
+        ),
+        (["nano", "--best-under", "12M"], []),  # their accuracy is not ImageNet's
     ],
 )
 def test_list_filters(ondevice, args, names):
@@ -101,6 +108,7 @@ def test_list_as_json_has_what_the_checkpoint_says(ondevice):
     [
         (["list", "shvid_s1"], "no model matches 'shvid_s1'; the nearest are shvit_s1"),
         (["list", "--family", "resnet"], "No family 'resnet'; there are: "),
+        (["list", "--max-params", "much"], "'much' is not a number such as 800K, 5M or 1.2G"),
         (["list", "--license", "gpl"], "No licence 'gpl'; there are: "),
         (["show", "shvit_s9"], "no model 'shvit_s9'; did you mean shvit_s"),
         (["show", "shvit_s1.in22k"], "shvit_s1.in1k"),

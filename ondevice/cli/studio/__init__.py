@@ -1,0 +1,51 @@
+"""``ondevice studio``: the chain in a browser, for those who would rather look than read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import click
+
+from ...errors import ConfigError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+USER = "ondevice"
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    help="A model to choose from, beside the shipped ones; give it again for several.",
+)
+@click.option(
+    "--host",
+    default=LOOPBACK[0],
+    show_default=True,
+    help="Address to listen at; with any but this machine's own, a password is asked for.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True)
+@click.option("--no-browser", is_flag=True, help="Open no page.")
+def studio(models: tuple[str, ...], host: str, port: int, no_browser: bool) -> None:
+    """Open a page: photos through models and packages, what they see, what smaller costs.
+
+    Nothing leaves this machine: the page is served from here, photos are deleted within
+    two hours. Needs the extra studio.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        from .page import build, serve
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is missing: pip install 'ondevice[studio]'") from error
+    from .workshop import Workshop
+
+    token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
+    with tempfile.TemporaryDirectory(prefix="ondevice-studio-") as folder:
+        page = build(Workshop(Path(folder), models))
+        if token:
+            click.echo(f"user {USER}, password {token}", err=True)
+        serve(page, host, port, (USER, token) if token else None, browser=not no_browser)
