@@ -314,12 +314,7 @@ def build_all(
     divisors = input_divisors(graph, safety.rescaled)
 
     def packed(compressed: Compression, form: Format) -> Any:
-        typed = set_precision(
-            compressed.graph,
-            settings.precision,
-            keep=safety.float32,
-            io_dtype=function.io_dtype,
-        ).check()
+        typed = _typed(compressed.graph, function, settings.precision, safety)
         return form.backend.build(typed, function, form.settings, compressed.forms)
 
     compressed = compress(
@@ -341,6 +336,19 @@ def build_all(
         built = packed(compressed, each)
         parts.append(Part(function, built, said, time.perf_counter() - start))
     return parts
+
+
+def _typed(graph: Graph, function: Function, precision: str, safety: Safety) -> Graph:
+    """The physical graph with a type for every value."""
+    outputs = zip(graph.outputs, function.signature.outputs, strict=True)
+    return set_precision(
+        graph,
+        precision,
+        keep=safety.float32,
+        io_dtype=function.io_dtype,
+        output_dtypes=function.output_dtypes,
+        exact=[name for name, output in outputs if output.kind == "boxes"],
+    ).check()
 
 
 def _in_range(

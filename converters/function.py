@@ -109,12 +109,21 @@ class Function:
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes that ``probabilities`` are of."""
-        return self.signature.labels
+        return next((o.labels for o in self.signature.outputs if o.is_classifier), ())
 
     @property
     def io_dtype(self) -> str:
         """The type of arrays that go in and come out; "" is the package's precision."""
         return next((form.io_dtype for form in self.forms if form and form.io_dtype), "")
+
+    @property
+    def output_dtypes(self) -> tuple[str, ...]:
+        """The type of each output; "" is the package's precision, as images of half precision
+        have it. Images of 8 bits are made of float32, and places of boxes need it."""
+        return tuple(
+            self.io_dtype or ("float32" if _is_exact(output) else "")
+            for output in self.signature.outputs
+        )
 
     @property
     def orders(self) -> Mapping[str, Order]:
@@ -152,6 +161,10 @@ class Function:
         return outputs
 
 
+def _is_exact(output: Output) -> bool:
+    return output.pixels in ("grey", "rgb") or output.kind == "boxes"
+
+
 def model_function(
     model: nn.Module, signature: Signature, *, input: str = "image", fused: bool = True
 ) -> Function:
@@ -167,7 +180,7 @@ def model_function(
         for given in signature.inputs
     )
     inputs = tuple(given.example() for given in signature.inputs)
-    classes = next((output for output in signature.outputs if output.labels), None)
+    classes = next((output for output in signature.outputs if output.is_classifier), None)
     if classes:
         logits = signature.compute(model, *inputs)[classes.name]
         check_labels(classes.labels, logits.shape[-1], signature.model)
@@ -292,6 +305,8 @@ def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
         "ondevice.provenance": info.provenance,
         **function.metadata,
     }
+    if signature.labels and not function.labels:  # a classifier has a place for them
+        metadata[LABELS_KEY] = json.dumps(signature.labels)
     for given in signature.images:
         if given.contract:
             metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())

@@ -12,7 +12,7 @@ from typing import Any
 import mlx.nn as nn
 
 from .config import ModelConfig, ModelInfo, Preprocess
-from .config.labels import IMAGENET1K, imagenet1k
+from .config.labels import known_labels
 from .errors import ConfigError, UnknownModelError
 
 # How the config.json of a FastVLM calls itself: Apple's, and MLX's.
@@ -37,7 +37,7 @@ class Checkpoint:
     preprocess: Preprocess | None = None  # None: the variant's
     config: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""  # what a user should know, e.g. which contract was chosen and why
-    labels: str = ""  # whose classes these are: IMAGENET1K, or nobody's
+    labels: str = ""  # whose classes these are: a name that ``known_labels`` takes, or ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,11 @@ class ModelSpec:
     fixed_size: bool = False  # only the preprocess size will do
     key_prefix: str = ""  # regex: keep only keys with this prefix, and strip it
     renames: tuple[tuple[str, str], ...] = ()  # regex of an upstream key -> ours, all applied
+    unused: str = ""  # regex of upstream keys that inference has no use for
+    copies: str = ""  # regex of upstream keys whose arrays mostly stand under another key, too
+    splits: tuple[
+        tuple[str, tuple[str, ...]], ...
+    ] = ()  # regex of a key -> the keys of its parts
     transposes: str = ""  # regex of upstream keys whose matrix is (in, out)
     adapt: Callable[[Shapes], dict[str, Any]] = lambda shapes: {}  # a file's keys -> config
     params: int | None = None  # parameters as published
@@ -83,7 +88,7 @@ class ModelSpec:
         return replace(
             info,
             tag=tag,
-            labels=imagenet1k() if whole and known.labels == IMAGENET1K else (),
+            labels=known_labels(known.labels) if whole and known.labels else (),
             source=f"https://huggingface.co/{known.repo}" if known.repo else "",
             top1=known.top1 if whole else None,
         )

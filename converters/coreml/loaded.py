@@ -250,5 +250,9 @@ def _feature(declared: Any) -> Feature:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Image.Image):
+        pixels = np.asarray(value, np.float32)  # RGBA of what is RGB
+        planes = pixels[None] if pixels.ndim == 2 else pixels[..., :3].transpose(2, 0, 1)
+        return planes[None]
     is_float = isinstance(value, np.ndarray) and value.dtype.kind == "f"
     return value.astype(np.float32) if is_float else value

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from coremltools.converters.mil.mil import Program
+from coremltools.converters.mil.mil import Program, types
 from coremltools.converters.mil.mil.types import nptype_from_builtin
 
+from ondevice.image.colours import palette
 from ondevice.weights.output import folder_bytes
 
 from ..backend import Part
@@ -28,6 +30,7 @@ def to_package(program: Program, function: Function, *, target: str) -> Any:
     Every byte is saved that costs no number: see ``sharing``.
     """
     shorten_names(share_constants(program))
+    _declare_images(program, function)
     with quiet():
         import coremltools as ct
 
@@ -69,12 +72,59 @@ def _input_types(program: Program, function: Function) -> list[Any]:
     return types
 
 
+# How Core ML calls what ``Output.pixels`` does, and the type that such an image is made of.
+_COLOURS = {
+    "grey": ("GRAYSCALE", types.fp32),
+    "grey16": ("GRAYSCALE_FLOAT16", types.fp16),
+    "rgb": ("RGB", types.fp32),
+}
+
+
+def _declare_images(program: Program, function: Function) -> None:
+    """Let outputs that are images be so, where Core ML has an image of their type."""
+    import coremltools as ct
+
+    main = program.functions["main"]
+    found: list[Any] = []
+    for output, value in zip(function.signature.outputs, main.outputs, strict=True):
+        name, dtype = _COLOURS.get(output.pixels, ("", None))
+        if name and value.dtype == dtype and not function.io_dtype:
+            found.append(ct.ImageType(name=value.name, color_layout=ct.colorlayout[name]))
+        else:
+            found.append(ct.TensorType(name=value.name))
+    if any(isinstance(each, ct.ImageType) for each in found):
+        main.set_output_types(found)
+
+
+# What Xcode shows of a package, by the kind of an output.
+_PREVIEWS = {"depth": "depthEstimation", "mask": "imageSegmenter"}
+
+
+def _preview(function: Function) -> dict[str, str]:
+    """The metadata by which Xcode shows what comes out for an image of one's own."""
+    if function.io_dtype:
+        return {}
+    key = "com.apple.coreml.model.preview"
+    if function.labels:
+        return {f"{key}.type": "imageClassifier"}
+    for output in function.signature.outputs:
+        if output.kind in _PREVIEWS:
+            said = {f"{key}.type": _PREVIEWS[output.kind]}
+            if output.labels:
+                said[f"{key}.params"] = json.dumps(_legend(output.labels))
+            return said
+    return {}
+
+
+def _legend(labels: Sequence[str]) -> dict[str, list[str]]:
+    """The name and the colour of each class, as Xcode reads them."""
+    colours = ["#{:02X}{:02X}{:02X}".format(*colour) for colour in palette(len(labels))]
+    return {"labels": list(labels), "colors": colours}
+
+
 def describe(package: Any, function: Function, metadata: Mapping[str, str]) -> None:
     """Write who made it and from what into the package, a line for each input and output."""
-    said = dict(metadata)
-    if function.labels and not function.io_dtype:
-        said["com.apple.coreml.model.preview.type"] = "imageClassifier"
-    _tell(package, said)
+    _tell(package, {**metadata, **_preview(function)})
     for name, form in zip(function.input_names, function.forms, strict=True):
         if form:
             package.input_description[name] = form.text

@@ -48,9 +48,9 @@ class Op:
     ``is_gate``: its result lies between zero and one. ``magnifies`` what its operand lost to
     rounding: "always", as what needs the fraction of a large operand, or where its result is
     "large". ``exact``: which operands stay float32. ``limits``: its result is one of its
-    operands. ``literal``: its constants are written as they are, never compressed. ``steep``: a
-    small operand has a large result, which is the "end" of that, or the
-    operand of a product ("through").
+    operands. ``literal``: its constants are written as they are, never compressed. ``picks``:
+    each element of its result is one of its first operand's. ``steep``: a small operand has a
+    large result, which is the "end" of that, or the operand of a product ("through").
     ``takes``: of what types packages have it; ``same_of``: of which, by NumPy's letters, it
     gives each element as it is.
     ``instead``: why no back end has it, and what to do instead; constants alone are folded.
@@ -70,6 +70,7 @@ class Op:
     exact: tuple[int, ...] = ()
     steep: Literal["", "through", "end"] = ""
     literal: bool = False
+    picks: bool = False
     takes: Literal["any", "numbers", "floats"] = "any"
     same_of: str = ""
     instead: str = ""
@@ -208,14 +209,21 @@ _TABLE = (
         "linear",
     ),
     Op("Full", lambda x, *_: x, (), "move"),
-    Op("Gather", ev.gather, ("axes", "sizes"), "reduction"),
-    Op("GatherAxis", lambda x, i, axis: mx.take_along_axis(x, i, axis), ("axis",), "reduction"),
+    Op("Gather", ev.gather, ("axes", "sizes"), "reduction", picks=True),
+    Op(
+        "GatherAxis",
+        lambda x, i, axis: mx.take_along_axis(x, i, axis),
+        ("axis",),
+        "reduction",
+        picks=True,
+    ),
     Op(
         "Take",
         lambda x, i, axis: mx.take(x, i, axis),
         ("axis",),
         "reduction",
         "take",
+        picks=True,
         takes="numbers",
     ),
     Op("Pad", ev.pad, ("axes", "low", "high"), "move", "pad", "linear", literal=True),
@@ -290,6 +298,7 @@ _TABLE = (
         lambda x, kind, axis: ARG_REDUCTIONS[kind](x, axis=axis, keepdims=True),
         ("kind", "axis"),
         "reduction",
+        "arg_reduce",
         takes="numbers",
     ),
     Op("LogSumExp", lambda x: mx.logsumexp(x, axis=-1, keepdims=True), (), "reduction"),

@@ -103,8 +103,9 @@ class Program(ABC):
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """The outputs that are arrays: not a class label or its scores by label."""
-        return tuple(name for name, f in self.outputs.items() if f.kind == "array")
+        """The outputs that are arrays, or images, which are arrays of (1, channels, height,
+        width): not a class label or its scores by label."""
+        return tuple(n for n, f in self.outputs.items() if f.kind in ("array", "image"))
 
     @cached_property
     def preprocess(self) -> Preprocess | None:

@@ -67,7 +67,7 @@ def spoken_problems(
 ) -> Iterator[str]:
     """Whether a classifier's label and scores by label are those of its own logits."""
     kinds = _spoken(package)
-    classes = next((o.name for o in signature.outputs if o.labels), "")
+    classes = next((o.name for o in signature.outputs if o.is_classifier), "")
     if not {"string", "dictionary"} <= kinds.keys() or classes not in got:
         return
     label, scores = got[kinds["string"]], got[kinds["dictionary"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ from ondevice.errors import ConfigError
 from ondevice.signature.decode import decisions
 
 from ..graph.graph import Array
+from .kinds import OF_KINDS, is_judged, means, measured
 
 EXACT = 200.0  # dB: what equal arrays are given, beyond any float32 rounding
 ALIKE = 0.005  # of their mean square: images that differ by less cannot be told apart
-UPPER = frozenset({"relative_error", "max_error"})  # limits from above; others from below
+UPPER = frozenset(
+    {"relative_error", "max_error", "abs_rel"}
+)  # limits from above; others from below
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Comparison:
     that images differ by from their mean over the mean square difference: 0 if the package
     gave the same for every image, less if it gave another image's. It is None where that
     cannot be judged, of one image or of images that hardly differ. Agreement is a share, for
-    class scores only.
+    class scores only. ``of_kind`` is what is measured of outputs of a ``kind``: see ``kinds``.
     """
 
     output: str
@@ -50,14 +53,16 @@ class Comparison:
     spread_db: float | None = None
     top1_agreement: float | None = None
     top5_agreement: float | None = None
+    kind: str = ""
+    of_kind: Mapping[str, float] = field(default_factory=dict)
     per_image: tuple[ImageMetrics, ...] = ()
 
     def failures(self, gates: Mapping[str, float]) -> list[str]:
         """The gates that these metrics miss, in words."""
         missed = [] if self.finite else [f"{self.output} has NaN or infinite values"]
         for name, limit in gates.items():
-            value = getattr(self, name)
-            if value is None:
+            value = self.of_kind.get(name, getattr(self, name, None))
+            if value is None or not is_judged(self.kind, self.of_kind, name):
                 continue
             inside = value <= limit if name in UPPER else value >= limit
             if not inside:
@@ -67,8 +72,9 @@ class Comparison:
 
 
 # What a gate may limit.
-METRICS = tuple(
-    "psnr_db spread_db relative_error max_error cosine top1_agreement top5_agreement".split()
+METRICS = (
+    *"psnr_db spread_db relative_error max_error cosine top1_agreement top5_agreement".split(),
+    *OF_KINDS,
 )
 
 
@@ -94,8 +100,9 @@ def compare(wanted: Array, got: Array) -> float:
 class Metrics:
     """Adds up the figures of one output over images, and remembers the worst."""
 
-    def __init__(self, output: str) -> None:
-        self.output = output
+    def __init__(self, output: str, kind: str = "") -> None:
+        self.output, self.kind = output, kind
+        self.of_kind: list[Mapping[str, float]] = []  # of each image
         self.count = 0
         self.squares = self.peak = self.error = 0.0
         self.dot = self.own = self.other = 0.0
@@ -105,8 +112,16 @@ class Metrics:
         self.top5: list[float] = []
         self.rows: list[ImageMetrics] = []
 
-    def add(self, image: str, given: Any, wanted: Array, got: Array) -> None:
-        """One more sample: both sides' output as arrays of one shape."""
+    def add(
+        self,
+        image: str,
+        given: Any,
+        wanted: Array,
+        got: Array,
+        figures: Mapping[str, float] | None = None,
+    ) -> None:
+        """One more sample: both sides' output as arrays of one shape, and ``figures`` of all
+        outputs together."""
         if wanted.shape != got.shape:
             raise ConfigError(
                 f"{self.output} is {list(got.shape)}; the model gives {list(wanted.shape)}"
@@ -126,6 +141,7 @@ class Metrics:
         self.own += float(a @ a)
         self.other += float(b @ b)
         agrees = self._agreement(a, b) if self.output == "logits" else None
+        self.of_kind.append(measured(self.kind, wanted, got, figures or {}))
         level = psnr(peak, (squares / max(a.size, 1)) ** 0.5) if finite else 0.0
         if level < self.worst[0]:
             self.worst = (level, image, given)
@@ -158,5 +174,7 @@ class Metrics:
             spread_db=self._spread_db(),
             top1_agreement=float(np.mean(agreed)) if agreed else None,
             top5_agreement=float(np.mean(self.top5)) if self.top5 else None,
+            kind=self.kind,
+            of_kind=means(self.of_kind),
             per_image=tuple(self.rows),
         )

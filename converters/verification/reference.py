@@ -23,7 +23,7 @@ from ..graph.untouched import evaluated
 from .rankings import Ranking, rankings
 
 if TYPE_CHECKING:
-    from ..program import Program
+    from ..program import Feature, Program
 
 
 @dataclass(frozen=True)
@@ -160,15 +160,20 @@ def _fitted(signature: Signature, package: Program) -> Signature:
 def _check_shapes(reference: Reference, package: Program) -> None:
     """Raises ConfigError for an output that has not the model's shape."""
     wrong = [
-        f"{name} is {list(declared)}; the model gives {list(shape)}"
+        f"{name} is {list(declared.shape)}; the model gives {list(shape)}"
         for name, shape in reference.shapes().items()
-        if (declared := package.outputs[name].shape) and declared != shape
+        if not _is_declared(shape, declared := package.outputs[name])
     ]
     if wrong:
         raise ConfigError(
             f"{package.path}: {'; '.join(wrong)}: it was made from another model, such as a "
             "fine-tuned one: name that with --model FOLDER"
         )
+
+
+def _is_declared(shape: tuple[int, ...], feature: Feature) -> bool:
+    """Whether a package declares such a shape, or none."""
+    return feature.shape in ((), shape[-2:] if feature.kind == "image" else shape)
 
 
 def function_of(model: nn.Module, package: Program) -> Function:

@@ -21,6 +21,7 @@ from ..backend import backend_of, load_package
 from ..graph.graph import Array
 from ..program import Program, RunOn
 from ..program.options import check_verify
+from . import kinds
 from .against import agreement
 from .baselines import fresh_packages, layer_values
 from .deviations import Deviation, deviations
@@ -29,6 +30,7 @@ from .metrics import METRICS, Metrics
 from .rankings import Ranking
 from .reference import Reference, reference_of
 from .report import AS_SAVED, Report as Report, Step
+from .sets import paired
 
 if TYPE_CHECKING:
     from ondevice.image.preprocess import OnError
@@ -142,11 +144,11 @@ def _verified(
     on_error: OnError | None,
 ) -> Report:
     """``verify`` of one function."""
-    devices = _devices(package, run_on)
     package.results()  # a broken one is refused before any work
     reference = reference_of(model, package)
+    devices = _devices(package, reference, run_on)
     with _fresh(model, package, baselines) as fresh:
-        tried = [_Tried(f"package {p}", p, fresh[p]) for p in fresh]
+        tried = [_Tried(f"package {p}", p, fresh[p], reference) for p in fresh]
         tried.append(_Tried(AS_SAVED, package.precision, package, reference, saved=True))
         count = _run(reference, [*tried, *devices], _samples(reference, images, on_error))
         tried += devices
@@ -208,7 +210,7 @@ def _run(
     return count
 
 
-def _devices(package: Program, run_on: RunOn) -> list[_Tried]:
+def _devices(package: Program, reference: Reference, run_on: RunOn) -> list[_Tried]:
     """The package on each processor, where that is wanted. Raises PackageError."""
     devices = package.devices() if run_on != "reference" else ()
     if run_on == "device" and not devices:
@@ -216,7 +218,7 @@ def _devices(package: Program, run_on: RunOn) -> list[_Tried]:
             f"{package.path}: run_on='device' needs an Apple device; here it is 'reference'"
         )
     return [
-        _Tried(d.name, package.precision, d.program, run_on="device", saved=True)
+        _Tried(d.name, package.precision, d.program, reference, run_on="device", saved=True)
         for d in devices
     ]
 
@@ -240,13 +242,14 @@ class _Tried:
         name: str,
         precision: str,
         package: Program,
-        reference: Reference | None = None,
+        reference: Reference,
         *,
         run_on: RunOn = "reference",
         saved: bool = False,
     ) -> None:
         self.name, self.precision, self.saved = name, precision, saved
         self.package, self.run_on, self.reference = package, run_on, reference
+        self.kinds = {o.name: o.kind for o in reference.signature.outputs}
         self.metrics: dict[str, Metrics] = {}
         self.spoken: list[str] = []  # what is wrong with labels and their scores
         self.agreement: dict[str, list[float]] = {}  # of indices that rank
@@ -255,14 +258,17 @@ class _Tried:
         self, name: str, given: Sequence[Array], wanted: Mapping[str, Array | Ranking]
     ) -> None:
         got = self.package.predict(self.package.named(given), run_on=self.run_on)
+        arrays, figures = paired(self.kinds, wanted, got)
         for output, array in wanted.items():
-            metrics = self.metrics.setdefault(output, Metrics(output))
-            found = np.asarray(got[output])
-            if isinstance(array, Ranking):
+            metrics = self.metrics.setdefault(output, Metrics(output, self.kinds[output]))
+            found = arrays[output]
+            if isinstance(array, Ranking) and self.kinds[output] == "mask":
+                array = array.indices  # class numbers: pixels are compared
+            elif isinstance(array, Ranking):
                 self.agreement.setdefault(output, []).append(array.agreement(found))
                 array, found = array.compared(found)
-            metrics.add(name, given, array, found)
-        if self.reference and not self.spoken:
+            metrics.add(name, given, array, found, figures)
+        if self.name == AS_SAVED and not self.spoken:
             self.spoken = list(spoken_problems(self.reference.signature, self.package, got))
 
     @property
@@ -280,6 +286,8 @@ class _Tried:
         count = len(next(iter(self.metrics.values())).rows)
         coarser = max(self.precision, rounding, key=_COARSER.index)
         own = default_gates(self.package, coarser, saved=self.saved, images=count)
+        form = "compressed" if self.saved and self.package.is_compressed else coarser
+        own = own | kinds.gates(self.kinds.values(), form)
         given = {k: v for k, v in gates.items() if k in own or self.saved}
         return Step(
             name=self.name,

@@ -189,6 +189,8 @@ def print_report(report: Report) -> None:
         ">top-5",
     )
     print_table((*header, "worst image", "verdict"), _rows(report))
+    for line in dict.fromkeys(_of_kinds(report)):
+        click.echo(line)
     for note in report.notes:
         click.echo(f"warning: {note}", err=True)
     for problem in report.problems:
@@ -237,6 +239,13 @@ def _rows(report: Report) -> Iterator[tuple[object, ...]]:
                 c.worst_image,
                 "FAILED" if c.failures(step.gates) else "ok",
             )
+
+
+def _of_kinds(report: Report) -> Iterator[str]:
+    """A line for each output of the package that has figures of its own kind."""
+    for c in report.comparisons:
+        if c.of_kind:
+            yield f"{c.output}: {', '.join(f'{n} {v:.4g}' for n, v in c.of_kind.items())}"
 
 
 def _print_failure(step: Step) -> None:

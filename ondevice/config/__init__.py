@@ -214,4 +214,4 @@ class ModelInfo:
 
 
 # Licences under which weights may be used but not, or not freely, passed on.
-RESTRICTED = {"apple-amlr", "apple-ascl"}
+RESTRICTED = {"apple-amlr", "apple-ascl", "cc-by-nc-4.0", "nvidia-segformer"}

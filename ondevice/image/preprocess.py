@@ -118,6 +118,35 @@ def steps(image: ImageLike, spec: Preprocess) -> Iterator[tuple[str, Image.Image
 
 
 Size: TypeAlias = tuple[int, int]  # width, height
+Rectangle: TypeAlias = tuple[float, float, float, float]  # x, y, width, height
+
+
+def window(size: Size, spec: Preprocess) -> Rectangle:
+    """The part of a photo of ``size`` that the model's square shows, in the photo's pixels.
+
+    It reaches beyond the photo where the square is padded.
+    """
+    left, top, (width, height) = 0, 0, size
+    if spec.source_size is not None:
+        width = height = min(size)
+        left, top = ((n - width) // 2 for n in size)
+    elif spec.crop_mode == "pad":
+        width = height = max(size)
+        left, top = (_before(n, width) for n in size)
+    edge = math.floor(spec.size / spec.crop_pct)
+    target = _SIZES[spec.crop_mode]((width, height), edge)
+    across, down = width / target[0], height / target[1]
+    return (
+        left + across * _before(target[0], spec.size),
+        top + down * _before(target[1], spec.size),
+        across * spec.size,
+        down * spec.size,
+    )
+
+
+def _before(length: int, side: int) -> int:
+    """What is cut off before the middle ``side`` of a length; below 0 it is put there."""
+    return -((side - length) // 2) if length < side else round((length - side) / 2)
 
 
 def _short_edge(size: Size, edge: int) -> Size:
@@ -156,7 +185,7 @@ def _centered(image: Image.Image, side: int, fill: tuple[int, int, int]) -> Imag
     from PIL import Image
 
     square = Image.new("RGB", (side, side), fill)
-    left, top = ((side - n) // 2 if n < side else -round((n - side) / 2) for n in image.size)
+    left, top = (-_before(n, side) for n in image.size)
     square.paste(image, (left, top))
     return square
 

@@ -129,9 +129,13 @@ class ImageModel(nn.Module):
 
     def check_input(self, x: mx.array) -> None:
         """Raises ConfigError if ``x`` is no image that fits."""
-        step = self.config.stride
-        if x.ndim != 4 or x.shape[3] != 3 or any(n % step or not n for n in x.shape[1:3]):
-            raise ConfigError(
-                f"an input of shape {x.shape}: it has to be (batch, height, width, 3), "
-                f"height and width multiples of {step}"
-            )
+        check_image(x, self.config.stride)
+
+
+def check_image(x: mx.array, step: int) -> None:
+    """Raises ConfigError unless ``x`` is (B, H, W, 3), H and W multiples of ``step``."""
+    if x.ndim != 4 or x.shape[3] != 3 or any(n % step or not n for n in x.shape[1:3]):
+        raise ConfigError(
+            f"an input of shape {x.shape}: it has to be (batch, height, width, 3), "
+            f"height and width multiples of {step}"
+        )

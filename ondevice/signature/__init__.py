@@ -21,8 +21,19 @@ if TYPE_CHECKING:
 
 InputKind = Literal["image", "array", "tokens"]
 OutputKind = Literal[
-    "logits", "embedding", "map", "tokens", "boxes", "scores", "depth", "mask", "array"
+    "logits",
+    "embedding",
+    "map",
+    "tokens",
+    "boxes",
+    "scores",
+    "depth",
+    "mask",
+    "image",
+    "array",
 ]
+Pixels = Literal["", "grey", "grey16", "rgb"]
+THRESHOLD = 0.5  # of the score of an object that is worth telling
 
 
 @dataclass(frozen=True)
@@ -99,10 +110,13 @@ class Input:
 class Output:
     """One output of a model.
 
-    ``method`` of the model computes it, alone or as an ``item`` (a position or a key) of
-    several. ``axes`` names the axes of a map: "NHWC", which packages hold channels-first.
-    ``group`` is a name under which several are asked for. Of ``labels`` there is one for
-    each class.
+    ``boxes`` are (B, N, 4): centre x and y, width and height as parts of the image; the
+    ``scores`` beside them are (B, N, classes). ``method`` of the model computes it, alone or as
+    an ``item`` (a position or a key) of several. ``axes`` names the axes of a map: "NHWC",
+    which packages hold channels-first. ``pixels`` says as what image a half-precision package
+    gives it, if as one: "grey" and "rgb" of 8 bits, whose values are whole numbers from 0 to
+    255, or "grey16" of any values. ``group`` is a name under which several are asked for. Of
+    ``labels`` there is one for each class.
     """
 
     name: str
@@ -110,9 +124,15 @@ class Output:
     method: str = "__call__"
     item: int | str | None = None
     axes: str = ""
+    pixels: Pixels = ""
     labels: tuple[str, ...] = ()
     group: str = ""
     text: str = ""  # a line for people
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether these are scores of an image's classes that have names."""
+        return self.kind == "logits" and bool(self.labels)
 
     def of(self, result: Any) -> mx.array:
         """This output, of what the method gave."""
@@ -139,8 +159,13 @@ class Signature:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes of the one output that has any."""
+        """The names of the classes, of the first output that has any."""
         return next((output.labels for output in self.outputs if output.labels), ())
+
+    @property
+    def kinds(self) -> str:
+        """What comes out, by kind, each once: for messages, and to look for one in."""
+        return ", ".join(dict.fromkeys(output.kind for output in self.outputs))
 
     def select(self, names: str | Iterable[str] | None = None) -> Signature:
         """The same with the outputs that are asked for, each by its name or its group's.
@@ -223,11 +248,24 @@ class Signature:
         rows = list(zip(*columns, strict=True))
         return [row[0] if len(row) == 1 else row for row in rows]
 
-    def decode(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Outputs as a person reads them: the best classes of logits, else float32 arrays."""
-        from .decode import decode
+    def decode(
+        self,
+        outputs: Mapping[str, Any],
+        sizes: Sequence[tuple[int, int]] = (),
+        threshold: float = THRESHOLD,
+    ) -> dict[str, Any]:
+        """Outputs as a person reads them, in lists of one for each image: the best classes of
+        logits, the objects in boxes that score ``threshold`` or more, the values of depth and
+        the classes of masks as (height, width) arrays. All others are float32 arrays.
 
-        return {o.name: decode(o, outputs[o.name]) for o in self.outputs}
+        ``sizes`` are the photos' (width, height): boxes, depth and masks are in their pixels,
+        what the contract did to them undone. Without them they are in the model's own.
+        """
+        from .decode import Frame, decode
+
+        spec = self.images[0].contract if self.images else None
+        frames = [Frame.of(size, spec) for size in sizes] if spec else []
+        return decode(self.outputs, outputs, frames, threshold)
 
 
 def signature_of(model: Any) -> Signature | None:

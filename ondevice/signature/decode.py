@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ import mlx.core as mx
 from ..config.labels import check_labels
 
 if TYPE_CHECKING:
-    from . import Output
+    from ..config import Preprocess
+    from . import Array, Output
 
 TOP = 5  # classes
 
@@ -59,21 +60,143 @@ def top_predictions(
     ]
 
 
-def _logits(output: Output, value: mx.array) -> list[list[Prediction]]:
-    return top_predictions(value, output.labels, TOP)
+@dataclass(frozen=True)
+class Detection:
+    """An object: its class, how sure that is, and x, y (of its corner), width and height."""
+
+    label: str
+    score: float
+    index: int
+    box: tuple[float, float, float, float]
 
 
-def _array(output: Output, value: mx.array) -> Any:
+@dataclass(frozen=True)
+class Frame:
+    """A photo of ``size`` (width, height), and the part of it that the model saw, in its
+    pixels: x, y, width, height."""
+
+    size: tuple[int, int]
+    window: tuple[float, float, float, float]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], spec: Preprocess) -> Frame:
+        """That of a photo which was prepared by ``spec``."""
+        from ..image.preprocess import window
+
+        return cls(size, window(size, spec))
+
+    def box(self, centred: Array) -> tuple[float, float, float, float]:
+        """Centre, width and height as parts of what the model saw, as a corner and a size in
+        pixels, cut off at the photo's edges."""
+        left, top, width, height = self.window
+        x, y, w, h = (float(value) for value in centred)
+        x0, x1 = (_clip(left + width * (x + s * w / 2), self.size[0]) for s in (-1, 1))
+        y0, y1 = (_clip(top + height * (y + s * h / 2), self.size[1]) for s in (-1, 1))
+        return x0, y0, x1 - x0, y1 - y0
+
+    def map(self, values: Array, *, smooth: bool) -> Array:
+        """(H, W) values of what the model saw as (height, width) of the photo; at its edges,
+        where the model saw nothing, the nearest."""
+        import numpy as np
+
+        (x, y, width, height), (across, down) = self.window, self.size
+        rows = (np.arange(down) + 0.5 - y) * (values.shape[0] / height) - 0.5
+        columns = (np.arange(across) + 0.5 - x) * (values.shape[1] / width) - 0.5
+        if smooth:
+            return _between(_between(values, rows).T, columns).T
+        near = [
+            np.clip(np.rint(at), 0, n - 1).astype(int)
+            for at, n in zip((rows, columns), values.shape, strict=True)
+        ]
+        return values[np.ix_(*near)]
+
+
+def _clip(value: float, length: int) -> float:
+    return min(max(value, 0.0), float(length))
+
+
+def _between(values: Array, at: Array) -> Array:
+    """(n, m) rows at places between them, linearly."""
+    import numpy as np
+
+    at = np.clip(at, 0, len(values) - 1)
+    low = np.floor(at).astype(int)
+    part = (at - low).astype(values.dtype)[:, None]
+    high = np.minimum(low + 1, len(values) - 1)
+    return values[low] * (1 - part) + values[high] * part
+
+
+def detections(
+    boxes: Array, scores: Array, labels: tuple[str, ...], threshold: float, frame: Frame
+) -> list[Detection]:
+    """The objects of one image, the surest first: (N, 4) boxes with (N, classes) scores.
+
+    Each class of a box that reaches ``threshold`` is an object.
+    """
+    import numpy as np
+
+    queries, classes = np.nonzero(scores >= threshold)
+    order = np.argsort(-scores[queries, classes], kind="stable")
+    return [
+        Detection(
+            labels[c] if labels else f"class {c}",
+            float(scores[q, c]),
+            int(c),
+            frame.box(boxes[q]),
+        )
+        for q, c in zip(queries[order], classes[order], strict=True)
+    ]
+
+
+def decode(
+    outputs: Sequence[Output],
+    values: Mapping[str, Any],
+    frames: Sequence[Frame],
+    threshold: float,
+) -> dict[str, Any]:
+    """All outputs as a person reads them; ``frames`` are the photos, if they are known."""
+    arrays = {o.name: mx.array(values[o.name]).astype(mx.float32) for o in outputs}
+    scores = [
+        arrays[o.name] for o in outputs if o.kind == "scores" and arrays[o.name].ndim == 3
+    ]
+    found: dict[str, Any] = {}
+    for output in outputs:
+        value = arrays[output.name]
+        if output.kind == "logits":
+            found[output.name] = top_predictions(value, output.labels, TOP)
+        elif output.kind in ("depth", "mask"):
+            found[output.name] = _maps(output, value, frames)
+        elif output.kind == "boxes" and scores:
+            found[output.name] = _objects(output, value, scores[0], frames, threshold)
+        else:
+            found[output.name] = _numpy(value)
+    return found
+
+
+def _maps(output: Output, value: mx.array, frames: Sequence[Frame]) -> list[Array]:
+    """(B, H, W, 1), or channels first, as an (H, W) array for each image."""
+    maps = _numpy(value.squeeze(-1 if output.axes and value.shape[-1] == 1 else 1))
+    if output.kind == "mask":
+        maps = maps.round().astype("int32")
+    if not frames:
+        return list(maps)
+    smooth = output.kind == "depth"
+    return [f.map(m, smooth=smooth) for f, m in zip(frames, maps, strict=True)]
+
+
+def _objects(
+    output: Output,
+    boxes: mx.array,
+    scores: mx.array,
+    frames: Sequence[Frame],
+    threshold: float,
+) -> list[list[Detection]]:
+    whole = Frame((1, 1), (0, 0, 1, 1))
+    rows = zip(_numpy(boxes), _numpy(scores), frames or [whole] * len(boxes), strict=True)
+    return [detections(b, s, output.labels, threshold, frame) for b, s, frame in rows]
+
+
+def _numpy(value: mx.array) -> Array:
     import numpy as np
 
     return np.array(value)
-
-
-# By the output's kind; all others are arrays.
-_DECODERS: dict[str, Callable[[Output, mx.array], Any]] = {"logits": _logits}
-
-
-def decode(output: Output, value: Any) -> Any:
-    """One output as a person reads it, of an array of whatever type."""
-    decoder = _DECODERS.get(output.kind, _array)
-    return decoder(output, mx.array(value).astype(mx.float32))

@@ -45,6 +45,8 @@ def classify(
     if not info.config.num_classes:
         given = ", ".join(model.signature.default_outputs)
         raise ConfigError(f"{info.name} has no classes (num_classes=0): it gives {given}")
+    if "logits" not in (kinds := model.signature.kinds):
+        raise ConfigError(f"{info.name} gives no classes of an image: it gives {kinds}")
     check_labels(info.labels, info.config.num_classes, info.name)  # before any image is read
     blas.advise()
     found = []

@@ -36,7 +36,7 @@ from ..registry import (
 from .hub import fetch, fetch_model, mention_license
 from .mlx_quantized import unpack
 from .output import replacing
-from .prefixes import Arrays, Fit, best_fit, is_ignored, unwrap
+from .prefixes import Arrays, Fit, best_fit, is_ignored, split_stacked, unwrap
 from .safetensors import TORCH, read_safetensors, write_safetensors
 from .timm_folder import find_weights, is_timm, timm_info
 
@@ -238,14 +238,19 @@ def rename(weights: Mapping[str, mx.array], spec: ModelSpec) -> dict[str, mx.arr
     """Upstream keys in the model's names, what is of no use here dropped."""
     prefix = re.compile(spec.key_prefix or "(?!)")  # without one, nothing matches
     inside = {prefix.sub("", k, 1): v for k, v in weights.items() if prefix.match(k)}
-    named = {}
-    for key, array in (inside or weights).items():
-        if is_ignored(key):
+    named: dict[str, mx.array] = {}
+    copies = re.compile(spec.copies or "(?!)")
+    given = split_stacked(inside or weights, spec.splits)
+    for key, array in sorted(given.items(), key=lambda item: bool(copies.match(item[0]))):
+        is_copy = copies.match(key)
+        if is_ignored(key) or (spec.unused and re.search(spec.unused, key)):
             continue
         if spec.transposes and re.search(spec.transposes, key):
             array = array.T
         for pattern, ours in spec.renames:
             key = re.sub(pattern, ours, key)
+        if key in named and is_copy:
+            continue
         if key in named:
             raise WeightsError(f"two of the given weights are {spec.name}'s {printable(key)}")
         named[key] = array

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -147,3 +147,15 @@ def _say_left_out(prefix: str, keys: list[str]) -> None:
     more = f" and {len(groups) - 8} more" if len(groups) > 8 else ""
     what = f"took the weights under {prefix!r}" if prefix else "took the weights"
     logger.warning(f"{what}; left out {', '.join(names)}{more}")
+
+
+def split_stacked(
+    weights: Mapping[str, mx.array], splits: Sequence[tuple[str, tuple[str, ...]]]
+) -> dict[str, mx.array]:
+    """``weights`` with the parts of arrays that are stacked along their first axis."""
+    found = dict(weights)
+    for pattern, names in splits:
+        for key in [key for key in found if re.search(pattern, key)]:
+            parts = mx.split(found.pop(key), len(names))
+            found |= {re.sub(pattern, n, key): p for n, p in zip(names, parts, strict=True)}
+    return found

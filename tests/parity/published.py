@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Union
 
-from ondevice import list_models, model_spec
+from ..support.names import image_encoders
 
 FILE = Path(__file__).with_name("published.json")
 MODULES = ("shvit", "efficientvit_msra", "fastvit", "vision_transformer_hybrid")
@@ -51,7 +51,7 @@ def read_timm(folder: Path) -> dict[str, Any]:
     names = {"generate_default_cfgs": dict, "Any": Any, "Dict": dict}
     constants = _run(folder / "data/constants.py", {})
     plain = {"input_size": (3, 224, 224), "crop_pct": 0.875, "interpolation": "bicubic"}
-    ours = {n for n in list_models() if not model_spec(n).text}
+    ours = set(image_encoders())
     found = {}
     for module in MODULES:
         table = _run(folder / f"models/{module}.py", constants | names)["default_cfgs"]

@@ -64,6 +64,8 @@ def _tensor(
         u = centre + 0.5 * std * u
     elif leaf == "running_var":
         u = std * std * (1.25 + 0.75 * u)
+    elif u.size == 1:
+        u = 1.0 + 0.3 * u
     elif _LAYER_SCALE.search(key) and u.size == max(shape):
         u = 0.6 + 0.3 * u
     elif leaf == "bias" and len(shape) == 1:

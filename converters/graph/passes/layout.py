@@ -302,6 +302,13 @@ class _Layout:
         after = order if keep else without(order, axes)
         self.emit(node, node.op, [self.at(x, order)], after, kind, at, keep)
 
+    def arg_reduce(self, node: Node) -> None:
+        (x,), (kind, axis) = node.inputs, node.args
+        order = self.full(x, [axis])
+        keeps = len(node.output.shape) == len(self.shape(x))
+        after = order if keeps else without(order, [axis])
+        self.emit(node, node.op, [self.at(x, order)], after, kind, order.index(axis))
+
     def layer_norm(self, node: Node) -> None:
         (x, *affine), (axes, eps) = node.inputs, node.args
         order = TOKENS if self._is_stream(x, axes) else self.full(x, axes)

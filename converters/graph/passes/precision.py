@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ..graph import Graph, Node, Value
@@ -10,41 +10,60 @@ from ..ops import op
 
 
 def set_precision(
-    graph: Graph, precision: str, keep: Collection[str] = (), io_dtype: str = ""
+    graph: Graph,
+    precision: str,
+    keep: Collection[str] = (),
+    io_dtype: str = "",
+    output_dtypes: Sequence[str] = (),
+    exact: Collection[str] = (),
 ) -> Graph:
     """Make every float value ``precision``, except those of the nodes that ``keep`` names.
 
     A node in ``keep`` (by the name of its first output) computes in float32, and an input
-    that only such nodes read is float32 as well, as is what only moves elements on their way
-    to an operand that has to be exact; inputs and outputs are of the type ``io_dtype``, if one
-    is given. An AsType stands wherever a value crosses over. Constants are cast where they
-    are used.
+    that only such nodes read is float32 as well; so does what is computed element by element
+    for an operand that has to be exact, or for one of the outputs ``exact``. Inputs are of the
+    type ``io_dtype``, if one is given, and outputs of ``output_dtypes`` where those name one.
+    An AsType stands wherever a value crosses over. Constants are cast where they are used.
     """
     if precision == "float32":
         return graph
-    caster = _Caster(graph, precision, frozenset(keep) | _moved_exactly(graph))
+    caster = _Caster(graph, precision, frozenset(keep) | _exactly(graph, exact))
     inputs = tuple(
         caster.typed(v, io_dtype or ("float32" if caster.is_kept(v.name) else precision))
         for v in graph.inputs
     )
     for node in graph.nodes:
         caster.add(node)
-    outputs = graph.outputs
-    if io_dtype:
-        outputs = tuple(caster.as_(name, io_dtype) for name in outputs)
+    wanted = output_dtypes or [io_dtype] * len(graph.outputs)
+    outputs = tuple(
+        caster.as_(name, dtype) if dtype else name
+        for name, dtype in zip(graph.outputs, wanted, strict=True)
+    )
     return replace(graph, inputs=inputs, nodes=tuple(caster.nodes), outputs=outputs)
 
 
-def _moved_exactly(graph: Graph) -> set[str]:
-    """What only moves elements, as the layout's transposes do, for an exact operand."""
+_LOCAL = frozenset({"move", "arithmetic", "activation"})  # an element of each operand makes one
+
+
+def _exactly(graph: Graph, outputs: Collection[str]) -> set[str]:
+    """What is computed element by element, from layers on, for an operand or an output that
+    has to be exact: a place in an image rounded to half precision is off by a third of a pixel.
+    """
     found: set[str] = set()
     waiting = [node.inputs[i] for node in graph.nodes for i in op(node.op).exact]
+    waiting += outputs
     while waiting:
         maker = graph.producer.get(waiting.pop())
-        if maker and op(maker.op).kind == "move":
-            found.add(maker.outputs[0].name)
-            waiting += maker.inputs
+        if maker is None or maker.outputs[0].name in found or not _is_local(maker):
+            continue
+        found.add(maker.outputs[0].name)
+        waiting += [name for name in maker.inputs if graph.is_float(name)]
     return found
+
+
+def _is_local(node: Node) -> bool:
+    entry = op(node.op)
+    return node.outputs[0].dtype.startswith("float") and (entry.kind in _LOCAL or entry.picks)
 
 
 class _Caster:

@@ -36,7 +36,12 @@ def fit_rank(graph: Graph) -> Graph:
 
 
 # Which rule serves an operation, by its rule of layout or by what its arguments are called.
-_RULES = {"concatenate": "along", "split": "along", "affine": "elementwise"}
+_RULES = {
+    "concatenate": "along",
+    "split": "along",
+    "affine": "elementwise",
+    "arg_reduce": "along",
+}
 _BY_NAME = {"Broadcast": "broadcast", "LogSumExp": "softmax"}
 
 

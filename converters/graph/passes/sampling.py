@@ -290,17 +290,27 @@ class _Form:
         image = root.name
         if not self.last:
             image = emit("Transpose", [image], (B, H, W, C), (0, 2, 3, 1))
-        flat = (*self.points, 1)
+        flat, both = (*self.points, 1), (*self.points, 2)
+        if len(self.sample.coordinates) == 1 and not self.flipped:
+            x = emit("Reshape", [self.sample.coordinates[0].name], both, both)
+            x = emit("Multiply", [x, constant(2 / W, 2 / H)], both)
+            grid = emit("Add", [x, constant(1 / W - 1, 1 / H - 1)], both)
+            return self._sampled(emit, made, image, grid)
         parts = []
         for name, n in zip(self._split(emit), (W, H), strict=True):
             x = emit("Reshape", [name], flat, flat)
             x = emit("Multiply", [x, constant(2 / n)], flat)
             parts.append(emit("Add", [x, constant(1 / n - 1)], flat))
-        grid = emit("Concatenate", parts, (*self.points, 2), 3)
-        shape: Shape = (*self.points, C)
+        grid = emit("Concatenate", parts, both, 3)
+        return self._sampled(emit, made, image, grid)
+
+    def _sampled(self, emit: Any, made: list[Node], image: str, grid: str) -> list[Node]:
+        root = self.sample.graph.shape(self.sample.root)
+        channels = root[-1] if self.last else root[1]
+        shape: Shape = (*self.points, channels)
         name = emit("Resample", [image, grid], shape, self.padding)
         if self.moved:
-            shape = (self.points[0], C, *self.points[1:])
+            shape = (self.points[0], channels, *self.points[1:])
             name = emit("Transpose", [name], shape, (0, 3, 1, 2))
         return [*made, Node("Reshape", (name,), (self.end,), (self.end.shape,))]
 

@@ -11,14 +11,22 @@ from unicodedata import category, normalize
 
 from ...errors import ConfigError, printable
 
-IMAGENET1K = "imagenet1k"
+IMAGENET1K = "imagenet1k"  # 1000 classes: WordNet's words, in the order of the synset ids
+COCO = "coco"  # the 80 classes of objects
+COCO91 = "coco91"  # the same under COCO's own numbers, of which eleven mean nothing
+ADE20K = "ade20k"  # the 150 classes of MIT's scene parsing benchmark
 
 
 @functools.cache
-def imagenet1k() -> tuple[str, ...]:
-    """The 1000 classes of ImageNet-1k: WordNet's words, in the order of the synset ids."""
-    text = (Path(__file__).parent / "imagenet1k.txt").read_text(encoding="utf-8")
+def known_labels(name: str) -> tuple[str, ...]:
+    """The classes that many checkpoints share: by one of the names above."""
+    text = (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8")
     return tuple(text.splitlines())
+
+
+def imagenet1k() -> tuple[str, ...]:
+    """The 1000 classes of ImageNet-1k."""
+    return known_labels(IMAGENET1K)
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ import numpy as np
 from ...config import Preprocess
 from ...cpu import blas
 from ...cpu.threads import run_each
-from ...errors import ImageError, OnDeviceError
+from ...errors import ConfigError, ImageError, OnDeviceError
 from ...image.open import ImageFile, name_of
 from ...image.preprocess import normalize as normalize_pixels, resize_and_crop
 from ...nn.fuse import fuse
@@ -108,6 +108,8 @@ def encode(
 
 def embedder(model: nn.Module) -> Embed:
     """What makes rows of a model's inputs: for an index and for what is looked up in it."""
+    if "embedding" not in (kinds := model.signature.kinds):
+        raise ConfigError(f"{model.info.name} gives no embedding of an image: it gives {kinds}")
     pooled: Embed = model.pooled
     return pooled
 

@@ -18,6 +18,7 @@ from converters.compress.recipe import PRESETS, load_recipe
 from converters.compress.rounding import Weight
 from converters.export import lay_out, rename_inputs, to_graph
 from ondevice import create_model, list_models, model_spec
+from ondevice.nn.image_model import ImageModel
 
 from ...support.lowered import function_of, stored
 
@@ -49,8 +50,8 @@ def covered(name):
     if name in text_towers():
         function = function_of(model)
     else:
-        output = "logits" if "head" in model else "embedding"
-        function = function_of(model, outputs=[output])
+        backbone = isinstance(model, ImageModel) and "head" not in model
+        function = function_of(model, outputs=["embedding"] if backbone else None)
     graph = lay_out(rename_inputs(to_graph(function), function.input_names), function)
     found = [w for w in weights(graph) if w.value.size >= LEAST]
     matrices = {

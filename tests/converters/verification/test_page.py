@@ -119,4 +119,5 @@ def test_json_has_a_stable_shape(report):
     assert step["comparisons"][0].keys() == {
         *("output", "cosine", "psnr_db", "max_error", "relative_error", "finite"),
         *("worst_image", "spread_db", "top1_agreement", "top5_agreement", "per_image"),
+        *("kind", "of_kind"),
     }

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from ondevice import create_model, fuse, list_models, load_model, model_spec, save_model
+from ondevice import create_model, fuse, load_model, model_spec, save_model
 from ondevice.errors import ConfigError
 from ondevice.models.efficientvit_msra import CascadedGroupAttention, WindowAttention
 
 from ...parity.cases import NAMES, Case, outputs, psnr_db
+from ...support.names import image_encoders
 
 SIZE = 128
 
@@ -47,7 +48,7 @@ def close(a: mx.array, b: mx.array) -> bool:
 
 
 # The CLIPs are the same networks, and what has one size has tests of its own.
-MODELS = [n for n in list_models() if not (model_spec(n).text or n == "vit_base_mci_224")]
+MODELS = [n for n in image_encoders() if n != "vit_base_mci_224"]
 
 
 @pytest.fixture(params=MODELS)

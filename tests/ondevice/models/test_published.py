@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from ondevice import list_models, model_spec
+from ondevice import model_spec
 
 from ...parity import published
+from ...support.names import image_encoders
 
 GOLDEN = published.golden()
 OTHERS = {"shvit_nano", "fastvithd"}
-VARIANTS = [n for n in list_models() if n not in OTHERS and not model_spec(n).text]
+VARIANTS = [n for n in image_encoders() if n not in OTHERS]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -8,10 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from ondevice import create_model, fuse, list_models, model_spec
+from ondevice import create_model, fuse, model_spec
 
 from ...parity import published, torchvision_ops, weightgen
 from ...parity.cases import outputs
+from ...support.names import image_encoders
 
 torch = pytest.importorskip("torch")
 
@@ -25,7 +26,7 @@ TOLERANCE = 1e-4  # of the spread of an output ...
 TIMES_TORCH = 4  # ... or this often the error of torch's float32, where attention amplifies it
 SIZES = {"fastvit": 128, "efficientvit_msra": 224, "shvit": 224}  # vit: test_clip_parity.py
 OTHERS = {"shvit_nano", "fastvithd"}
-VARIANTS = [n for n in list_models() if n not in OTHERS and not model_spec(n).text]
+VARIANTS = [n for n in image_encoders() if n not in OTHERS]
 OTHER_SIZES = [
     ("shvit_s2", 160, {}),
     ("efficientvit_m1", 256, {}),  # 16 x 16 cells in windows of 7

@@ -1,0 +1,80 @@
+"""Boxes that two sides found in one image: sets, since nothing says which comes first.
+
+A detector that chooses its best candidates may, of two that score alike, choose either, and in
+another order; that is no error of the boxes that it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..graph.graph import Array
+
+SURE = 0.3  # the least score of a box that has to be matched ...
+LEAST = 10  # ... unless fewer reach it: then these are the surest
+SAME = 0.99  # the least intersection over union of boxes that are the same
+
+
+def paired(
+    kinds: Mapping[str, str], wanted: Mapping[str, Any], got: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, float]]:
+    """``got`` with its boxes and scores in the order of those in ``wanted`` that they fit
+    best, and the share of ``matched`` ones: the same class, and nearly the same box.
+
+    Nothing changes where there are no boxes with scores for each class.
+    """
+    found = {name: np.asarray(got[name]) for name in wanted}
+    names = {kind: name for name, kind in kinds.items() if kind in ("boxes", "scores")}
+    if len(names) != 2 or wanted[names["scores"]].ndim != 3:
+        return found, {}
+    boxes, scores = names["boxes"], names["scores"]
+    for row in range(len(wanted[boxes])):
+        ours, theirs = ((side[boxes][row], side[scores][row]) for side in (wanted, found))
+        order = _order(overlaps(ours[0], theirs[0]), ours[1], theirs[1])
+        for name in (boxes, scores):
+            found[name] = found[name].copy()
+            found[name][row] = found[name][row][order]
+    share = _matched(wanted[boxes], wanted[scores], found[boxes], found[scores])
+    return found, {"matched": share}
+
+
+def overlaps(a: Array, b: Array) -> Array:
+    """(N, 4) and (M, 4) boxes, centre and size, to their (N, M) intersections over unions."""
+    low, high = (
+        [box[:, None, :2] + s * box[:, None, 2:] / 2 for box in (a, b)] for s in (-1, 1)
+    )
+    inner = np.minimum(high[0], high[1].swapaxes(0, 1)) - np.maximum(
+        low[0], low[1].swapaxes(0, 1)
+    )
+    common = np.clip(inner, 0, None).prod(axis=-1)
+    areas = [np.clip(box[:, 2:], 0, None).prod(axis=-1) for box in (a, b)]
+    union = areas[0][:, None] + areas[1] - common
+    return np.asarray(common / np.maximum(union, 1e-12))
+
+
+def _order(likeness: Array, ours: Array, theirs: Array) -> Array:
+    """Which of theirs stands for each of ours: the most alike are paired first."""
+    apart = np.abs(ours[:, None] - theirs[None]).max(axis=-1)
+    count = len(ours)
+    order = np.full(count, -1)
+    is_free = np.ones(count, bool)
+    for pair in np.argsort(apart - likeness, axis=None, kind="stable"):
+        mine, other = divmod(int(pair), count)
+        if order[mine] < 0 and is_free[other]:
+            order[mine], is_free[other] = other, False
+    return order
+
+
+def _matched(boxes: Array, scores: Array, got_boxes: Array, got_scores: Array) -> float:
+    """The share of sure boxes, over a batch, whose pair is the same."""
+    found: list[float] = []
+    for a, s, b, t in zip(boxes, scores, got_boxes, got_scores, strict=True):
+        best = s.max(axis=-1)
+        limit = min(SURE, float(np.sort(best)[-min(LEAST, len(best))]))
+        same = np.diagonal(overlaps(a, b)) >= SAME
+        same &= s.argmax(axis=-1) == t.argmax(axis=-1)
+        found += same[best >= limit].tolist()
+    return float(np.mean(found))
