@@ -108,6 +108,17 @@ class ModelSpec:
         )
 
 
+def timm_weights(
+    model: str, tag: str, license: str, top1: float | None = None, **more: Any
+) -> Checkpoint:
+    """Weights of a classifier of ImageNet-1k that timm has put on the hub."""
+    return Checkpoint(
+        **{"tag": tag, "repo": f"timm/{model}.{tag}", "license": license, "top1": top1}
+        | {"labels": IMAGENET1K}
+        | more
+    )
+
+
 _SPECS: dict[str, ModelSpec] = {}
 
 
