@@ -175,11 +175,12 @@ def add_identity(conv: nn.Module) -> nn.Module:
 def affine_first(layer: nn.Module, scale: mx.array, shift: mx.array) -> nn.Module:
     """A layer that computes ``layer(x * scale + shift)``, in those that read x.
 
-    ``layer.first`` names them; each is a 1x1 convolution or a linear layer.
+    ``layer.first`` names them; each is a 1x1 convolution, a linear layer or has such ones.
     """
     fused = copy.copy(layer)
     for name in layer.first:
-        fused[name] = affine_input(layer[name], scale, shift)
+        fold = affine_first if hasattr(layer[name], "first") else affine_input
+        fused[name] = fold(layer[name], scale, shift)
     return fused
 
 
@@ -268,7 +269,8 @@ class GroupNorm1(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """(B, ..., C) to the same shape."""
         y = kernels.standardize(x, self.eps)
-        return y * self.weight + self.bias if "weight" in self else y
+        y = y * self.weight if "weight" in self else y
+        return y + self.bias if "bias" in self else y
 
     def without_affine(self) -> GroupNorm1:
         """The same norm, its scale and shift left to the layer that follows."""

@@ -51,9 +51,9 @@ class ScaledResidual(DropPath):
     def fuse(self) -> ScaledResidual:
         """The same with scale and batch norm in ``m``."""
         fused = copy.copy(self)
-        if "layer_scale" in self:
+        if "layer_scale" in self and hasattr(self.m, "last"):
             fused.m = scale_last(fused.m, fused.pop("layer_scale"))
-        if isinstance(self.get("norm"), nn.BatchNorm):
+        if isinstance(self.get("norm"), nn.BatchNorm) and self.m.first:
             fused.m = affine_first(fused.m, *norm_affine(fused.pop("norm")))
         return fused
 
