@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 _LAYER_SCALE = re.compile(
-    r"(^|\.)(layer_scale\w*(\.(gamma|scale))?|ls\d?\.\w*gamma|gamma\w*|alpha|scale_\d?)$"
+    r"(^|\.)(layer_scale\w*(\.gamma)?|layer_scale\.scale|ls\d?\.\w*gamma|gamma\w*|alpha|scale_\d?)$"
 )
 _IDENTITY = re.compile(r"(token_mixer|pos_emb|network\.\d+)\.reparam_conv\.weight$")
 
