@@ -47,6 +47,33 @@ class DistanceBias(nn.Module):
         return fused
 
 
+class OffsetBias(nn.Module):
+    """One learned number a head for each offset in y and x between positions of a window."""
+
+    def __init__(self, heads: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.table = mx.zeros(((2 * side - 1) ** 2, heads))
+
+    def __call__(self) -> mx.array:
+        """(heads, N, N), of queries and keys, row by row."""
+        if "looked_up" in self:
+            return self.looked_up
+        place = mx.arange(self.side)
+        offset = place[:, None] - place + self.side - 1
+        index = offset[:, None, :, None] * (2 * self.side - 1) + offset[None, :, None, :]
+        return self.table[index.reshape(self.side**2, -1)].transpose(2, 0, 1)
+
+    def fuse(self) -> OffsetBias:
+        """The same with the table looked up."""
+        if "looked_up" in self:
+            return self
+        fused = copy.copy(self)
+        fused.looked_up = self()
+        del fused.table
+        return fused
+
+
 class BiasedAttention(nn.Module):
     """Multi-head attention whose values may be wider than its keys, with a distance bias."""
 

@@ -12,20 +12,26 @@ def pad_to_multiple(x: mx.array, size: int) -> mx.array:
     return mx.pad(x, [(0, 0), (0, bottom), (0, right), (0, 0)]) if bottom or right else x
 
 
+def to_batch(x: mx.array, parts: int, *, axis: int) -> mx.array:
+    """Parts of ``x`` along ``axis``, one after the other in the batch: no axis moves."""
+    return mx.concatenate([*mx.split(x, parts, axis=axis)], axis=0) if parts > 1 else x
+
+
+def from_batch(x: mx.array, parts: int, *, axis: int) -> mx.array:
+    """The way back from ``to_batch``."""
+    return mx.concatenate([*mx.split(x, parts, axis=0)], axis=axis) if parts > 1 else x
+
+
 def to_windows(x: mx.array, size: int) -> mx.array:
-    """(B, H, W, C) to (B * windows, size * size, C), H and W multiples of ``size``."""
-    B, H, W, C = x.shape
-    if size != H or size != W:
-        x = x.reshape(B * H // size, size, W // size, size, C).swapaxes(1, 2)
-    return x.reshape(-1, size * size, C)
+    """(B, H, W, C) to (windows * B, size, size, C), H and W multiples of ``size``."""
+    rows = to_batch(x, x.shape[1] // size, axis=1)
+    return to_batch(rows, x.shape[2] // size, axis=2)
 
 
-def from_windows(x: mx.array, size: int, height: int, width: int) -> mx.array:
+def from_windows(x: mx.array, height: int, width: int) -> mx.array:
     """The way back from ``to_windows``: (B, height, width, C)."""
-    C = x.shape[-1]
-    if height != size or width != size:
-        x = x.reshape(-1, width // size, size, size, C).swapaxes(1, 2)
-    return x.reshape(-1, height, width, C)
+    rows = from_batch(x, width // x.shape[2], axis=2)
+    return from_batch(rows, height // x.shape[1], axis=1)
 
 
 class Windowed(nn.Module):
@@ -42,6 +48,7 @@ class Windowed(nn.Module):
         """(B, H, W, C) map to the same shape."""
         _, H, W, _ = x.shape
         padded = pad_to_multiple(x, self.size)
-        y = self.m(to_windows(padded, self.size))
-        y = from_windows(y, self.size, *padded.shape[1:3])
+        windows = to_windows(padded, self.size)
+        y = self.m(windows.flatten(1, 2)).reshape(windows.shape)
+        y = from_windows(y, *padded.shape[1:3])
         return y if padded is x else y[:, :H, :W]
