@@ -97,7 +97,7 @@ def _register(
             family="mobileone",
             build=MobileOne,
             config=config,
-            preprocess=Preprocess(crop_pct=crop),
+            preprocess=Preprocess(crop_pct=crop, interpolation="bilinear"),
             checkpoints=(timm_weights(name, "apple_in1k", "mobileone-license", top1),),
             renames=(
                 (r"^(stages\.\d+)\.(\d+)\.", r"\1.layers.\2."),
