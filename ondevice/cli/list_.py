@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,43 @@ from ..registry import Checkpoint, ModelSpec, list_models, model_spec, registere
 from ._output import json_option, print_json, print_table, short_number
 
 _SHIPPED = Path(__file__).parents[1] / "weights" / "shipped"
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
+_WORDS = {"license": "licence"}
 _HEADER = ("model", ">params", ">MACs", ">px", ">top-1", "licence", "weights")
+
+
+class Parameters(click.ParamType[float]):
+    """A number of parameters, with a unit or without: 5M, 900K, 5e6."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """As a number. Raises click.BadParameter."""
+        if isinstance(value, float):
+            return value
+        unit = value[-1:].upper() if value[-1:].upper() in _UNITS else ""
+        try:
+            count = float(value[: len(value) - len(unit)]) * _UNITS[unit]
+        except ValueError:
+            count = math.nan
+        if not 0 < count < math.inf:
+            self.fail(f"{value!r} is no number of parameters, such as 5M or 900K", param, ctx)
+        return count
 
 
 @click.command("list")
 @click.argument("pattern", default="*")
 @click.option("--family", help="List only this family, such as shvit.")
+@click.option("--license", metavar="NAME", help="List only weights under this licence.")
+@click.option("--size", type=int, metavar="PX", help="List only weights for PX x PX images.")
 @click.option(
-    "--license", "license_", metavar="NAME", help="List only weights under this licence."
+    "--best-under",
+    type=Parameters(),
+    metavar="N",
+    help="List weights of at most N parameters (such as 5M), the most accurate first.",
 )
 @json_option
-def list_command(pattern: str, family: str | None, license_: str | None, as_json: bool) -> None:
+def list_command(pattern: str, best_under: float | None, as_json: bool, **wanted: Any) -> None:
     """List the models and weights whose name matches PATTERN.
 
     PATTERN is a part of the name, or a shell pattern such as 'shvit_*.in1k'. A name without
@@ -34,9 +61,8 @@ def list_command(pattern: str, family: str | None, license_: str | None, as_json
     pattern = registered_name(pattern) or pattern
     specs = [model_spec(name) for name in list_models()]
     rows = [_facts(s, c) for s in specs for c in s.checkpoints or (None,)]
-    _check("family", family, {row["family"] for row in rows})
-    _check("licence", license_, {row["license"] for row in rows} - {None})
-    wanted = {"family": family, "license": license_}
+    for key, value in wanted.items():
+        _check(key, value, {row[key] for row in rows} - {None})
     shown = [
         row
         for row in rows
@@ -45,21 +71,35 @@ def list_command(pattern: str, family: str | None, license_: str | None, as_json
     ]
     if not shown and pattern != "*":
         raise UnknownModelError(f"no model matches {pattern!r}; {_hint(pattern, rows)}")
+    if best_under is not None:
+        shown = _best(shown, best_under)
     print_json(shown) if as_json else print_table(_HEADER, map(_row, shown))
 
 
+def _best(rows: list[dict[str, Any]], most: float) -> list[dict[str, Any]]:
+    """Those of at most so many parameters and known accuracy, the most accurate first.
+
+    Accuracy on other classes than ImageNet-1k's is not comparable: weights that ship are left
+    out.
+    """
+    known = (r for r in rows if r["top1"] is not None and r["weights"] != "shipped")
+    small = (r for r in known if r["params"] is not None and r["params"] <= most)
+    return sorted(small, key=lambda row: -row["top1"])
+
+
 def _facts(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    tag = checkpoint.tag if checkpoint else ""
-    info = spec.info(tag) if checkpoint else spec.info()
+    name = f"{spec.name}.{checkpoint.tag}" if checkpoint else spec.name
+    preprocess = checkpoint.preprocess if checkpoint else None
     shipped = checkpoint is not None and not checkpoint.repo
-    saved = json.loads((_SHIPPED / info.name / "config.json").read_bytes()) if shipped else {}
+    saved = json.loads((_SHIPPED / name / "config.json").read_bytes()) if shipped else {}
+    size, top1 = (preprocess or spec.preprocess).size, checkpoint.top1 if checkpoint else None
     return {
-        "name": f"{spec.name}.{tag}" if tag else spec.name,
+        "name": name,
         "family": spec.family,
         "params": spec.params,
         "macs": spec.macs,
-        "size": saved.get("preprocess", {}).get("size", info.preprocess.size),
-        "top1": saved.get("metrics", {}).get("top1", info.top1),
+        "size": saved.get("preprocess", {}).get("size", size),
+        "top1": saved.get("metrics", {}).get("top1", top1),
         "license": checkpoint.license if checkpoint else None,
         "weights": "shipped" if shipped else checkpoint.repo if checkpoint else None,
     }
@@ -78,9 +118,10 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.partition(".")[0], pattern)
 
 
-def _check(what: str, given: str | None, known: set[str]) -> None:
+def _check(key: str, given: Any, known: set[Any]) -> None:
     if given is not None and given not in known:
-        raise click.UsageError(f"No {what} {given!r}; there are: {', '.join(sorted(known))}.")
+        there_are = ", ".join(map(str, sorted(known)))
+        raise click.UsageError(f"No {_WORDS.get(key, key)} {given!r}; there are: {there_are}.")
 
 
 def _hint(pattern: str, rows: list[dict[str, Any]]) -> str:

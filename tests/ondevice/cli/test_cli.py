@@ -72,17 +72,29 @@ def test_list_is_a_table_of_every_model(ondevice):
     ("args", "names"),
     [
         (["shvit_nano"], ["shvit_nano.cifar10", "shvit_nano.flowers"]),
-        (["nano.f"], ["shvit_nano.flowers"]),
+        (["t_nano.f"], ["shvit_nano.flowers"]),
         (["shvit_s[12]"], ["shvit_s1.in1k", "shvit_s2.in1k"]),
         (["shvit_*.flowers"], ["shvit_nano.flowers"]),
         (["_s4", "--family", "shvit"], ["shvit_s4.in1k"]),
         (["shvit_s3", "--license", "mit"], ["shvit_s3.in1k"]),
+        (["shvit_s", "--size", "256"], ["shvit_s4.in1k"]),
+        (["shvit_s", "--best-under", "12M"], ["shvit_s2.in1k", "shvit_s1.in1k"]),
+        (["shvit", "--best-under", "6.33m"], ["shvit_s1.in1k"]),
     ],
 )
 def test_list_filters(ondevice, args, names):
     status, out, _ = ondevice("list", *args, "--json")
     assert status == 0
     assert [row["name"] for row in json.loads(out)] == names
+
+
+def test_the_best_under_a_size_are_sorted_by_accuracy(ondevice):
+    _, out, _ = ondevice("list", "--best-under", "5M", "--json")
+    rows = json.loads(out)
+    assert len(rows) > 10
+    assert all(row["params"] <= 5e6 for row in rows)
+    accuracy = [row["top1"] for row in rows]
+    assert accuracy == sorted(accuracy, reverse=True)
 
 
 def test_list_as_json_has_what_the_checkpoint_says(ondevice):
@@ -102,6 +114,9 @@ def test_list_as_json_has_what_the_checkpoint_says(ondevice):
         (["list", "shvid_s1"], "no model matches 'shvid_s1'; the nearest are shvit_s1"),
         (["list", "--family", "resnet"], "No family 'resnet'; there are: "),
         (["list", "--license", "gpl"], "No licence 'gpl'; there are: "),
+        (["list", "--size", "100"], "No size 100; there are: 96, "),
+        (["list", "--best-under", "few"], "'few' is no number of parameters, such as 5M"),
+        (["list", "--best-under", "-1"], "'-1' is no number of parameters"),
         (["show", "shvit_s9"], "no model 'shvit_s9'; did you mean shvit_s"),
         (["show", "shvit_s1.in22k"], "shvit_s1.in1k"),
         (["show", "no/such/folder"], "has no config.json"),
