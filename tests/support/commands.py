@@ -159,7 +159,7 @@ _COMMANDS: dict[str, Callable[[dict[str, Any]], None]] = {
     "export": _export,
     "encode": lambda given: check_out(given["out"], force=True),
     "list": lambda given: cli.get_command(None, "list").callback(  # type: ignore
-        given["pattern"], given["family"], given["license_"], as_json=True
+        **{**given, "as_json": True}
     ),
 }
 

@@ -40,7 +40,7 @@ def test_every_output_is_that_of_timm(case, model, prepare, operations):
     images = case.meta["batch"] if case.meta["size"] == 224 else 1  # the larger are slow
     with OPERATIONS[operations]():
         found = outputs(prepare(model), case.input[:images])
-    errors = {name: _error(case, name, found[name]) for name in found if name in case.arrays}
+    errors = {name: error(case, name, found[name]) for name in found if name in case.arrays}
     wanted = {f"stage_{i}" for i in range(len(model.config.feature_info))} | {"features"}
     assert errors.keys() >= wanted
     family = model_spec(case.model).family
@@ -57,7 +57,7 @@ def test_the_operations_of_a_mac_are_others():
         assert not kernels.is_fast(x)
 
 
-def _error(case: Case, name: str, found: np.ndarray) -> float:
+def error(case: Case, name: str, found: np.ndarray) -> float:
     """Largest error of the kept values that ``found`` has, over the spread of the output."""
     wanted = case.arrays[name]
     if name in ("logits", "pooled"):
@@ -84,8 +84,8 @@ def test_merged_weights_are_recognised_and_give_the_logits_of_timm(case):
     assert model.config.inference_mode
     for form in (model, fuse(model)):
         found = outputs(form, case.input[:1])
-        assert _error(case, "logits", found["logits"]) < TOLERANCE["fastvit"]
-        assert _error(case, "pooled", found["pooled"]) < TOLERANCE["fastvit"]
+        assert error(case, "logits", found["logits"]) < TOLERANCE["fastvit"]
+        assert error(case, "pooled", found["pooled"]) < TOLERANCE["fastvit"]
 
 
 def test_a_file_gives_the_same_model_as_its_arrays(tmp_path):
