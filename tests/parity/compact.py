@@ -25,6 +25,11 @@ def compact(folder: Path) -> dict[str, np.ndarray]:
     kept |= {"num_classes": meta.get("num_classes", 0), "unit": "image_u8" in meta["outputs"]}
     with np.load(folder / "ref.npz") as reference:
         arrays = {k: reference[k] for k in reference.files}
+    if not {"stage_0", "stage_1"} <= arrays.keys():  # some blocks of a plain transformer
+        maps = {
+            "stage_0": arrays[f"stage_{max(int(k[6:]) for k in arrays if k[:6] == 'stage_')}"]
+        }
+        arrays = {k: a for k, a in arrays.items() if k[:6] != "stage_"} | maps
     arrays["features"] = as_map(arrays["features"], arrays["pooled"].shape[-1])
     kept["kept"] = {k: a.shape[:2] for k, a in arrays.items() if a.ndim == 4}
     case = {"meta": np.frombuffer(json.dumps(kept).encode(), np.uint8)}
@@ -41,6 +46,7 @@ def as_map(array: np.ndarray, channels: int) -> np.ndarray:
     """(N, C, H, W) of what some families give as (N, H * W, C) or (N, H, W, C)."""
     if array.ndim == 3:
         side = math.isqrt(array.shape[1])
+        array = array[:, -(side**2) :]  # without the tokens that belong to no patch
         array = array.reshape(len(array), side, side, -1)
     last = array.shape[-1] == channels != array.shape[1]
     return array.transpose(0, 3, 1, 2) if last else array
