@@ -20,7 +20,8 @@ FILE = Path(__file__).with_name("published.json")
 MODULES = tuple(
     "shvit efficientvit_msra fastvit vision_transformer_hybrid efficientformer "
     "efficientformer_v2 nextvit repvit iformer swiftformer edgenext mobilevit tiny_vit starnet "
-    "byobnet convnext mobilenetv3 pvt_v2 metaformer swin_transformer".split()
+    "byobnet convnext mobilenetv3 pvt_v2 metaformer swin_transformer "
+    "vision_transformer".split()
 )
 FIELDS = (
     "input_size mean std crop_pct crop_mode interpolation license hf_hub_id num_classes"

@@ -8,9 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map_with_path
+from PIL import Image
 
 from ondevice import create_model, fuse, list_models, model_spec
 from ondevice.errors import ConfigError
+from ondevice.nn.vision_transformer import resized
 
 from ...parity.cases import outputs
 from .test_models import FAMILIES, close, image, scrambled
@@ -51,6 +53,10 @@ KINDS = {
     "starnet_s050": ONE_EACH,
     "swiftformer_s": {"depth": (2, 2, 2, 2)},
     "swin_s3_tiny_224": {"depth": (2, 2, 2, 2)},
+    "vit_base_patch16_siglip_gap_224": {"depth": 1, "embed_dim": 48, "heads": 3},
+    "vit_base_patch32_siglip_256": {"depth": 1, "embed_dim": 48, "heads": 3},
+    "vit_small_patch14_dinov2": {"depth": 1, "embed_dim": 48, "heads": 3},
+    "vit_small_patch14_reg4_dinov2": {"depth": 1, "embed_dim": 48, "heads": 3},
     "tiny_vit_21m_384": {**ONE_EACH, "windows": (7, 7, 3, 2)},
 }
 
@@ -65,7 +71,7 @@ def kind(request):
 
 def fitting(model, batch: int = 1) -> mx.array:
     """A batch of images as small as the model takes."""
-    side = model.config.only_size or 96
+    side = model.config.only_size or -(-96 // model.config.stride) * model.config.stride
     return image(batch=batch, height=side, width=side)
 
 
@@ -122,6 +128,14 @@ def test_another_size_than_the_only_one_is_refused(name):
         ConfigError, match=r"^an image of 192 x 192 px: this model takes 224 x 224$"
     ):
         create_model(name)(mx.zeros((1, 192, 192, 3)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (50, 44), (37, 12)])
+def test_positions_are_resized_as_pillow_resizes(height, width):
+    table = np.random.default_rng(0).normal(size=(37, 37)).astype(np.float32)
+    wanted = Image.fromarray(table).resize((width, height), Image.Resampling.BICUBIC)
+    found = resized(mx.array(table.reshape(-1, 1)), 37, height, width)
+    assert np.abs(np.array(found).reshape(height, width) - np.array(wanted)).max() < 1e-5
 
 
 def test_each_family_has_a_golden_case():
