@@ -15,21 +15,12 @@ from typing import Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import (
-    CLIP_MEAN,
-    CLIP_STD,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    FeatureInfo,
-    ModelConfig,
-    Preprocess,
-)
-from ..config.labels import IMAGENET1K
+from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..nn.image_model import ImageModel, in_turn
 from ..nn.layers import GELU, Conv2d, make_divisible
 from ..nn.residual import ScaledResidual
 from ..nn.transformer import Mlp
-from ..registry import Checkpoint, ModelSpec, Shapes, register_model, timm_weights
+from ..registry import ModelSpec, Shapes, register_model, weights_of
 
 Norm = Literal["layer", "simple", "rms"]
 
@@ -175,32 +166,9 @@ def _adapt(shapes: Shapes) -> dict[str, Any]:
     return {"final_norm": "norm.weight" in shapes}
 
 
-def _checkpoint(name: str, size: str, crop: str, *more: str) -> Checkpoint:
-    """One line of the table below."""
-    model, _, tag = name.partition(".")
-    mean, std = _COLOURS.get(tag.partition("_")[0], (IMAGENET_MEAN, IMAGENET_STD))
-    facts = dict(word.split("=") for word in more if "=" in word)
-    classes = int(facts.get("classes", 1000))
-    top1 = float(facts["top1"]) if "top1" in facts else None
-    return timm_weights(
-        model,
-        tag,
-        next((v for k, v in _LICENSES.items() if k in name), "apache-2.0"),
-        top1,
-        preprocess=Preprocess(
-            size=int(size),
-            crop_pct=float(crop),
-            crop_mode="squash" if "squash" in more else "center",
-            mean=mean,
-            std=std,
-        ),
-        labels=IMAGENET1K if classes == 1000 else "",
-        config={} if classes == 1000 else {"num_classes": classes},
-    )
-
-
 def _register(name: str, params: int, macs: int | None, **facts: Any) -> None:
-    lines = (line.split() for line in _WEIGHTS.splitlines())
+    license = "cc-by-nc-4.0" if name.startswith("convnextv2") else "apache-2.0"
+    checkpoints = weights_of(name, _WEIGHTS, license)
     size = 256 if "_mlp" in name or "xxl" in name else 224  # of those from CLIP only
     register_model(
         ModelSpec(
@@ -209,9 +177,7 @@ def _register(name: str, params: int, macs: int | None, **facts: Any) -> None:
             build=ConvNeXt,
             config=ConvNeXtConfig(**facts),
             preprocess=Preprocess(size=size),
-            checkpoints=tuple(
-                _checkpoint(*line) for line in lines if line[0].partition(".")[0] == name
-            ),
+            checkpoints=checkpoints,
             renames=_RENAMES,
             adapt=_adapt,
             params=params,
@@ -220,18 +186,11 @@ def _register(name: str, params: int, macs: int | None, **facts: Any) -> None:
     )
 
 
-_COLOURS = {"clip": (CLIP_MEAN, CLIP_STD), "ra4": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
-_LICENSES = {
-    "convnextv2": "cc-by-nc-4.0",
-    "dinov3": "dinov3-license",
-    "eupe": "fair-noncommercial-research-license",
-}
-# Weights, pixels a side, share that is cropped, and what is unlike most.
 _WEIGHTS = """\
 convnext_tiny.in12k_ft_in1k 224 0.95
 convnext_small.in12k_ft_in1k 224 0.95
-convnext_zepto_rms.ra4_e3600_r224_in1k 224 0.875
-convnext_zepto_rms_ols.ra4_e3600_r224_in1k 224 0.9
+convnext_zepto_rms.ra4_e3600_r224_in1k 224 0.875 half
+convnext_zepto_rms_ols.ra4_e3600_r224_in1k 224 0.9 half
 convnext_atto.d2_in1k 224 0.875
 convnext_atto_ols.a2_in1k 224 0.875
 convnext_femto.d1_in1k 224 0.875
@@ -295,37 +254,37 @@ convnextv2_tiny.fcmae 224 0.875 classes=0
 convnextv2_base.fcmae 224 0.875 classes=0
 convnextv2_large.fcmae 224 0.875 classes=0
 convnextv2_huge.fcmae 224 0.875 classes=0
-convnext_base.clip_laion2b_augreg_ft_in12k_in1k 256 1 top1=86.37
-convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384 384 1 squash top1=87.134
-convnext_large_mlp.clip_laion2b_soup_ft_in12k_in1k_320 320 1 top1=87.958
-convnext_large_mlp.clip_laion2b_soup_ft_in12k_in1k_384 384 1 squash top1=88.306
-convnext_base.clip_laion2b_augreg_ft_in1k 256 1 top1=86.158
-convnext_base.clip_laiona_augreg_ft_in1k_384 384 1 top1=86.502
-convnext_large_mlp.clip_laion2b_augreg_ft_in1k 256 1 top1=87.334
-convnext_large_mlp.clip_laion2b_augreg_ft_in1k_384 384 1 squash top1=87.848
-convnext_xxlarge.clip_laion2b_soup_ft_in1k 256 1 top1=88.604
-convnext_base.clip_laion2b_augreg_ft_in12k 256 1 classes=11821
-convnext_large_mlp.clip_laion2b_soup_ft_in12k_320 320 1 classes=11821
-convnext_large_mlp.clip_laion2b_augreg_ft_in12k_384 384 1 squash classes=11821
-convnext_large_mlp.clip_laion2b_soup_ft_in12k_384 384 1 squash classes=11821
-convnext_xxlarge.clip_laion2b_soup_ft_in12k 256 1 classes=11821
-convnext_base.clip_laion2b 256 1 classes=640
-convnext_base.clip_laion2b_augreg 256 1 classes=640
-convnext_base.clip_laiona 256 1 classes=640
-convnext_base.clip_laiona_320 320 1 classes=640
-convnext_base.clip_laiona_augreg_320 320 1 classes=640
-convnext_large_mlp.clip_laion2b_augreg 256 1 classes=768
-convnext_large_mlp.clip_laion2b_ft_320 320 1 classes=768
-convnext_large_mlp.clip_laion2b_ft_soup_320 320 1 classes=768
-convnext_xxlarge.clip_laion2b_soup 256 1 classes=1024
-convnext_xxlarge.clip_laion2b_rewind 256 1 classes=1024
-convnext_tiny.dinov3_lvd1689m 224 1 classes=0
-convnext_small.dinov3_lvd1689m 224 1 classes=0
-convnext_base.dinov3_lvd1689m 224 1 classes=0
-convnext_large.dinov3_lvd1689m 224 1 classes=0
-convnext_tiny.eupe_lvd1689m 256 1 classes=0
-convnext_small.eupe_lvd1689m 256 1 classes=0
-convnext_base.eupe_lvd1689m 256 1 classes=0
+convnext_base.clip_laion2b_augreg_ft_in12k_in1k 256 1 top1=86.37 clip
+convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384 384 1 squash top1=87.134 clip
+convnext_large_mlp.clip_laion2b_soup_ft_in12k_in1k_320 320 1 top1=87.958 clip
+convnext_large_mlp.clip_laion2b_soup_ft_in12k_in1k_384 384 1 squash top1=88.306 clip
+convnext_base.clip_laion2b_augreg_ft_in1k 256 1 top1=86.158 clip
+convnext_base.clip_laiona_augreg_ft_in1k_384 384 1 top1=86.502 clip
+convnext_large_mlp.clip_laion2b_augreg_ft_in1k 256 1 top1=87.334 clip
+convnext_large_mlp.clip_laion2b_augreg_ft_in1k_384 384 1 squash top1=87.848 clip
+convnext_xxlarge.clip_laion2b_soup_ft_in1k 256 1 top1=88.604 clip
+convnext_base.clip_laion2b_augreg_ft_in12k 256 1 classes=11821 clip
+convnext_large_mlp.clip_laion2b_soup_ft_in12k_320 320 1 classes=11821 clip
+convnext_large_mlp.clip_laion2b_augreg_ft_in12k_384 384 1 squash classes=11821 clip
+convnext_large_mlp.clip_laion2b_soup_ft_in12k_384 384 1 squash classes=11821 clip
+convnext_xxlarge.clip_laion2b_soup_ft_in12k 256 1 classes=11821 clip
+convnext_base.clip_laion2b 256 1 classes=640 clip
+convnext_base.clip_laion2b_augreg 256 1 classes=640 clip
+convnext_base.clip_laiona 256 1 classes=640 clip
+convnext_base.clip_laiona_320 320 1 classes=640 clip
+convnext_base.clip_laiona_augreg_320 320 1 classes=640 clip
+convnext_large_mlp.clip_laion2b_augreg 256 1 classes=768 clip
+convnext_large_mlp.clip_laion2b_ft_320 320 1 classes=768 clip
+convnext_large_mlp.clip_laion2b_ft_soup_320 320 1 classes=768 clip
+convnext_xxlarge.clip_laion2b_soup 256 1 classes=1024 clip
+convnext_xxlarge.clip_laion2b_rewind 256 1 classes=1024 clip
+convnext_tiny.dinov3_lvd1689m 224 1 classes=0 license=dinov3-license
+convnext_small.dinov3_lvd1689m 224 1 classes=0 license=dinov3-license
+convnext_base.dinov3_lvd1689m 224 1 classes=0 license=dinov3-license
+convnext_large.dinov3_lvd1689m 224 1 classes=0 license=dinov3-license
+convnext_tiny.eupe_lvd1689m 256 1 classes=0 license=fair-noncommercial-research-license
+convnext_small.eupe_lvd1689m 256 1 classes=0 license=fair-noncommercial-research-license
+convnext_base.eupe_lvd1689m 256 1 classes=0 license=fair-noncommercial-research-license
 """
 
 _ATTO: dict[str, Any] = {"embed_dim": (40, 80, 160, 320), "depth": (2, 2, 6, 2)}

@@ -16,14 +16,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig, Preprocess
-from ..config.labels import IMAGENET1K
 from ..cpu import kernels
 from ..nn.batch_norm import BatchNorm
 from ..nn.drop_path import DropPath
 from ..nn.image_model import ImageModel, in_turn
 from ..nn.layers import GELU, Conv2d, ConvNorm, ReLU, make_divisible, scale_output
 from ..nn.residual import ScaledResidual
-from ..registry import Checkpoint, ModelSpec, register_model, timm_weights
+from ..registry import ModelSpec, register_model, weights_of
 
 HEAD = 1280  # channels before the classifier
 Words = list[tuple[str, dict[str, int]]]
@@ -271,7 +270,6 @@ _RENAMES = (
 )
 
 
-# Tag, then pixels a side and share that is cropped; of others than ImageNet-1k, the classes.
 _WEIGHTS = """
 mobilenetv4_conv_small_050.e3000_r224_in1k 224 0.875 half
 mobilenetv4_conv_small.e2400_r224_in1k 224 0.875
@@ -298,29 +296,11 @@ mobilenetv4_conv_aa_large.e230_r384_in12k_ft_in1k 384 0.95 top1=84.314
 mobilenetv4_conv_aa_large.e600_r384_in1k 384 0.95
 mobilenetv4_conv_aa_large.e230_r384_in12k 384 0.95 classes=11821
 """
-_HALF: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-
-
-def _checkpoint(name: str, size: str, crop: str, *more: str) -> Checkpoint:
-    """One line of the table."""
-    model, _, tag = name.partition(".")
-    facts = dict(word.split("=") for word in more if "=" in word)
-    colours: Any = _HALF if "half" in more else {}
-    return timm_weights(
-        model,
-        tag,
-        "apache-2.0",
-        float(facts["top1"]) if "top1" in facts else None,
-        preprocess=Preprocess(size=int(size), crop_pct=float(crop), **colours),
-        labels="" if "classes" in facts else IMAGENET1K,
-        config={"num_classes": int(facts["classes"])} if "classes" in facts else {},
-    )
 
 
 def _register(
     name: str, params: int, macs: int | None, preprocess: Preprocess, **config: Any
 ) -> None:
-    lines = (line.split() for line in _WEIGHTS.split("\n") if line.startswith(f"{name}."))
     register_model(
         ModelSpec(
             name=name,
@@ -328,7 +308,7 @@ def _register(
             build=MobileNetV4,
             config=MobileNetV4Config(**config),
             preprocess=preprocess,
-            checkpoints=tuple(_checkpoint(*line) for line in lines),
+            checkpoints=weights_of(name, _WEIGHTS, "apache-2.0"),
             renames=_RENAMES,
             params=params,
             macs=macs,
@@ -404,7 +384,7 @@ _224, _256, _384 = (
     Preprocess(size=256, crop_pct=0.95),
     Preprocess(size=384, crop_pct=0.95),
 )
-_TINY: Any = Preprocess(**_HALF)
+_TINY = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 _register("mobilenetv4_conv_small_035", 1_910_000, 50_000_000, _TINY, width=0.35, **_SMALL)
 _register("mobilenetv4_conv_small_050", 2_240_000, 70_000_000, _TINY, width=0.5, **_SMALL)
