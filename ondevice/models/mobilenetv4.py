@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -379,45 +379,22 @@ _HYBRID_LARGE: dict[str, Any] = {
         _LAST,
     ),
 }
-_224, _256, _384 = (
-    Preprocess(crop_pct=0.95),
-    Preprocess(size=256, crop_pct=0.95),
-    Preprocess(size=384, crop_pct=0.95),
-)
-_TINY = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+_224 = Preprocess(crop_pct=0.95)
+_256, _384, _448 = (replace(_224, size=size) for size in (256, 384, 448))
+_HALF = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
-_register("mobilenetv4_conv_small_035", 1_910_000, 50_000_000, _TINY, width=0.35, **_SMALL)
-_register("mobilenetv4_conv_small_050", 2_240_000, 70_000_000, _TINY, width=0.5, **_SMALL)
-_register("mobilenetv4_conv_small", 3_770_000, 190_000_000, Preprocess(), **_SMALL)
-_register("mobilenetv4_conv_medium", 9_720_000, 1_100_000_000, _256, **_MEDIUM)
-_register("mobilenetv4_conv_large", 32_590_000, 6_430_000_000, _384, **_LARGE)
-_register("mobilenetv4_hybrid_medium", 11_070_000, 1_290_000_000, _256, **_HYBRID_MEDIUM)
-_register("mobilenetv4_hybrid_large", 37_760_000, None, _384, **_HYBRID_LARGE)
-_register("mobilenetv4_conv_aa_medium", 9_720_000, 1_580_000_000, _256, blur="mean", **_MEDIUM)
-_register(
-    "mobilenetv4_conv_blur_medium", 9_720_000, 1_220_000_000, _224, blur="binomial", **_MEDIUM
-)
-_register(
-    "mobilenetv4_conv_aa_large",
-    32_590_000,
-    None,
-    Preprocess(size=448, crop_pct=0.95),
-    blur="mean",
-    **_LARGE,
-)
-_register(
-    "mobilenetv4_hybrid_medium_075",
-    7_310_000,
-    660_000_000,
-    _224,
-    width=0.75,
-    **_HYBRID_MEDIUM,
-)
-_register(
-    "mobilenetv4_hybrid_large_075",
-    22_750_000,
-    2_060_000_000,
-    _256,
-    width=0.75,
-    **_HYBRID_LARGE,
-)
+for _name, _params, _macs, _preprocess, _config in (
+    ("conv_small_035", 1_910_000, 50_000_000, _HALF, _SMALL | {"width": 0.35}),
+    ("conv_small_050", 2_240_000, 70_000_000, _HALF, _SMALL | {"width": 0.5}),
+    ("conv_small", 3_770_000, 190_000_000, Preprocess(), _SMALL),
+    ("conv_medium", 9_720_000, 1_100_000_000, _256, _MEDIUM),
+    ("conv_large", 32_590_000, 6_430_000_000, _384, _LARGE),
+    ("hybrid_medium", 11_070_000, 1_290_000_000, _256, _HYBRID_MEDIUM),
+    ("hybrid_large", 37_760_000, None, _384, _HYBRID_LARGE),
+    ("conv_aa_medium", 9_720_000, 1_580_000_000, _256, _MEDIUM | {"blur": "mean"}),
+    ("conv_blur_medium", 9_720_000, 1_220_000_000, _224, _MEDIUM | {"blur": "binomial"}),
+    ("conv_aa_large", 32_590_000, None, _448, _LARGE | {"blur": "mean"}),
+    ("hybrid_medium_075", 7_310_000, 660_000_000, _224, _HYBRID_MEDIUM | {"width": 0.75}),
+    ("hybrid_large_075", 22_750_000, 2_060_000_000, _256, _HYBRID_LARGE | {"width": 0.75}),
+):
+    _register(f"mobilenetv4_{_name}", _params, _macs, _preprocess, **_config)
