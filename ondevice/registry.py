@@ -11,8 +11,17 @@ from typing import Any
 
 import mlx.nn as nn
 
-from .config import ModelConfig, ModelInfo, Preprocess
-from .config.labels import known_labels
+from .config import (
+    CLIP_MEAN,
+    CLIP_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CropMode,
+    ModelConfig,
+    ModelInfo,
+    Preprocess,
+)
+from .config.labels import IMAGENET1K, known_labels
 from .errors import ConfigError, UnknownModelError
 
 # How the config.json of a FastVLM calls itself: Apple's, and MLX's.
@@ -111,6 +120,49 @@ class ModelSpec:
         return ModelInfo(
             model=self.name, config=config, preprocess=preprocess, license=known.license
         )
+
+
+def timm_weights(
+    model: str, tag: str, license: str, top1: float | None = None, **more: Any
+) -> Checkpoint:
+    """Weights of a classifier of ImageNet-1k that timm has put on the hub."""
+    return Checkpoint(
+        **{"tag": tag, "repo": f"timm/{model}.{tag}", "license": license, "top1": top1}
+        | {"labels": IMAGENET1K}
+        | more
+    )
+
+
+_COLOURS = {"clip": (CLIP_MEAN, CLIP_STD), "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
+
+
+def weights_of(model: str, table: str, license: str) -> tuple[Checkpoint, ...]:
+    """Those of ``model`` in a table of lines "name.tag pixels crop_pct", in its order.
+
+    More words say what is unlike most: squash, clip or half (means and deviations of the
+    channels), classes=N, top1=PERCENT, license=NAME.
+    """
+    lines = (line.split() for line in table.splitlines() if line.startswith(f"{model}."))
+    return tuple(_weights(*line, license=license) for line in lines)
+
+
+def _weights(name: str, size: str, crop: str, *words: str, license: str) -> Checkpoint:
+    model, _, tag = name.partition(".")
+    facts = {"license": license} | dict(w.split("=") for w in words if "=" in w)
+    colours = (_COLOURS[w] for w in words if w in _COLOURS)
+    mean, std = next(colours, (IMAGENET_MEAN, IMAGENET_STD))
+    mode: CropMode = "squash" if "squash" in words else "center"
+    return timm_weights(
+        model,
+        tag,
+        facts["license"],
+        float(facts["top1"]) if "top1" in facts else None,
+        preprocess=Preprocess(
+            size=int(size), crop_pct=float(crop), crop_mode=mode, mean=mean, std=std
+        ),
+        labels="" if "classes" in facts else IMAGENET1K,
+        config={"num_classes": int(facts["classes"])} if "classes" in facts else {},
+    )
 
 
 _SPECS: dict[str, ModelSpec] = {}

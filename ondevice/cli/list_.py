@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,31 +15,29 @@ from ..errors import UnknownModelError
 from ..registry import Checkpoint, ModelSpec, list_models, model_spec, registered_name
 from ._output import json_option, print_json, print_table, short_number
 
-_UNITS = {"K": 1e3, "M": 1e6, "G": 1e9}
+_SHIPPED = Path(__file__).parents[1] / "weights" / "shipped"
+_UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}
+_WORDS = {"license": "licence"}
+_HEADER = ("model", ">params", ">MACs", ">px", ">top-1", "licence", "weights")
 
 
 def _count(text: str) -> float:
-    """A number with a unit, such as 800K, 5M or 1.2G."""
-    number, unit = text, _UNITS.get(text[-1:].upper())
+    """A number with a unit or without, such as 800K, 5M or 1.2G."""
+    unit = text[-1:].upper() if text[-1:].upper() in _UNITS else ""
     try:
-        found = float(number[:-1] if unit else number) * (unit or 1)
+        count = float(text[: len(text) - len(unit)]) * _UNITS[unit]
     except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
+        count = math.nan
+    if not 0 < count < math.inf:
         raise click.BadParameter(f"{text!r} is not a number such as 800K, 5M or 1.2G.")
-    return found
-
-
-_SHIPPED = Path(__file__).parents[1] / "weights" / "shipped"
-_HEADER = ("model", ">params", ">MACs", ">px", ">top-1", "licence", "weights")
+    return count
 
 
 @click.command("list")
 @click.argument("pattern", default="*")
 @click.option("--family", help="List only this family, such as shvit.")
-@click.option(
-    "--license", "license_", metavar="NAME", help="List only weights under this licence."
-)
+@click.option("--license", metavar="NAME", help="List only weights under this licence.")
+@click.option("--size", type=int, metavar="PX", help="List only weights for PX x PX images.")
 @click.option(
     "--max-params",
     type=_count,
@@ -60,12 +59,11 @@ _HEADER = ("model", ">params", ">MACs", ">px", ">top-1", "licence", "weights")
 @json_option
 def list_command(
     pattern: str,
-    family: str | None,
-    license_: str | None,
     max_params: float | None,
     max_macs: float | None,
     best_under: float | None,
     as_json: bool,
+    **wanted: Any,
 ) -> None:
     """List the models and weights whose name matches PATTERN.
 
@@ -75,38 +73,43 @@ def list_command(
     pattern = registered_name(pattern) or pattern
     specs = [model_spec(name) for name in list_models()]
     rows = [_facts(s, c) for s in specs for c in s.checkpoints or (None,)]
-    _check("family", family, {row["family"] for row in rows})
-    _check("licence", license_, {row["license"] for row in rows} - {None})
-    wanted = {"family": family, "license": license_}
-    limits = (("params", max_params), ("params", best_under), ("macs", max_macs))
+    for key, value in wanted.items():
+        _check(key, value, {row[key] for row in rows} - {None})
     shown = [
         row
         for row in rows
         if _matches(row["name"], pattern)
         and all(value in (None, row[key]) for key, value in wanted.items())
-        and all(row[key] and row[key] <= most for key, most in limits if most is not None)
     ]
-    if best_under is not None:
-        shown = [row for row in shown if row["top1_on_imagenet"]]
-        shown.sort(key=lambda row: -row["top1"])
-    if not shown and not any(most is not None for _, most in limits) and pattern != "*":
+    if not shown and pattern != "*":
         raise UnknownModelError(f"no model matches {pattern!r}; {_hint(pattern, rows)}")
+    for key, most in (("params", max_params), ("params", best_under), ("macs", max_macs)):
+        if most is not None:
+            shown = [row for row in shown if row[key] is not None and row[key] <= most]
+    if best_under is not None:
+        shown = _most_accurate_first(shown)
     print_json(shown) if as_json else print_table(_HEADER, map(_row, shown))
 
 
+def _most_accurate_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those whose accuracy on ImageNet-1k is known: that of weights that ship is on others."""
+    known = (row for row in rows if row["top1"] is not None and row["weights"] != "shipped")
+    return sorted(known, key=lambda row: -row["top1"])
+
+
 def _facts(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, Any]:
-    tag = checkpoint.tag if checkpoint else ""
-    info = spec.info(tag) if checkpoint else spec.info()
+    name = f"{spec.name}.{checkpoint.tag}" if checkpoint else spec.name
+    preprocess = checkpoint.preprocess if checkpoint else None
     shipped = checkpoint is not None and not checkpoint.repo
-    saved = json.loads((_SHIPPED / info.name / "config.json").read_bytes()) if shipped else {}
+    saved = json.loads((_SHIPPED / name / "config.json").read_bytes()) if shipped else {}
+    size, top1 = (preprocess or spec.preprocess).size, checkpoint.top1 if checkpoint else None
     return {
-        "name": f"{spec.name}.{tag}" if tag else spec.name,
+        "name": name,
         "family": spec.family,
         "params": spec.params,
         "macs": spec.macs,
-        "size": saved.get("preprocess", {}).get("size", info.preprocess.size),
-        "top1": saved.get("metrics", {}).get("top1", info.top1),
-        "top1_on_imagenet": info.top1 is not None,
+        "size": saved.get("preprocess", {}).get("size", size),
+        "top1": saved.get("metrics", {}).get("top1", top1),
         "license": checkpoint.license if checkpoint else None,
         "weights": "shipped" if shipped else checkpoint.repo if checkpoint else None,
     }
@@ -125,9 +128,10 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.partition(".")[0], pattern)
 
 
-def _check(what: str, given: str | None, known: set[str]) -> None:
+def _check(key: str, given: Any, known: set[Any]) -> None:
     if given is not None and given not in known:
-        raise click.UsageError(f"No {what} {given!r}; there are: {', '.join(sorted(known))}.")
+        there_are = ", ".join(map(str, sorted(known)))
+        raise click.UsageError(f"No {_WORDS.get(key, key)} {given!r}; there are: {there_are}.")
 
 
 def _hint(pattern: str, rows: list[dict[str, Any]]) -> str:

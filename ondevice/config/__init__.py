@@ -101,6 +101,11 @@ class ModelConfig:
         return ""
 
     @property
+    def only_size(self) -> int | None:
+        """The only height and width that images may have, of a model with tables of one."""
+        return None
+
+    @property
     def stride(self) -> int:
         """Heights and widths of input images are multiples of this.
 

@@ -91,6 +91,21 @@ def gelu(x: mx.array) -> mx.array:
     return chunks.by_rows(_GELU[2 if is_large(x) else 8], x) if is_fast(x) else nn.gelu(x)
 
 
+def standardize(x: mx.array, eps: float) -> mx.array:
+    """(B, ...) less the mean of each of B, over its standard deviation."""
+    if not is_fast(x):
+        return mx.fast.layer_norm(x.reshape(x.shape[0], -1), None, None, eps).reshape(x.shape)
+    x = x - _mean(x)  # one long sum, as MLX has it here, loses four digits
+    return x * mx.rsqrt(_mean(mx.square(x)) + eps)
+
+
+def _mean(x: mx.array) -> mx.array:
+    """(B, 1, ...) of (B, ...), an axis at a time."""
+    for axis in range(x.ndim - 1, 0, -1):
+        x = x.mean(axis=axis, keepdims=True)
+    return x
+
+
 POSITIONS = 1 << 10  # of a map, that a thread works on at once
 
 

@@ -30,6 +30,7 @@ from ..nn.layers import (
     scale_output,
     stage_renames,
 )
+from ..nn.windows import from_windows, pad_to_multiple, to_windows
 from ..registry import Checkpoint, ModelSpec, register_model
 
 PATCH = 16  # pixels a side of the first map's cells
@@ -140,23 +141,9 @@ class WindowAttention(nn.Module):
         """(B, H, W, C) map to the same shape, for any height and width."""
         _, H, W, _ = x.shape
         size = self.attn.window
-        bottom, right = -H % size, -W % size
-        if bottom or right:
-            x = mx.pad(x, [(0, 0), (0, bottom), (0, right), (0, 0)])
-        rows, columns = x.shape[1] // size, x.shape[2] // size
-        x = _to_batch(_to_batch(x, rows, axis=1), columns, axis=2)
-        x = self.attn(x)
-        x = _from_batch(_from_batch(x, columns, axis=2), rows, axis=1)
-        return x[:, :H, :W] if bottom or right else x
-
-
-def _to_batch(x: mx.array, parts: int, *, axis: int) -> mx.array:
-    """Parts of ``x`` along ``axis``, one after the other in the batch."""
-    return mx.concatenate([*mx.split(x, parts, axis=axis)], axis=0) if parts > 1 else x
-
-
-def _from_batch(x: mx.array, parts: int, *, axis: int) -> mx.array:
-    return mx.concatenate([*mx.split(x, parts, axis=0)], axis=axis) if parts > 1 else x
+        padded = pad_to_multiple(x, size)
+        y = from_windows(self.attn(to_windows(padded, size)), *padded.shape[1:3])
+        return y if padded is x else y[:, :H, :W]
 
 
 class Block(nn.Module):

@@ -16,7 +16,6 @@ import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..cpu import kernels
-from ..errors import ConfigError
 from ..nn.image_model import ImageModel
 from ..nn.layers import (
     ConvNorm,
@@ -38,6 +37,10 @@ class ViTConfig(ModelConfig):
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
         return (FeatureInfo(0, self.embed_dim, PATCH),)
+
+    @property
+    def only_size(self) -> int:
+        return self.img_size
 
 
 class ViT(ImageModel):
@@ -61,11 +64,6 @@ class ViT(ImageModel):
 
     def tokens(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to (B, 1 + patches, C)."""
-        if x.shape[1:3] != (self.config.img_size,) * 2:
-            raise ConfigError(
-                f"an image of {x.shape[2]} x {x.shape[1]} px: this model takes "
-                f"{self.config.img_size} x {self.config.img_size}"
-            )
         *convs, last = self.patch_embed
         for conv in convs:
             x = kernels.gelu(conv(x))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import accumulate
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -45,6 +48,15 @@ def _stage_output(stage: FeatureInfo) -> Output:
         text="Feature map of one stage, (1, channels, height, width): "
         f"{stage.channels} channels at stride {stage.stride}",
     )
+
+
+def in_turn(
+    stem: Iterable[nn.Module], stages: Iterable[nn.Module], x: mx.array
+) -> list[mx.array]:
+    """``x`` through a stem and stages, each after the other: what each stage gives."""
+    for layer in stem:
+        x = layer(x)
+    return list(accumulate(stages, lambda x, stage: stage(x), initial=x))[1:]
 
 
 class ImageModel(nn.Module):
@@ -130,6 +142,11 @@ class ImageModel(nn.Module):
     def check_input(self, x: mx.array) -> None:
         """Raises ConfigError if ``x`` is no image that fits."""
         check_image(x, self.config.stride)
+        only = self.config.only_size
+        if only and x.shape[1:3] != (only, only):
+            raise ConfigError(
+                f"an image of {x.shape[2]} x {x.shape[1]} px: this model takes {only} x {only}"
+            )
 
 
 def check_image(x: mx.array, step: int) -> None:

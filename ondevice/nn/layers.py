@@ -20,10 +20,10 @@ def half(kernel: Kernel) -> Kernel:
     return kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
 
 
-def unit(x: mx.array) -> mx.array:
-    """Rows of length 1, computed in float32."""
+def unit(x: mx.array, axis: int = -1) -> mx.array:
+    """Rows, or what lies along another axis, of length 1, computed in float32."""
     y = x.astype(mx.float32)
-    y = y * mx.rsqrt(mx.maximum((y * y).sum(axis=-1, keepdims=True), 1e-12))
+    y = y * mx.rsqrt(mx.maximum((y * y).sum(axis=axis, keepdims=True), 1e-12))
     return y.astype(x.dtype)
 
 
@@ -73,6 +73,22 @@ class ReLU(nn.Module):
         return kernels.relu(x)
 
 
+class ReLU6(nn.Module):
+    """``x`` between 0 and 6."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Any shape to the same."""
+        return mx.minimum(mx.maximum(x, 0), 6)
+
+
+class SiLU(nn.Module):
+    """``x * sigmoid(x)``, which MLX's own would compile."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Any shape to the same."""
+        return x * mx.sigmoid(x)
+
+
 class GELU(nn.Module):
     """The exact GELU, in the form that is fast here."""
 
@@ -96,19 +112,37 @@ def fold_norm(conv: nn.Module, norm: nn.BatchNorm) -> nn.Module:
 
 
 def scale_output(conv: nn.Module, scale: mx.array) -> nn.Module:
-    """One convolution that computes ``conv(x) * scale``; ``scale`` is (C,) or a number."""
+    """One convolution or linear layer that computes ``conv(x) * scale``.
+
+    ``scale`` is (C,) or a number.
+    """
     fused = copy.copy(conv)
-    fused.weight = conv.weight * mx.reshape(scale, (-1, 1, 1, 1))
+    fused.weight = conv.weight * mx.reshape(scale, (-1,) + (1,) * (conv.weight.ndim - 1))
     if "bias" in conv:
         fused.bias = conv.bias * scale
     return fused
 
 
 def affine_input(conv: nn.Module, scale: mx.array, shift: mx.array) -> nn.Module:
-    """One 1x1 convolution that computes ``conv(x * scale + shift)``, both (C,)."""
+    """One 1x1 convolution or linear layer of ``x * scale + shift``, both (C,)."""
     fused = copy.copy(conv)
     fused.weight = conv.weight * scale
-    fused.bias = conv.get("bias", 0) + conv.weight[:, 0, 0] @ shift
+    fused.bias = conv.get("bias", 0) + conv.weight.reshape(-1, len(scale)) @ shift
+    return fused
+
+
+def scale_last(layer: nn.Module, scale: mx.array) -> nn.Module:
+    """A layer that computes ``layer(x) * scale``, (C,), in the last of those it is made of.
+
+    That is the last of an ``nn.Sequential``, and the one that ``layer.last`` names elsewhere.
+    """
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        return scale_output(layer, scale)
+    fused = copy.copy(layer)
+    if isinstance(layer, nn.Sequential):
+        fused.layers = [*layer.layers[:-1], scale_last(layer.layers[-1], scale)]
+    else:
+        fused[layer.last] = scale_last(layer[layer.last], scale)
     return fused
 
 
@@ -138,8 +172,20 @@ def add_identity(conv: nn.Module) -> nn.Module:
     return fused
 
 
+def affine_first(layer: nn.Module, scale: mx.array, shift: mx.array) -> nn.Module:
+    """A layer that computes ``layer(x * scale + shift)``, in those that read x.
+
+    ``layer.first`` names them; each is a 1x1 convolution, a linear layer or has such ones.
+    """
+    fused = copy.copy(layer)
+    for name in layer.first:
+        fold = affine_first if hasattr(layer[name], "first") else affine_input
+        fused[name] = fold(layer[name], scale, shift)
+    return fused
+
+
 class ConvNorm(nn.Module):
-    """A bias-free convolution and its batch norm: one convolution once fused.
+    """A convolution and its batch norm: one convolution once fused.
 
     Without ``padding``, as much as keeps the size at stride 1.
     """
@@ -152,10 +198,12 @@ class ConvNorm(nn.Module):
         stride: int = 1,
         groups: int = 1,
         padding: Kernel | None = None,
+        *,
+        bias: bool = False,
     ) -> None:
         super().__init__()
         padding = half(kernel) if padding is None else padding
-        self.conv = Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=False)
+        self.conv = Conv2d(in_chs, out_chs, kernel, stride, padding, groups=groups, bias=bias)
         self.bn = BatchNorm(out_chs)
 
     def __call__(self, x: mx.array) -> mx.array:
@@ -165,6 +213,11 @@ class ConvNorm(nn.Module):
     def fuse(self) -> nn.Module:
         """One convolution with a bias."""
         return fold_norm(self.conv, self.bn)
+
+
+def normed_mlp(dim: int, hidden: int) -> nn.Sequential:
+    """Two 1x1 convolutions, each with a batch norm, and a GELU between."""
+    return nn.Sequential(ConvNorm(dim, hidden), GELU(), ConvNorm(hidden, dim))
 
 
 class NormLinear(nn.Module):
@@ -215,8 +268,9 @@ class GroupNorm1(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, ..., C) to the same shape."""
-        y = mx.fast.layer_norm(x.reshape(x.shape[0], -1), None, None, self.eps).reshape(x.shape)
-        return y * self.weight + self.bias if "weight" in self else y
+        y = kernels.standardize(x, self.eps)
+        y = y * self.weight if "weight" in self else y
+        return y + self.bias if "bias" in self else y
 
     def without_affine(self) -> GroupNorm1:
         """The same norm, its scale and shift left to the layer that follows."""
@@ -240,6 +294,22 @@ class SqueezeExcite(nn.Module):
         """(B, H, W, C) map to the same shape."""
         gate = self.fc2(kernels.relu(self.fc1(x.mean(axis=(1, 2), keepdims=True))))
         return x * mx.sigmoid(gate)
+
+
+class ConvMlp(nn.Module):
+    """Two 1x1 convolutions with an activation between."""
+
+    first, last = ("fc1",), "fc2"
+
+    def __init__(self, dim: int, hidden: int, act: nn.Module) -> None:
+        super().__init__()
+        self.fc1 = Conv2d(dim, hidden, 1)
+        self.act = act
+        self.fc2 = Conv2d(hidden, dim, 1)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, C) map to the same shape."""
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class FFN(nn.Module):

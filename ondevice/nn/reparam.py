@@ -29,8 +29,9 @@ from .layers import (
 class MobileOne(nn.Module):
     """Parallel convolutions, summed; then squeeze-and-excitation and an activation.
 
-    A k x k convolution, one with a smaller kernel (``scale``, none if 0) and, with
-    ``identity``, a batch norm of the input. ``fused`` blocks have ``reparam_conv`` instead.
+    ``branches`` k x k convolutions, one with a smaller kernel (``scale``, none if 0) and,
+    with ``identity``, a batch norm of the input. ``act`` is a GELU, another one, or none.
+    ``fused`` blocks have ``reparam_conv`` instead.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class MobileOne(nn.Module):
         scale: int = 1,
         identity: bool = False,
         se_dim: int = 0,
-        act: bool = True,
+        act: bool | nn.Module = True,
+        branches: int = 1,
         fused: bool = False,
     ) -> None:
         super().__init__()
@@ -53,13 +55,16 @@ class MobileOne(nn.Module):
                 in_chs, out_chs, kernel, stride, half(kernel), groups=groups
             )
         else:
-            self.conv_kxk: list[nn.Module] = [ConvNorm(in_chs, out_chs, kernel, stride, groups)]
+            self.conv_kxk: list[nn.Module] = [
+                ConvNorm(in_chs, out_chs, kernel, stride, groups) for _ in range(branches)
+            ]
             if scale not in (0, kernel):
                 self.conv_scale = ConvNorm(in_chs, out_chs, scale, stride, groups)
             if identity:
                 self.identity = BatchNorm(in_chs)
         self.se = SqueezeExcite(out_chs, se_dim) if se_dim else nn.Identity()
-        self.act = GELU() if act else nn.Identity()
+        usual = GELU() if act else nn.Identity()
+        self.act = act if isinstance(act, nn.Module) else usual
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, in_chs) to (B, H / stride, W / stride, out_chs)."""
@@ -67,6 +72,8 @@ class MobileOne(nn.Module):
             y = self.reparam_conv(x)
         else:
             y = self.conv_kxk[0](x)
+            for conv in self.conv_kxk[1:]:
+                y = y + conv(x)
             y = y + self.conv_scale(x) if "conv_scale" in self else y
             y = y + self.identity(x) if "identity" in self else y
         return self.act(self.se(y))
@@ -76,8 +83,8 @@ class MobileOne(nn.Module):
         if "reparam_conv" in self:
             return self
         fused = copy.copy(self)
-        conv = fused.pop("conv_kxk")[0]
-        branches = [fused.pop("conv_scale")] if "conv_scale" in self else []
+        conv, *branches = fused.pop("conv_kxk")
+        branches += [fused.pop("conv_scale")] if "conv_scale" in self else []
         if "identity" in self:
             branches.append(norm_as_conv(fused.pop("identity"), like=conv))
         fused.reparam_conv = sum_convs(conv, *branches)

@@ -9,12 +9,15 @@ import mlx.nn as nn
 
 from ..cpu import kernels
 from .drop_path import DropPath
+from .layers import GELU
 
 FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
 
 
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself."""
+
+    last = "proj"
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -48,27 +51,32 @@ class SelfAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between."""
+    """Two linear layers with an activation between, a GELU if nothing else is said."""
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    last = "fc2"
+
+    def __init__(self, dim: int, hidden: int, act: nn.Module | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
+        self.act = GELU() if act is None else act
         self.fc2 = nn.Linear(hidden, dim)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(..., dim) to (..., dim)."""
-        return self.fc2(kernels.gelu(self.fc1(x)))
+        return self.fc2(self.act(self.fc1(x)))
 
 
 class Block(DropPath):
     """Attention, then an MLP, each with a norm before and a residual around it."""
 
-    def __init__(self, dim: int, heads: int, eps: float) -> None:
+    def __init__(
+        self, dim: int, heads: int, eps: float, ratio: int = 4, act: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = SelfAttention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = Mlp(dim, ratio * dim, act)
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
         """(B, N, dim) to (B, N, dim); ``mask`` (N, N) is added to the scores of attention."""

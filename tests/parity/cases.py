@@ -15,6 +15,7 @@ import numpy as np
 
 from ondevice import create_model
 from ondevice.cpu import kernels
+from ondevice.nn.image_model import ImageModel
 
 from . import weightgen
 
@@ -64,7 +65,9 @@ def outputs(model: nn.Module, x: mx.array) -> dict[str, np.ndarray]:
     maps = model.maps(x)
     last = model.final(maps[-1])
     found = {f"stage_{i}": y.transpose(0, 3, 1, 2) for i, y in enumerate(maps)}
-    found |= {"features": last.transpose(0, 3, 1, 2), "pooled": model.pool(last)}
+    of_map = type(model).pooled is ImageModel.pooled
+    pooled = model.pool(last) if of_map else model.pooled(x)
+    found |= {"features": last.transpose(0, 3, 1, 2), "pooled": pooled}
     if "head" in model:
         found["logits"] = model.head(found["pooled"])
     return {key: np.array(y.astype(mx.float32)) for key, y in found.items()}

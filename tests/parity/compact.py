@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -24,14 +25,36 @@ def compact(folder: Path) -> dict[str, np.ndarray]:
     kept |= {"num_classes": meta.get("num_classes", 0), "unit": "image_u8" in meta["outputs"]}
     with np.load(folder / "ref.npz") as reference:
         arrays = {k: reference[k] for k in reference.files}
+    if not {"stage_0", "stage_1"} <= arrays.keys():  # some blocks of a plain transformer
+        maps = {
+            "stage_0": arrays[f"stage_{max(int(k[6:]) for k in arrays if k[:6] == 'stage_')}"]
+        }
+        arrays = {k: a for k, a in arrays.items() if k[:6] != "stage_"} | maps
+    arrays["features"] = as_map(arrays["features"], arrays["pooled"].shape[-1])
+    kept["kept"] = {k: a.shape[:2] for k, a in arrays.items() if a.ndim == 4}
     case = {"meta": np.frombuffer(json.dumps(kept).encode(), np.uint8)}
     for name, array in arrays.items():
         if name in ("logits", "pooled"):
-            case[name] = array
+            case[name] = array[:, :: class_step(array)]
         elif name == "features" or name.startswith("stage_"):
             case[name] = array.ravel()[positions(array.size)]
             case[f"{name}.std"] = array.std()
     return case
+
+
+def as_map(array: np.ndarray, channels: int) -> np.ndarray:
+    """(N, C, H, W) of what some families give as (N, H * W, C) or (N, H, W, C)."""
+    if array.ndim == 3:
+        side = math.isqrt(array.shape[1])
+        array = array[:, -(side**2) :]  # without the tokens that belong to no patch
+        array = array.reshape(len(array), side, side, -1)
+    last = array.shape[-1] == channels != array.shape[1]
+    return array.transpose(0, 3, 1, 2) if last else array
+
+
+def class_step(logits: np.ndarray) -> int:
+    """Of thousands of classes, every so many are kept."""
+    return max(1, logits.shape[-1] // 2000)
 
 
 def _language(key: str) -> bool:

@@ -17,8 +17,15 @@ from typing import Any, Union
 from ..support.names import image_encoders
 
 FILE = Path(__file__).with_name("published.json")
-MODULES = ("shvit", "efficientvit_msra", "fastvit", "vision_transformer_hybrid")
-FIELDS = "input_size mean std crop_pct interpolation license hf_hub_id".split()
+MODULES = tuple(
+    "shvit efficientvit_msra fastvit vision_transformer_hybrid efficientformer "
+    "efficientformer_v2 nextvit repvit iformer swiftformer edgenext mobilevit tiny_vit starnet "
+    "byobnet convnext mobilenetv3 pvt_v2 metaformer swin_transformer "
+    "vision_transformer".split()
+)
+FIELDS = (
+    "input_size mean std crop_pct crop_mode interpolation license hf_hub_id num_classes"
+).split()
 OPEN_CLIP = {
     "mobileclip_s1": "MobileCLIP-S1",
     "mobileclip_s2": "MobileCLIP-S2",
@@ -39,7 +46,7 @@ def _run(path: Path, known: dict[str, Any]) -> dict[str, Any]:
     """The constants and the makers of configurations (``_cfg``) at the top of a file; nothing
     else of it is run, and what cannot be so is left out."""
     for node in ast.parse(path.read_text()).body:
-        is_maker = isinstance(node, ast.FunctionDef) and node.name.endswith("cfg")
+        is_maker = isinstance(node, ast.FunctionDef) and node.name.startswith("_cfg")
         if is_maker or isinstance(node, ast.Assign):
             with suppress(NameError, AttributeError, TypeError):
                 exec(compile(ast.Module([node], []), str(path), "exec"), known)
@@ -59,7 +66,7 @@ def read_timm(folder: Path) -> dict[str, Any]:
             cfg = plain | given
             if cfg.get("hf_hub_id", "").endswith("/"):
                 cfg["hf_hub_id"] += name
-            if name.partition(".")[0] in ours:
+            if name.partition(".")[0] in ours and cfg.get("hf_hub_id"):
                 found[name] = {field: cfg.get(field) for field in FIELDS}
     return json.loads(json.dumps(found))  # lists for tuples, as in the file
 
@@ -82,7 +89,7 @@ def read_open_clip(folder: Path) -> dict[str, Any]:
 def main() -> None:
     timm, open_clip = map(Path, sys.argv[1:])
     found = {"timm": read_timm(timm), "open_clip": read_open_clip(open_clip)}
-    FILE.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    FILE.write_text(json.dumps(found, sort_keys=True).replace("}, ", "},\n") + "\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-_LAYER_SCALE = re.compile(r"(^|\.)(layer_scale\w*|layer_scale\w*\.gamma)$")
+_LAYER_SCALE = re.compile(
+    r"(^|\.)(layer_scale\w*(\.gamma)?|layer_scale\.scale|ls\d?\.\w*gamma|gamma\w*|alpha|scale_\d?)$"
+)
 _IDENTITY = re.compile(r"(token_mixer|pos_emb|network\.\d+)\.reparam_conv\.weight$")
 
 
@@ -64,7 +66,7 @@ def _tensor(
         u = centre + 0.5 * std * u
     elif leaf == "running_var":
         u = std * std * (1.25 + 0.75 * u)
-    elif u.size == 1:
+    elif "temperature" in leaf or "logit_scale" in leaf or u.size == 1:
         u = 1.0 + 0.3 * u
     elif _LAYER_SCALE.search(key) and u.size == max(shape):
         u = 0.6 + 0.3 * u

@@ -72,7 +72,7 @@ def test_list_is_a_table_of_every_model(ondevice):
     ("args", "names"),
     [
         (["shvit_nano"], ["shvit_nano.cifar10", "shvit_nano.flowers"]),
-        (["nano.f"], ["shvit_nano.flowers"]),
+        (["t_nano.f"], ["shvit_nano.flowers"]),
         (["shvit_s[12]"], ["shvit_s1.in1k", "shvit_s2.in1k"]),
         (["shvit_*.flowers"], ["shvit_nano.flowers"]),
         (["_s4", "--family", "shvit"], ["shvit_s4.in1k"]),
@@ -84,12 +84,22 @@ def test_list_is_a_table_of_every_model(ondevice):
             ["shvit_s2.in1k", "shvit_s1.in1k"],
         ),
         (["nano", "--best-under", "12M"], []),  # their accuracy is not ImageNet's
+        (["shvit_s", "--size", "256"], ["shvit_s4.in1k"]),
     ],
 )
 def test_list_filters(ondevice, args, names):
     status, out, _ = ondevice("list", *args, "--json")
     assert status == 0
     assert [row["name"] for row in json.loads(out)] == names
+
+
+def test_the_best_under_a_size_are_sorted_by_accuracy(ondevice):
+    _, out, _ = ondevice("list", "--best-under", "5M", "--json")
+    rows = json.loads(out)
+    assert len(rows) > 10
+    assert all(row["params"] <= 5e6 for row in rows)
+    accuracy = [row["top1"] for row in rows]
+    assert accuracy == sorted(accuracy, reverse=True)
 
 
 def test_list_as_json_has_what_the_checkpoint_says(ondevice):
@@ -110,6 +120,8 @@ def test_list_as_json_has_what_the_checkpoint_says(ondevice):
         (["list", "--family", "resnet"], "No family 'resnet'; there are: "),
         (["list", "--max-params", "much"], "'much' is not a number such as 800K, 5M or 1.2G"),
         (["list", "--license", "gpl"], "No licence 'gpl'; there are: "),
+        (["list", "--size", "100"], "No size 100; there are: 96, "),
+        (["list", "--best-under", "-1"], "'-1' is not a number such as 800K, 5M or 1.2G"),
         (["show", "shvit_s9"], "no model 'shvit_s9'; did you mean shvit_s"),
         (["show", "shvit_s1.in22k"], "shvit_s1.in1k"),
         (["show", "no/such/folder"], "has no config.json"),

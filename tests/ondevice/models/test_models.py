@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from ondevice import create_model, fuse, load_model, model_spec, save_model
+from ondevice import create_model, fuse, list_models, load_model, model_spec, save_model
 from ondevice.errors import ConfigError
 from ondevice.models.efficientvit_msra import CascadedGroupAttention, WindowAttention
 
 from ...parity.cases import NAMES, Case, outputs, psnr_db
-from ...support.names import image_encoders
 
 SIZE = 128
 
@@ -28,11 +27,11 @@ def tiny(name: str, **options) -> nn.Module:
         small["embed_dim"] = tuple(32 * 2**i for i in range(len(config.depth)))
     model = create_model(name, **small | options)
     mx.random.seed(0)
-    model.update(tree_map_with_path(_scrambled, model.parameters()))
+    model.update(tree_map_with_path(scrambled, model.parameters()))
     return model
 
 
-def _scrambled(path: str, array: mx.array) -> mx.array:
+def scrambled(path: str, array: mx.array) -> mx.array:
     if array.ndim > 1 and "attention_biases" not in path:
         return array
     spread = mx.random.uniform(-0.4, 0.4, array.shape)
@@ -47,8 +46,11 @@ def close(a: mx.array, b: mx.array) -> bool:
     return bool(mx.abs(a - b).max() < 1e-4 * mx.maximum(b.std(), 1e-3 * mx.abs(b).max()))
 
 
-# The CLIPs are the same networks, and what has one size has tests of its own.
-MODELS = [n for n in image_encoders() if n != "vit_base_mci_224"]
+# The CLIPs are the same networks; other families are in test_zoo.py.
+FAMILIES = {"shvit", "efficientvit_msra", "fastvit"}
+MODELS = [
+    n for n in list_models() if model_spec(n).family in FAMILIES and not model_spec(n).text
+]
 
 
 @pytest.fixture(params=MODELS)

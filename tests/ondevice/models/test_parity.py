@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -11,12 +13,17 @@ from ondevice import create_model, fuse, model_spec
 from ondevice.cpu import kernels
 
 from ...parity.cases import NAMES, OPERATIONS, Case, outputs
-from ...parity.compact import positions
+from ...parity.compact import class_step, positions
 from ...parity.merged import merged
 
 # Of the spread, as the README has it; torch's float32 is up to 6e-5 from its float64, and ours
 # from torch's in any form and with any kernels of OpenBLAS.
-TOLERANCE = {"shvit": 6e-5, "efficientvit_msra": 1e-4, "fastvit": 1e-4}
+TOLERANCE = defaultdict(lambda: 1e-4, shvit=6e-5)
+# MLX's own norm of a whole map adds up its 260,000 values one after the other on a CPU.
+WHOLE_MAPS = {
+    ("mobilevitv2", "as on a Mac"): 7e-4,
+    ("poolformer", "as on a Mac"): 2e-4,
+}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -36,10 +43,11 @@ def test_every_output_is_that_of_timm(case, model, prepare, operations):
     images = case.meta["batch"] if case.meta["size"] == 224 else 1  # the larger are slow
     with OPERATIONS[operations]():
         found = outputs(prepare(model), case.input[:images])
-    errors = {name: _error(case, name, found[name]) for name in found if name in case.arrays}
+    errors = {name: error(case, name, found[name]) for name in found if name in case.arrays}
     wanted = {f"stage_{i}" for i in range(len(model.config.feature_info))} | {"features"}
     assert errors.keys() >= wanted
-    limit = TOLERANCE[model_spec(case.model).family]
+    family = model_spec(case.model).family
+    limit = WHOLE_MAPS.get((family, operations), TOLERANCE[family])
     assert all(error < limit for error in errors.values()), errors
 
 
@@ -52,12 +60,15 @@ def test_the_operations_of_a_mac_are_others():
         assert not kernels.is_fast(x)
 
 
-def _error(case: Case, name: str, found: np.ndarray) -> float:
+def error(case: Case, name: str, found: np.ndarray) -> float:
     """Largest error of the kept values that ``found`` has, over the spread of the output."""
     wanted = case.arrays[name]
     if name in ("logits", "pooled"):
+        found = found[:, :: class_step(found)]
         return np.abs(found - wanted[: len(found)]).max() / wanted.std()
-    index = positions(found.size // len(found) * case.meta["batch"])
+    images, channels = case.meta.get("kept", {}).get(name, (case.meta["batch"], None))
+    found = found[:, :channels]
+    index = positions(found.size // len(found) * images)
     inside = index < found.size
     assert inside.sum() > 100
     wanted, spread = wanted[inside], case.arrays[f"{name}.std"]
@@ -76,8 +87,8 @@ def test_merged_weights_are_recognised_and_give_the_logits_of_timm(case):
     assert model.config.inference_mode
     for form in (model, fuse(model)):
         found = outputs(form, case.input[:1])
-        assert _error(case, "logits", found["logits"]) < TOLERANCE["fastvit"]
-        assert _error(case, "pooled", found["pooled"]) < TOLERANCE["fastvit"]
+        assert error(case, "logits", found["logits"]) < TOLERANCE["fastvit"]
+        assert error(case, "pooled", found["pooled"]) < TOLERANCE["fastvit"]
 
 
 def test_a_file_gives_the_same_model_as_its_arrays(tmp_path):

@@ -18,12 +18,14 @@ VARIANTS = [n for n in image_encoders() if n not in OTHERS]
 def test_timm_lists_the_same_checkpoints(name):
     theirs = {t: cfg for t, cfg in GOLDEN["timm"].items() if t.partition(".")[0] == name}
     ours = {f"{name}.{c.tag}": c for c in model_spec(name).checkpoints}
-    assert theirs
     assert ours.keys() == theirs.keys()
     for tag, cfg in theirs.items():
         mine = ours[tag].preprocess or model_spec(name).preprocess
         assert mine.size == cfg["input_size"][1]
         assert (list(mine.mean), list(mine.std)) == (cfg["mean"], cfg["std"])
+        assert mine.crop_mode == (cfg["crop_mode"] or "center")
+        classes = {**model_spec(name).config.to_dict(), **ours[tag].config}["num_classes"]
+        assert classes == cfg["num_classes"]
         assert ours[tag].license == cfg["license"]
         assert ours[tag].repo == cfg["hf_hub_id"]
         if not ours[tag].note:

@@ -1,0 +1,101 @@
+"""One line a family: is it timm's network, and what does its package cost and lose?
+
+    python -m tests.benchmarks.models [NAME...]
+
+Of every golden case whose name has one of NAME: lines of code, variants and weights; the
+largest errors of logits and of all maps beside timm's, plain and fused, in units of the spread
+(bar: 1e-4); operations of the package, those that move data, transposes; and signal over
+error of its float32 and float16 forms, run by our evaluator, in decibel: on the case's weights,
+and of float16 on fresh ones (bar: 55).
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect as source
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters import export, verify
+from converters.verification.inspect import inspect
+from ondevice import create_model, fuse, list_models, model_spec
+from tests.ondevice.models.test_parity import error
+from tests.parity.cases import NAMES, Case, outputs
+
+TITLES = "case lines variants weights logits maps operations moving transposes f32 f16 fresh"
+LINE = "{:36} {:>5} {:>8} {:>7} {:>8} {:>8} {:>10} {:>6} {:>10} {:>6} {:>6} {:>6}"
+
+
+def facts(name: str) -> tuple[int, int, int]:
+    """Lines of the family's file, its variants, and their weights."""
+    spec = model_spec(name)
+    family = [s for n in list_models() if (s := model_spec(n)).family == spec.family]
+    lines = len(Path(source.getfile(spec.build)).read_text(encoding="utf-8").splitlines())
+    return lines, len(family), sum(len(s.checkpoints) for s in family)
+
+
+def parity(case: Case, model: Any) -> tuple[float, float]:
+    """Of the logits, and of all else, in the worse of both forms."""
+    found = (outputs(form, case.input[:1]) for form in (model, fuse(model)))
+    errors = [
+        (name == "logits", error(case, name, value))
+        for given in found
+        for name, value in given.items()
+        if name in case.arrays
+    ]
+    of_logits, of_maps = ([e for logits, e in errors if logits is w] for w in (True, False))
+    return max(of_logits, default=0.0), max(of_maps)
+
+
+def picture(case: Case, model: Any) -> np.ndarray:
+    """The case's first image as pixels, as far as pixels can be it."""
+    spec = model.info.preprocess
+    x = np.array(case.input[0]) * np.array(spec.std) + np.array(spec.mean)
+    return (255 * x.clip(0, 1)).astype(np.uint8)
+
+
+def packages(case: Case, model: Any, room: Path) -> Iterator[Any]:
+    """What the float16 package holds, then decibels: float32, float16, fresh float16."""
+    image, fresh = picture(case, model), create_model(case.model)
+    output = "logits" if "head" in model else "embedding"
+    forms = ((model, "float16"), (model, "float32"), (fresh, "float16"))
+    paths = [room / f"{i}.mlpackage" for i in range(len(forms))]
+    options = {"size": case.meta["size"], "outputs": [output]}
+    for (net, precision), path in zip(forms, paths, strict=True):
+        export(net, path, precision=precision, **options)
+    held = inspect(paths[0])
+    yield held.operation_count, held.data_moving_count, held.operations.get("transpose", 0)
+    for (net, _), path in ((forms[i], paths[i]) for i in (1, 0, 2)):
+        (compared,) = verify(net, path, [image]).comparisons
+        yield compared.psnr_db
+
+
+def row(name: str) -> str:
+    case = Case(name)
+    model = case.create()
+    logits, maps = parity(case, model)
+    with tempfile.TemporaryDirectory() as room:
+        counts, *decibels = packages(case, model, Path(room))
+    levels = (f"{level:.1f}" for level in decibels)
+    return LINE.format(
+        name, *facts(case.model), f"{logits:.1e}", f"{maps:.1e}", *counts, *levels
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", help="parts of the cases' names; all if none")
+    wanted = parser.parse_args().names
+    print(LINE.format(*TITLES.split()))
+    for name in NAMES:
+        case = Case(name).model
+        if case != "fastvithd" and (not wanted or any(w in name for w in wanted)):
+            print(row(name), flush=True)
+
+
+if __name__ == "__main__":
+    main()
