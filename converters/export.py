@@ -36,12 +36,12 @@ from .function import (
     module_function,
     without_labels,
 )
+from .function.golden import golden_of, reserve
 from .graph.graph import Graph, computed
 from .graph.passes import channels_first, run_passes
 from .graph.passes.precision import set_precision
 from .graph.trace import trace
 from .program import EXAMPLES_KEY, KEYWORDS_KEY
-from .program.golden import golden_of, reserve
 from .program.options import check_export, names_of, sizes_of
 
 

@@ -14,8 +14,8 @@ from ondevice.config import RESTRICTED
 from ondevice.errors import ConfigError, PackageError
 from ondevice.weights.output import replacing
 
+from ..function.golden import golden_of_package, golden_path
 from ..program import Program
-from ..program.golden import golden_of_package, golden_path
 from .project import ICONS, INFO, Project
 
 TEMPLATE = Path(__file__).parent / "template"

@@ -103,7 +103,7 @@ def steps(image: ImageLike, spec: Preprocess) -> Iterator[tuple[str, Image.Image
     yield "upright", rgb
     filter_ = Image.Resampling[spec.interpolation.upper()]
     if spec.source_size is not None:
-        rgb = _center_square(rgb).resize((spec.source_size,) * 2, filter_)
+        rgb = _resized(_center_square(rgb), (spec.source_size,) * 2, filter_)
         yield "reduced", rgb
     if spec.crop_mode == "pad":
         _check_area((max(rgb.size),) * 2, image)
@@ -111,13 +111,24 @@ def steps(image: ImageLike, spec: Preprocess) -> Iterator[tuple[str, Image.Image
         yield "padded", rgb
     target = _SIZES[spec.crop_mode](rgb.size, math.floor(spec.size / spec.crop_pct))
     _check_area(target, image)
-    resized = rgb.resize(target, filter_)
+    resized = _resized(rgb, target, filter_)
     yield "resized", resized
     fill = _mean_color(spec) if spec.crop_mode == "border" else spec.fill
     yield "cropped", _centered(resized, spec.size, fill)
 
 
 Size: TypeAlias = tuple[int, int]  # width, height
+
+
+def _resized(image: Image.Image, size: Size, filter_: Image.Resampling) -> Image.Image:
+    """Its width first, then its height.
+
+    From 13 on Pillow begins with the height of a tall image, which rounds other values
+    between the passes; models were trained and measured with the older order.
+    """
+    return image.resize((size[0], image.height), filter_).resize(size, filter_)
+
+
 Rectangle: TypeAlias = tuple[float, float, float, float]  # x, y, width, height
 
 

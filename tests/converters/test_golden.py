@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from converters import export, export_module, load_package
-from converters.program import golden
+from converters.function import golden
 from ondevice import create_model
 from ondevice.config import Preprocess
 from ondevice.errors import OutputError, PackageError

@@ -1,5 +1,6 @@
 extension RGBImage {
-    /// The image resized with the very pixel values of Pillow's `Image.resize`.
+    /// The image resized with the very pixel values of Pillow's `Image.resize`, of the width first
+    /// and then of the height: from 13 on Pillow by itself begins with the height of tall images.
     ///
     /// - Throws: ``OnDeviceError/image(_:)`` if an edge is not positive.
     public func resized(
@@ -37,19 +38,9 @@ extension RGBImage {
                 .vertical(down, firstRow: down.range.lowerBound)
         case (false, true): return horizontal(across, rows: rows)
         case (false, false):
-            if isVerticalFirst(width: width, height: height) {
-                return vertical(down, firstRow: 0).horizontal(across, rows: 0..<rows.count)
-            }
             return horizontal(across, rows: down.range)
                 .vertical(down, firstRow: down.range.lowerBound)
         }
-    }
-
-    /// Which pass comes first in Pillow 13 and later: the vertical one if the image loses far
-    /// more rows than columns. Older ones always begin with the horizontal pass; pixel values
-    /// then differ by one here and there.
-    private func isVerticalFirst(width: Int, height: Int) -> Bool {
-        height < self.height && self.height - height > 2 * (self.width - width)
     }
 
     /// The pixels where these columns and rows cross; those outside the image are black.

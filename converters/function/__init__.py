@@ -21,9 +21,9 @@ from ondevice.signature import Input, Output, Signature
 from ondevice.signature.decode import probabilities
 from ondevice.weights.hash import weights_hash
 
-from .graph.graph import Array
-from .graph.passes.layout import NCHW, Order
-from .program import LABELS_KEY, PREPROCESS_KEY
+from ..graph.graph import Array
+from ..graph.passes.layout import NCHW, Order
+from ..program import LABELS_KEY, PREPROCESS_KEY
 
 Fn = Callable[..., Any]
 Step = Callable[[mx.array], mx.array]

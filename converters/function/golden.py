@@ -22,11 +22,10 @@ from ondevice.errors import PackageError
 from ondevice.image.preprocess import normalize
 from ondevice.weights.output import replacing
 
-from ..function import Function
-
 if TYPE_CHECKING:
     from ..graph.graph import Array
-    from . import Program
+    from ..program import Program
+    from . import Function
 
 SUFFIX = ".golden.json"
 VERSION = 1
