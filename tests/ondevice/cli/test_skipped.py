@@ -142,4 +142,7 @@ def test_every_command_with_images_says_so():
         "demo",
         "export",
         "evaluate",
+        "detect",
+        "depth",
+        "segment",
     }
