@@ -94,12 +94,15 @@ def _quick_peaks(graph: Graph, function: Function) -> dict[str, float]:
 def _small(function: Function) -> tuple[mx.array, ...]:
     """The example inputs, with small images in place of large ones, of a size that the model
     takes: images of one are multiples of its stride."""
-    step = getattr(getattr(function.model, "config", None), "stride", 1)
-    side = -(-SMALL // step) * step
+    config = getattr(function.model, "config", None)
 
     def small(form: ImageForm | None, x: mx.array) -> mx.array:
         is_large = form is not None and max(x.shape[1:3]) > LARGE
-        return mx.zeros((x.shape[0], side, side, x.shape[3])) if is_large else x
+        if not is_large or getattr(config, "only_size", None):
+            return x
+        step = getattr(config, "stride", 1)
+        side = -(-SMALL // step) * step
+        return mx.zeros((x.shape[0], side, side, x.shape[3]))
 
     return tuple(map(small, function.forms, function.inputs))
 

@@ -44,7 +44,7 @@ def test_a_model_is_exported_verified_and_inspected(tmp_path, capsys):
     assert run(["inspect", path]) == 0
     out = capsys.readouterr().out
     assert "iOS27 and later" in out
-    assert "conv2d 62" in out
+    assert "conv2d 63" in out
 
 
 def test_packages_of_both_formats_are_evaluated_and_verified_on_a_folder(
