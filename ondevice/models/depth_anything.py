@@ -219,7 +219,7 @@ _register(
         neck_dims=(48, 96, 192, 384),
         fusion_dim=64,
     ),
-    params=24_800_000,
+    params=24_710_849,
 )
 _register(
     "base",
@@ -232,5 +232,5 @@ _register(
         neck_dims=(96, 192, 384, 768),
         fusion_dim=128,
     ),
-    params=97_500_000,
+    params=97_174_849,
 )

@@ -307,7 +307,7 @@ def _register(size: str, params: int, config: RTDetrConfig, ap: str, ap_v2: str)
 _LARGE = (256, 512, 1024, 2048)
 _register(
     "r18",
-    20_000_000,
+    20_163_728,
     RTDetrConfig(
         dims=(64, 128, 256, 512),
         depths=(2, 2, 2, 2),
@@ -320,7 +320,7 @@ _register(
 )
 _register(
     "r34",
-    31_000_000,
+    31_420_932,
     RTDetrConfig(
         dims=(64, 128, 256, 512),
         depths=(3, 4, 6, 3),
@@ -331,10 +331,10 @@ _register(
     "48.9",
     "49.9",
 )
-_register("r50", 42_000_000, RTDetrConfig(dims=_LARGE, depths=(3, 4, 6, 3)), "53.1", "53.4")
+_register("r50", 42_923_884, RTDetrConfig(dims=_LARGE, depths=(3, 4, 6, 3)), "53.1", "53.4")
 _register(
     "r101",
-    76_000_000,
+    76_641_004,
     RTDetrConfig(dims=_LARGE, depths=(3, 4, 23, 3), encoder_dim=384, encoder_ffn=2048),
     "54.3",
     "54.3",
