@@ -140,6 +140,9 @@ def test_positions_are_resized_as_pillow_resizes(height, width):
 
 def test_each_family_has_a_golden_case():
     from ...parity.cases import NAMES, Case
+    from ...parity.dense_cases import NAMES as DENSE
 
     of_cases = {model_spec(Case(name).model).family for name in NAMES}
+    stems = tuple(name.rpartition("-")[0] for name in DENSE)
+    of_cases |= {model_spec(name).family for name in VARIANTS if name.startswith(stems)}
     assert of_cases >= {model_spec(name).family for name in VARIANTS} - {"vit", "poolformerv2"}
