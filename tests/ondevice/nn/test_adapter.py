@@ -34,7 +34,7 @@ def test_adapters_begin_as_nothing_and_change_the_model(name):
         if "adapter" in layer:
             layer.adapter.up.weight = mx.random.normal(layer.adapter.up.weight.shape)
     changed = np.array(model(x))
-    assert not np.allclose(changed, before, atol=1e-3)
+    assert np.abs(changed - before).max() > 1e-2 * np.abs(before).max()
     np.testing.assert_allclose(ondevice.fuse(model)(x), changed, rtol=1e-3, atol=1e-3)
 
 
