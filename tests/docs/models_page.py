@@ -14,7 +14,7 @@ HEAD = """# Models
 
 Written by `python -m tests.docs.models_page`; a test sees that it is current. Names, weights
 and figures are timm's, transformers' or the authors': parameters and MACs as published, the
-top-1 on ImageNet-1k of the best weights at their own size. `ondevice list NAME` has all
+top-1 on ImageNet-1k of the best weights at their own size. `ondevice list` has all
 weights with licence and source, `ondevice list --best-under 5M` the best of a size. Which of
 them were compared with PyTorch, and how close they came, is in `tests/parity`.
 """
