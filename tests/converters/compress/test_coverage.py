@@ -21,8 +21,8 @@ from ondevice import create_model, list_models, model_spec
 from ondevice.nn.image_model import ImageModel
 
 from ...support.lowered import function_of, stored
+from ...support.names import representatives
 
-MOST = 100e6  # parameters of a model
 LARGE = 1 << 15  # elements: what goes wrong with odd widths goes wrong in smaller weights
 
 
@@ -30,9 +30,7 @@ LARGE = 1 << 15  # elements: what goes wrong with odd widths goes wrong in small
 def towers():
     """A name for each image encoder: some models differ in their heads only."""
     first = {}
-    for name in list_models():
-        if (model_spec(name).params or 0) > MOST:
-            continue  # the same blocks as in smaller variants
+    for name in representatives():
         values = tree_flatten(create_model(name).parameters())
         body = [(path.removeprefix("trunk."), value.shape) for path, value in values]
         first.setdefault(tuple(b for b in body if not b[0].startswith("head.")), name)

@@ -8,14 +8,12 @@ import pytest
 
 from converters.coreml.registry import check_supported
 from converters.export import lay_out, rename_inputs, to_graph
-from ondevice import create_model, list_models, model_spec
+from ondevice import create_model
 from ondevice.nn.image_model import ImageModel
 
 from ...support.lowered import function_of
-from ...support.names import detectors
+from ...support.names import detectors, representatives
 
-LARGE = 100e6  # parameters: such variants have the same blocks as smaller ones
-SMALL = [n for n in list_models() if (model_spec(n).params or 0) <= LARGE or n == "fastvithd"]
 MOVING = {"Reshape", "Transpose", "Split", "Slice", "Concatenate", "Pad", "Gather", "Broadcast"}
 # Operations and those of them that move data, as few as the architecture needs by hand count.
 COUNTS = {
@@ -27,7 +25,7 @@ COUNTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n in SMALL if n not in detectors()])
+@pytest.mark.parametrize("name", [n for n in representatives() if n not in detectors()])
 def test_a_variant_needs_no_transpose(name):
     model = create_model(name)
     backbone = isinstance(model, ImageModel) and "head" not in model
