@@ -115,6 +115,18 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PyramidConfig(ModelConfig):
+    """Of a network whose first map has a quarter of the image's height and width, and each
+    other one half of those of the map before; ``embed_dim`` are their channels."""
+
+    embed_dim: tuple[int, ...]
+
+    @property
+    def feature_info(self) -> tuple[FeatureInfo, ...]:
+        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preprocess:
     """How an image becomes the model's input: data that belongs to the checkpoint.
 

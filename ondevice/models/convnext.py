@@ -15,8 +15,8 @@ from typing import Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
-from ..nn.image_model import ImageModel, in_turn
+from ..config import Preprocess, PyramidConfig
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import GELU, Conv2d, make_divisible
 from ..nn.residual import ScaledResidual
 from ..nn.transformer import Mlp
@@ -26,8 +26,7 @@ Norm = Literal["layer", "simple", "rms"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvNeXtConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class ConvNeXtConfig(PyramidConfig):
     depth: tuple[int, ...]
     response_norm: bool = False  # of the second version, in place of the layer scale
     norm: Norm = "layer"
@@ -36,10 +35,6 @@ class ConvNeXtConfig(ModelConfig):
     norm_first: bool = False  # before the pool
     hidden: int = 0  # of the head
     final_norm: bool = True  # files of masked autoencoders have none
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
     @property
     def stride(self) -> int:
@@ -94,7 +89,7 @@ class Block(nn.Module):
         return x + self.mlp.branch(self.conv_dw(x))
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     """A step down, but for the first, and blocks."""
 
     def __init__(self, c: ConvNeXtConfig, i: int, in_dim: int, dim: int) -> None:
@@ -102,13 +97,6 @@ class Stage(nn.Module):
         down = nn.Sequential(_norm(c, in_dim), Conv2d(in_dim, dim, 2, 2))
         self.downsample = down if i else nn.Identity()
         self.blocks = [Block(c, dim) for _ in range(c.depth[i])]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 def _stem(c: ConvNeXtConfig) -> list[nn.Module]:

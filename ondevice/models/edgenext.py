@@ -13,9 +13,9 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..cpu import kernels
-from ..nn.image_model import ImageModel, in_turn
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import Conv2d, unit
 from ..nn.residual import ScaledResidual
 from ..nn.transformer import Mlp
@@ -25,8 +25,7 @@ WAVES = 32  # of the positions' code, in each direction
 
 
 @dataclass(frozen=True, kw_only=True)
-class EdgeNeXtConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class EdgeNeXtConfig(PyramidConfig):
     depth: tuple[int, ...]
     heads: int = 8
     attention: tuple[int, ...] = (0, 1, 1, 1)  # blocks of a stage that attend, the last ones
@@ -35,10 +34,6 @@ class EdgeNeXtConfig(ModelConfig):
     positions: tuple[bool, ...] = (False, True, False, False)
     overlap: bool = False  # a stem with a large kernel, and steps down in the blocks
     bias: bool = True  # of convolutions
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
     @property
     def stride(self) -> int:
@@ -144,7 +139,7 @@ class SplitBlock(nn.Module):
         return x + self.mlp.branch(y)
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     """A step down, but for the first, and blocks, of which the last attend."""
 
     def __init__(self, c: EdgeNeXtConfig, i: int, in_dim: int, dim: int) -> None:
@@ -161,13 +156,6 @@ class Stage(nn.Module):
                 stride = 2 if i and not j and c.overlap else 1
                 self.blocks.append(ConvBlock(in_dim, dim, c.kernels[i], stride, c.bias))
             in_dim = dim
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class EdgeNeXt(ImageModel):

@@ -14,7 +14,7 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..cpu import kernels
 from ..nn.attention import BiasedAttention
 from ..nn.batch_norm import BatchNorm
@@ -29,14 +29,9 @@ SIDE = 7  # positions a side of the last map, of 224 px: the biases are of these
 
 
 @dataclass(frozen=True, kw_only=True)
-class EfficientFormerConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class EfficientFormerConfig(PyramidConfig):
     depth: tuple[int, ...]
     attention_blocks: int  # at the end of the last stage
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
     @property
     def only_size(self) -> int:

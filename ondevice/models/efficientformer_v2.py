@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..cpu import kernels
 from ..nn.attention import DistanceBias
 from ..nn.batch_norm import BatchNorm
 from ..nn.heads import DISTILLED, DistilledHead
-from ..nn.image_model import ImageModel, in_turn
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import GELU, Conv2d, ConvNorm, add_identity, scale_last, scale_output
 from ..nn.residual import BLOCK, Block, ScaledResidual
 from ..registry import ModelSpec, register_model, timm_weights
@@ -28,16 +28,11 @@ STRIDED = 2  # the stage whose attention is over a map of half its size
 
 
 @dataclass(frozen=True, kw_only=True)
-class EfficientFormerV2Config(ModelConfig):
-    embed_dim: tuple[int, ...]
+class EfficientFormerV2Config(PyramidConfig):
     depth: tuple[int, ...]
     narrow: tuple[tuple[int, int], ...]  # blocks of a stage, from and to, with MLPs of 3, not 4
     attention_blocks: int  # at the end of the last two stages each
     img_size: int = 224
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
     @property
     def only_size(self) -> int:
@@ -192,7 +187,7 @@ class Downsample(nn.Module):
         return self.attn(x) + self.conv(x) if "attn" in self else self.conv(x)
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     """A step down (but for the first), then blocks, of which the last may attend."""
 
     def __init__(self, c: EfficientFormerV2Config, i: int) -> None:
@@ -209,13 +204,6 @@ class Stage(nn.Module):
             if i >= STRIDED and j >= c.depth[i] - c.attention_blocks:
                 mixer = ScaledResidual(Attention(dim, c.side(i), stride), dim)
             self.blocks.append(Block(mixer, mlp))
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class EfficientFormerV2(ImageModel):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..config.labels import IMAGENET1K
 from ..cpu import kernels
 from ..nn.batch_norm import BatchNorm
@@ -35,8 +35,7 @@ from ..registry import Checkpoint, ModelSpec, Shapes, register_model
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastViTConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class FastViTConfig(PyramidConfig):
     depth: tuple[int, ...]
     mlp_ratio: int = 4
     attention: tuple[bool, ...] = (False, False, False, True)  # and RepCPE before it
@@ -47,10 +46,6 @@ class FastViTConfig(ModelConfig):
     head_bias: bool = True
     tokens: bool = False  # model(x) gives (B, N, C): the last map's pixels, row by row
     inference_mode: bool = False  # built with the branches merged
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
     @property
     def default_output(self) -> str:

@@ -13,18 +13,17 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..cpu import kernels
 from ..nn.heads import DistilledHead
-from ..nn.image_model import ImageModel, in_turn
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import GELU, ConvNorm, NormLinear, Residual, normed_mlp, scale_output
 from ..nn.residual import ScaledResidual
 from ..registry import ModelSpec, register_model, timm_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class IFormerConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class IFormerConfig(PyramidConfig):
     depth: tuple[int, ...]
     attention: tuple[int, ...]  # how many groups of three blocks of a stage attend
     key_share: tuple[int, ...] = (0, 0, 2, 4)  # channels over those of queries and keys
@@ -32,10 +31,6 @@ class IFormerConfig(ModelConfig):
     mlp_ratio: int = 3
     layer_scale: float | None = None
     distilled: bool = False
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
 
 class GatedAttention(nn.Module):
@@ -81,7 +76,7 @@ def _attention_blocks(c: IFormerConfig, dim: int, key_dim: int) -> list[nn.Modul
     ]
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     """A step down, but for the first; convolutions, attention and, if both, a convolution."""
 
     def __init__(self, config: IFormerConfig, i: int, in_dim: int, dim: int) -> None:
@@ -94,13 +89,6 @@ class Stage(nn.Module):
         for _ in range(groups):
             blocks += _attention_blocks(c, dim, dim // c.key_share[i])
         self.blocks = [*blocks, *convs[len(convs) - behind :]]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class IFormer(ImageModel):

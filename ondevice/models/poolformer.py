@@ -12,22 +12,17 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
-from ..nn.image_model import ImageModel, in_turn
+from ..config import Preprocess, PyramidConfig
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import GELU, Conv2d, GroupNorm1
 from ..nn.residual import Block, ScaledResidual, window_share
 from ..registry import ModelSpec, register_model, timm_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolFormerConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class PoolFormerConfig(PyramidConfig):
     depth: tuple[int, ...]
     second: bool = False  # version: other norms and activation, and scaled residuals
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
     @property
     def stride(self) -> int:
@@ -125,18 +120,11 @@ class Stem(nn.Module):
         return self.norm(self.conv(x))
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     def __init__(self, c: PoolFormerConfig, i: int, in_dim: int, dim: int) -> None:
         super().__init__()
         self.downsample = Downsample(c, in_dim, dim) if in_dim != dim else nn.Identity()
         self.blocks = [_block(c, i) for _ in range(c.depth[i])]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class PoolFormer(ImageModel):

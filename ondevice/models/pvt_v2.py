@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..cpu import kernels
 from ..nn.image_model import ImageModel, in_turn
 from ..nn.layers import Conv2d, scale_output
@@ -26,15 +26,10 @@ POOLED = 7  # positions a side of the keys where attention is linear
 
 
 @dataclass(frozen=True, kw_only=True)
-class PVTv2Config(ModelConfig):
-    embed_dim: tuple[int, ...]
+class PVTv2Config(PyramidConfig):
     depth: tuple[int, ...]
     ratio: tuple[int, ...] = (8, 8, 4, 4)  # of the hidden channels of MLPs
     linear: bool = False
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
     @property
     def stride(self) -> int:

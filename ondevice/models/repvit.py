@@ -12,10 +12,10 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..nn.batch_norm import BatchNorm
 from ..nn.heads import DistilledHead
-from ..nn.image_model import ImageModel, in_turn
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import (
     GELU,
     Conv2d,
@@ -32,14 +32,9 @@ from ..registry import ModelSpec, register_model, timm_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepViTConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class RepViTConfig(PyramidConfig):
     depth: tuple[int, ...]
     legacy: bool = False  # of the first version: a norm for each branch, none for the sum
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
 
 class RepDepthwise(nn.Module):
@@ -93,20 +88,13 @@ class Downsample(nn.Module):
         return self.ffn(self.channel_downsample(x))
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     """A step down, but for the first, and blocks."""
 
     def __init__(self, in_dim: int, dim: int, depth: int, legacy: bool, down: bool) -> None:
         super().__init__()
         self.downsample = Downsample(in_dim, dim, legacy) if down else nn.Identity()
         self.blocks = [Block(dim, legacy, squeeze=j % 2 == 0) for j in range(depth)]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class RepViT(ImageModel):

@@ -12,23 +12,18 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..nn.batch_norm import BatchNorm
 from ..nn.heads import DISTILLED, DistilledHead
-from ..nn.image_model import ImageModel, in_turn
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import GELU, Conv2d, ConvMlp, ConvNorm, ReLU, unit
 from ..nn.residual import ScaledResidual
 from ..registry import ModelSpec, register_model, timm_weights
 
 
 @dataclass(frozen=True, kw_only=True)
-class SwiftFormerConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class SwiftFormerConfig(PyramidConfig):
     depth: tuple[int, ...]
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
 
 class Local(nn.Module):
@@ -86,7 +81,7 @@ class Block(nn.Module):
         return self.mlp(self.attn(self.local(x)))
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     """A step down, but for the first; convolutions, then one block that attends."""
 
     def __init__(self, in_dim: int, dim: int, depth: int, down: bool) -> None:
@@ -94,13 +89,6 @@ class Stage(nn.Module):
         self.downsample = ConvNorm(in_dim, dim, 3, 2, bias=True) if down else nn.Identity()
         convs = [ScaledResidual(Local(dim, 4 * dim), dim, scale=1) for _ in range(depth - 1)]
         self.blocks = [*convs, Block(dim)]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class SwiftFormer(ImageModel):

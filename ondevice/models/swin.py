@@ -18,7 +18,7 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import IMAGENET1K
 from ..nn.attention import OffsetBias
-from ..nn.image_model import ImageModel, in_turn
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import Conv2d
 from ..nn.residual import ScaledResidual
 from ..nn.transformer import Mlp, SelfAttention
@@ -154,7 +154,7 @@ class PatchEmbed(nn.Module):
         return self.norm(self.proj(x))
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     def __init__(self, c: SwinConfig, i: int, in_dim: int, dim: int) -> None:
         super().__init__()
         self.downsample = PatchMerging(in_dim, dim) if i else nn.Identity()
@@ -164,13 +164,6 @@ class Stage(nn.Module):
             Block(dim, c.heads[i], min(side, window), shift if j % 2 else 0)
             for j in range(c.depth[i])
         ]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class Swin(ImageModel):

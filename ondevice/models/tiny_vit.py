@@ -13,10 +13,10 @@ from itertools import pairwise
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..config import FeatureInfo, ModelConfig, Preprocess
+from ..config import Preprocess, PyramidConfig
 from ..nn.attention import BiasedAttention
 from ..nn.drop_path import DropPath
-from ..nn.image_model import ImageModel, in_turn
+from ..nn.image_model import DownStage, ImageModel, in_turn
 from ..nn.layers import GELU, ConvNorm
 from ..nn.residual import ScaledResidual
 from ..nn.transformer import Mlp
@@ -27,15 +27,10 @@ IN22K = 21841  # classes of ImageNet-22k
 
 
 @dataclass(frozen=True, kw_only=True)
-class TinyViTConfig(ModelConfig):
-    embed_dim: tuple[int, ...]
+class TinyViTConfig(PyramidConfig):
     heads: tuple[int, ...]
     windows: tuple[int, ...] = (7, 7, 14, 7)
     depth: tuple[int, ...] = (2, 2, 6, 2)
-
-    @property
-    def feature_info(self) -> tuple[FeatureInfo, ...]:
-        return tuple(FeatureInfo(i, c, 4 * 2**i) for i, c in enumerate(self.embed_dim))
 
 
 class MBConv(DropPath):
@@ -86,7 +81,7 @@ class Block(nn.Module):
         return self.mlp(self.local_conv(self.attn(x)))
 
 
-class Stage(nn.Module):
+class Stage(DownStage):
     """A step down, but for the first, and blocks."""
 
     def __init__(self, c: TinyViTConfig, i: int, in_dim: int, dim: int) -> None:
@@ -96,13 +91,6 @@ class Stage(nn.Module):
             Block(dim, c.heads[i], c.windows[i]) if i else MBConv(dim)
             for _ in range(c.depth[i])
         ]
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to that of the stage."""
-        x = self.downsample(x)
-        for block in self.blocks:
-            x = block(x)
-        return x
 
 
 class TinyViT(ImageModel):

@@ -6,6 +6,7 @@ Paper: https://arxiv.org/abs/2104.01136 (LeViT)
 from __future__ import annotations
 
 import copy
+from typing import Self
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -25,7 +26,28 @@ def distances(height: int, width: int, stride: int = 1) -> mx.array:
     return index.reshape(-1, height * width)
 
 
-class DistanceBias(nn.Module):
+class TableBias(nn.Module):
+    """Abstract: numbers that are learned in a ``table``, as attention's scores need them."""
+
+    def look_up(self) -> mx.array:
+        """(heads, M, N), of M queries and N keys."""
+        raise NotImplementedError
+
+    def __call__(self) -> mx.array:
+        """(heads, M, N), of M queries and N keys."""
+        return self.looked_up if "looked_up" in self else self.look_up()
+
+    def fuse(self) -> Self:
+        """The same with the table looked up."""
+        if "looked_up" in self:
+            return self
+        fused = copy.copy(self)
+        fused.looked_up = self.look_up()
+        del fused.table
+        return fused
+
+
+class DistanceBias(TableBias):
     """One learned number a head for each distance in y and x, added to attention's scores."""
 
     def __init__(self, heads: int, height: int, width: int, stride: int = 1) -> None:
@@ -33,21 +55,12 @@ class DistanceBias(nn.Module):
         self.size = (height, width, stride)
         self.table = mx.zeros((heads, height * width))
 
-    def __call__(self) -> mx.array:
+    def look_up(self) -> mx.array:
         """(heads, M, N), of M queries and N keys."""
-        return self.looked_up if "looked_up" in self else self.table[:, distances(*self.size)]
-
-    def fuse(self) -> DistanceBias:
-        """The same with the table looked up."""
-        if "looked_up" in self:
-            return self
-        fused = copy.copy(self)
-        fused.looked_up = self()
-        del fused.table
-        return fused
+        return self.table[:, distances(*self.size)]
 
 
-class OffsetBias(nn.Module):
+class OffsetBias(TableBias):
     """One learned number a head for each offset in y and x between positions of a window."""
 
     def __init__(self, heads: int, side: int) -> None:
@@ -55,23 +68,12 @@ class OffsetBias(nn.Module):
         self.side = side
         self.table = mx.zeros(((2 * side - 1) ** 2, heads))
 
-    def __call__(self) -> mx.array:
+    def look_up(self) -> mx.array:
         """(heads, N, N), of queries and keys, row by row."""
-        if "looked_up" in self:
-            return self.looked_up
         place = mx.arange(self.side)
         offset = place[:, None] - place + self.side - 1
         index = offset[:, None, :, None] * (2 * self.side - 1) + offset[None, :, None, :]
         return self.table[index.reshape(self.side**2, -1)].transpose(2, 0, 1)
-
-    def fuse(self) -> OffsetBias:
-        """The same with the table looked up."""
-        if "looked_up" in self:
-            return self
-        fused = copy.copy(self)
-        fused.looked_up = self()
-        del fused.table
-        return fused
 
 
 class BiasedAttention(nn.Module):

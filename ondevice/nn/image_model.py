@@ -59,6 +59,17 @@ def in_turn(
     return list(accumulate(stages, lambda x, stage: stage(x), initial=x))[1:]
 
 
+class DownStage(nn.Module):
+    """Abstract: a ``downsample``, which may change nothing, then ``blocks``."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(B, H, W, in) map to that of the stage."""
+        x = self.downsample(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
 class ImageModel(nn.Module):
     """Abstract: a family gives ``maps``.
 

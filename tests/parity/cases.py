@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -27,10 +27,11 @@ OPERATIONS = {"as here": nullcontext, "as on a Mac": kernels.plain}
 @dataclass
 class Case:
     name: str
+    folder: ClassVar[Path] = FOLDER
 
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
-        with np.load(FOLDER / f"{self.name}.npz") as file:
+        with np.load(self.folder / f"{self.name}.npz") as file:
             return {key: file[key] for key in file.files}
 
     @cached_property

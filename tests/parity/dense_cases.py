@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 from ondevice import create_model
 
 from . import weightgen
+from .cases import Case
 from .compact import positions
 
 FOLDER = Path(__file__).parent / "dense"
@@ -30,29 +30,14 @@ LOGITS = ("logits", "enc_topk_logits")
 KEPT = ("model", "size", "seed", "gains", "shapes", "batch")
 
 
-@dataclass
-class DenseCase:
-    name: str
-
-    @cached_property
-    def arrays(self) -> dict[str, np.ndarray]:
-        with np.load(FOLDER / f"{self.name}.npz") as file:
-            return {key: file[key] for key in file.files}
-
-    @cached_property
-    def meta(self) -> dict[str, Any]:
-        return json.loads(self.arrays["meta"].tobytes())
+class DenseCase(Case):
+    folder = FOLDER
 
     @cached_property
     def input(self) -> mx.array:
         """(B, H, W, 3)."""
         pixels = weightgen.image_batch(*(self.meta[k] for k in ("seed", "batch", "size")))
         return mx.array(pixels.transpose(0, 2, 3, 1))
-
-    def weights(self) -> dict[str, mx.array]:
-        """The checkpoint: upstream names, torch's layouts."""
-        arrays = weightgen.state_dict(*(self.meta[k] for k in ("seed", "shapes", "gains")))
-        return {key: mx.array(array) for key, array in arrays.items()}
 
     def create(self, model: str = "", **options: Any) -> nn.Module:
         name = model or self.meta["model"]
