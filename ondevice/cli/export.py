@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ TARGETS = ("iOS16", "iOS17", "iOS18")
 PRECISIONS = ("float16", "float32")
 ATTENTION = ("matmul", "per-head", "fused")
 GELU = ("exact", "tanh")
+OF_ONE = ("size", "input", "calibrate", "budget", "min_agreement")  # what several models refuse
 INPUTS = ("image", "array")
 SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, or not
 
 
 @click.command("export", epilog=f"Of --calibrate: {SKIPS}")
-@click.argument("model")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -100,13 +101,10 @@ SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, 
 def export_command(
     ctx: click.Context,
     /,
-    model: str,
+    models: tuple[str, ...],
     out: tuple[Path, ...],
-    size: tuple[int, ...],
     calibrate: str | None,
     max_level: float | None,
-    budget: str | None,
-    min_agreement: float | None,
     pareto: Path | None,
     limit: int,
     table: bool,
@@ -115,25 +113,27 @@ def export_command(
 ) -> None:
     """Write MODEL (a name, name.tag or saved folder) to a package of the format of --out.
 
-    Of a FastVLM (a folder, or a repository such as apple/FastVLM-0.5B) it is the encoder.
-    Normalization, labels and the preprocessing contract are inside. Of --calibrate at most
-    --limit images are used, spread evenly.
+    Several MODELs become functions of one package, called as they are, that hold equal weights
+    once: several tasks over one base (iOS18, or Core AI). Of a FastVLM (a folder, or a
+    repository such as apple/FastVLM-0.5B) it is the encoder. Normalization, labels and the
+    preprocessing contract are inside. Of --calibrate at most --limit images are used, spread
+    evenly.
     """
     from ..tasks.load import load
 
-    _check_options(ctx, calibrate, budget, min_agreement, pareto)
-    network = load(model)
+    _check_options(ctx, models)
+    options |= _limits(options.pop("budget"), options.pop("min_agreement"))
+    networks = {function_name(name): load(name) for name in models}
+    first = next(iter(networks.values()))
     skipped = Skipped()
     chosen = spread(list(expand([calibrate])), limit) if calibrate else []
     accounts: list[Any] = []
     options |= {
-        "size": size or None,
-        "calibration": _usable(files(chosen, max_level), network, size, skipped),
+        "calibration": _usable(files(chosen, max_level), first, options["size"], skipped),
         "account": accounts.append,
         "front": pareto is not None,
-        **_limits(budget, min_agreement),
     }
-    packages = _export(network, out or (Path(f"{network.info.name}.mlpackage"),), options)
+    packages = _export(networks, out or (Path(f"{first.info.name}.mlpackage"),), options)
     if pareto:
         accounts[0].front.write(pareto)
     report = packages[0] if len(packages) == 1 else {"packages": packages}
@@ -150,20 +150,37 @@ def _table(accounts: Sequence[Any], *, wanted: bool) -> dict[str, Any]:
     return {"table": [asdict(row) for a in accounts for row in a.rows]} if wanted else {}
 
 
-def _check_options(
-    ctx: click.Context,
-    calibrate: str | None,
-    budget: str | None,
-    min_agreement: float | None,
-    pareto: Path | None,
-) -> None:
+def _check_options(ctx: click.Context, models: Sequence[str]) -> None:
     """Raises UsageError or ConfigError for an option that goes with one that is not there."""
-    for name in () if calibrate else ("max_level", "limit"):
+    for name in () if is_given(ctx, "calibrate") else ("max_level", "limit"):
         if is_given(ctx, name):
-            option = name.replace("_", "-")
-            raise click.UsageError(f"--{option} goes with --calibrate: it is for its images.")
-    if pareto and not (budget or min_agreement):
+            raise click.UsageError(f"{_option(name)} goes with --calibrate, for its images.")
+    if is_given(ctx, "pareto") and not any(map(ctx.params.get, ("budget", "min_agreement"))):
         raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
+    if len(models) == 1:
+        return
+    if given := [_option(name) for name in OF_ONE if is_given(ctx, name)]:
+        raise click.UsageError(
+            f"{', '.join(given)}: of one model only; {len(models)} are given. Export them one "
+            "by one."
+        )
+    names = [function_name(name) for name in models]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"two models would be the function {', '.join(twice)}: rename one's folder"
+        )
+    if not is_given(ctx, "out"):
+        raise click.UsageError("of several models, --out names the package")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def function_name(model: str) -> str:
+    """What a model's function is called: its name, or its folder's, as Swift can have it."""
+    name = re.sub(r"\W", "_", Path(model).resolve().name, flags=re.ASCII)
+    return name if name.isidentifier() else f"_{name}"
 
 
 def _limits(budget: str | None, min_agreement: float | None) -> dict[str, float]:
@@ -172,15 +189,24 @@ def _limits(budget: str | None, min_agreement: float | None) -> dict[str, float]
     return {"budget": size, "min_agreement": (min_agreement or 0) / 100}
 
 
-def _export(network: Any, out: Sequence[Path], options: dict[str, Any]) -> list[dict[str, Any]]:
+def _export(
+    networks: Mapping[str, Any], out: Sequence[Path], options: dict[str, Any]
+) -> list[dict[str, Any]]:
     """Write the packages; what each is, with the seconds that it took: of several each its
     own, without the trace and all else that they share."""
-    from converters.export import export
+    from converters.export import export, export_functions
 
-    given = {k: v for k, v in options.items() if not (k in SETTINGS and v is None)}
+    alone = [k for k in SETTINGS if options[k] is None]
+    if len(networks) > 1:
+        alone += ["input", "size", "budget", "min_agreement", "calibration", "front"]
+    given = {k: v for k, v in options.items() if k not in alone and v != ()}
     own: dict[Path, float] = {}
+    given |= {"also": out[1:], "timed": own.__setitem__}
     start = time.perf_counter()
-    export(network, out[0], also=out[1:], timed=own.__setitem__, **given)
+    if len(networks) > 1:
+        export_functions(networks, out[0], **given)
+    else:
+        export(*networks.values(), out[0], **given)
     if len(out) == 1:
         own[out[0]] = time.perf_counter() - start
     return [_summary(path) | {"seconds": round(own[path], 2)} for path in out]

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from converters import export, export_functions, load_package
+from ondevice.cli import run
 from ondevice.errors import ConfigError, OutputError
 from ondevice.image.preprocess import normalize
 from ondevice.tasks.train.start import new_model
+from ondevice.weights.folder import save_model
 from ondevice.weights.output import folder_bytes
 
 BASE = "shvit_nano.cifar10"
@@ -67,6 +69,45 @@ def test_what_a_package_says_of_several(models, tmp_path):
 
 def sized(size):
     return new_model(BASE, TASKS["moods"], size=size)
+
+
+@pytest.fixture(scope="module")
+def folders(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    for name, model in models.items():
+        save_model(model, folder / name)
+    return [str(folder / name) for name in models]
+
+
+def test_the_command_takes_several(folders, models, tmp_path, capsys):
+    path = tmp_path / "both.mlpackage"
+    assert run(["export", *folders, "--out", str(path), "--target", "iOS18", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["package"] == str(path)
+    package = load_package(path)
+    assert {name: package.at(name).labels for name in package.functions} == TASKS
+
+
+OF_SEVERAL = {
+    "size": (["--size", "96"], "--size: of one model only; 2 are given"),
+    "budget": (["--budget", "1MB"], "--budget: of one model only"),
+    "calibrate": (["--calibrate", "photos"], "--calibrate: of one model only"),
+    "out": (None, "--out names the package"),
+}
+
+
+@pytest.mark.parametrize("case", OF_SEVERAL)
+def test_the_command_refuses_what_is_of_one(folders, case, tmp_path, capsys):
+    options, message = OF_SEVERAL[case]
+    out = ["--out", str(tmp_path / "x.mlpackage"), *options] if options else []
+    assert run(["export", *folders, *out]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_names_functions_that_clash(folders, tmp_path, capsys):
+    out = str(tmp_path / "x.mlpackage")
+    assert run(["export", folders[0], folders[0], "--out", out]) == 2
+    assert "two models would be the function colours" in capsys.readouterr().err
 
 
 REFUSED = {
