@@ -206,7 +206,8 @@ def _export(
     if len(networks) > 1:
         export_functions(networks, out[0], **given)
     else:
-        export(*networks.values(), out[0], **given)
+        (network,) = networks.values()
+        export(network, out[0], **given)
     if len(out) == 1:
         own[out[0]] = time.perf_counter() - start
     return [_summary(path) | {"seconds": round(own[path], 2)} for path in out]
