@@ -18,7 +18,7 @@ METHODS = ("auto", "knn", "probe", "full", "adapter")
 # Settings of --method full and adapter: the names of their parameters here.
 OF_FULL = (
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
-    *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip"),
+    *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip", "train_size"),
     "precision",
     *("recipe", "qat_epochs", "teacher", "teacher_views"),
 )
@@ -52,6 +52,12 @@ OF_FULL = (
     help="Channels of the bottlenecks of --method adapter.",
 )
 @click.option("--size", type=click.IntRange(min=1), help="Input size in pixels.  [the model's]")
+@click.option(
+    "--train-size",
+    type=click.IntRange(min=1),
+    help="Side in pixels of the crops to train on; a smaller one than --size shows things as "
+    "large as they will be.  [--size]",
+)
 @click.option("--random-weights", is_flag=True, help="Start from nothing.")
 @click.option(
     "--val-share",

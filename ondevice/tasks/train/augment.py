@@ -1,7 +1,8 @@
 """Random changes to training images, each decided by a random generator of its own.
 
 Papers: https://arxiv.org/abs/1909.13719 (RandAugment), https://arxiv.org/abs/1708.04896 (random
-erasing), https://arxiv.org/abs/1710.09412 (mixup), https://arxiv.org/abs/1905.04899 (CutMix)
+erasing), https://arxiv.org/abs/1710.09412 (mixup), https://arxiv.org/abs/1905.04899 (CutMix),
+https://arxiv.org/abs/1906.06423 (FixRes)
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Augment:
 
     ``scale`` is the share of an image that a crop keeps; ``changes`` of ``CHANGES`` are made
     to each, of ``strength`` from 0 to 1; ``erase`` and ``mix`` are shares of images in which a
-    rectangle is noise, and of batches whose images are blended in pairs.
+    rectangle is noise, and of batches whose images are blended in pairs. ``size`` is the side
+    in pixels of a training image; 0: that of the model's input. A crop shows things larger
+    than they are in use, so a smaller one comes closer, and costs less (FixRes).
     """
 
     scale: tuple[float, float] = (0.35, 1.0)
@@ -40,15 +43,16 @@ class Augment:
     strength: float = 0.3
     erase: float = 0.1
     mix: float = 0.0
+    size: int = 0
 
     def __call__(self, image: Image.Image, spec: Preprocess, rng: np.random.Generator) -> Array:
-        """An RGB image as (size, size, 3) uint8 pixel values."""
+        """An RGB image as (side, side, 3) uint8 pixel values."""
         from PIL import Image
 
         fill = tuple(round(255 * value) for value in spec.mean)
         box = _box(image.size, self.scale, rng)
         filter_ = Image.Resampling.BICUBIC if rng.random() < 0.5 else Image.Resampling.BILINEAR
-        image = image.resize((spec.size,) * 2, filter_, box=box, reducing_gap=2.0)
+        image = image.resize((self.size or spec.size,) * 2, filter_, box=box, reducing_gap=2.0)
         if self.flip and rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         for change in rng.choice(len(CHANGES), self.changes):

@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ...config import ModelInfo
 from ...cpu import blas
 from ...errors import ConfigError
 from ...nn.rounding import Rounding
@@ -31,7 +32,7 @@ from .metrics import calibration_error, fit_temperature, top_k
 from .near import near_notes
 from .predict import predictions
 from .probe import Linear, class_means, nearest_neighbours, regression
-from .start import check_start, head_input, linear, new_model
+from .start import check_size, check_start, head_input, linear, new_model
 from .state import State, check_no_state, load_state, state_path
 from .teacher import Teacher, ask, class_order, kept_or_asked, teacher_path
 from .trainer import Loss, Settings, soft_cross_entropy
@@ -55,7 +56,8 @@ class Options:
     stay), "full" (all weights), "adapter" (a head and bottlenecks beside weights that stay) or
     "auto". ``resume`` goes on with what was killed, to the same weights. ``augment`` says how
     images are changed for "full" and "adapter"; by default of ``MIX_FROM`` images or more a
-    fifth of the batches is mixed, and without ``flip`` none is mirrored.
+    fifth of the batches is mixed, and without ``flip`` none is mirrored. ``train_size`` is the
+    side in pixels of what "full" and "adapter" train on, where it is not that of the input.
     ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
     ``qat_epochs``; by default of a fifth of all. ``teacher``, a model's name or folder, says
     what is learned instead of the labels: of ``teacher_views`` random views of each image,
@@ -73,6 +75,7 @@ class Options:
     workers: int | None = None
     augment: Augment | None = None
     flip: bool = True
+    train_size: int | None = None
     loss: Loss = soft_cross_entropy
     callbacks: Sequence[Callback] = ()
     rounding: Rounding | None = None
@@ -164,7 +167,7 @@ def _prepared(
     )
     for note in (*dataset.notes, *near_notes(dataset.splits)):
         logger.warning(note)
-    augment = _augment(options, dataset)
+    augment = _augment(options, dataset, model.info)
     training = Training(model, dataset, settings, options, augment, out)
     if options.teacher:
         training.teacher = load(options.teacher)
@@ -183,13 +186,16 @@ def _check(options: Options, out: Path) -> None:
     check_start(options.model)
 
 
-def _augment(options: Options, dataset: Dataset) -> Augment:
+def _augment(options: Options, dataset: Dataset, info: ModelInfo) -> Augment:
     """Raises ConfigError."""
+    if options.train_size:
+        check_size("train_size", options.train_size, info)
     many = len(dataset.splits["train"]) >= MIX_FROM
     augment = options.augment or Augment(mix=0.2 if many and not options.teacher else 0.0)
     if augment.mix and options.teacher:
         raise ConfigError(f"mix is {augment.mix}, but a teacher sees each image by itself: 0")
-    return replace(augment, flip=augment.flip and options.flip)
+    size = options.train_size or augment.size
+    return replace(augment, flip=augment.flip and options.flip, size=size)
 
 
 def _settings(given: dict[str, Any], options: Options) -> Settings:
@@ -238,7 +244,7 @@ def _method(options: Options, dataset: Dataset) -> str:
             f"--resume goes with --method full or adapter; {method} takes seconds"
         )
     several = options.group is not None and options.group.size() > 1
-    for name in ("rounding", "teacher", "group"):
+    for name in ("rounding", "teacher", "train_size", "group"):
         if getattr(options, name) and (name != "group" or several):
             raise ConfigError(f"a {name} goes with --method full or adapter, not {method}")
     return method

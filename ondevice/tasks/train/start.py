@@ -95,12 +95,19 @@ def _check(spec: ModelSpec, base: nn.Module, size: int | None) -> None:
         raise ConfigError(
             f"{name} has no head, so no classes to train; `ondevice list` has models with one"
         )
-    if size is None:
-        return
-    if spec.fixed_size and size != base.info.preprocess.size:
-        raise ConfigError(f"size is {size}, but {name} takes {base.info.preprocess.size}")
+    if size is not None:
+        check_size("size", size, base.info)
+
+
+def check_size(option: str, size: int, info: ModelInfo) -> None:
+    """Raises ConfigError if a model cannot take images of ``size`` pixels."""
+    spec, native = model_spec(info.model), info.preprocess.size
+    if spec.fixed_size and size != native:
+        raise ConfigError(f"{option} is {size}, but {info.name} takes {native}")
     if size % spec.stride:
-        raise ConfigError(f"size is {size}, but {name} takes multiples of {spec.stride}")
+        raise ConfigError(
+            f"{option} is {size}, but {info.name} takes multiples of {spec.stride}"
+        )
 
 
 def _take_weights(model: nn.Module, base: nn.Module) -> None:

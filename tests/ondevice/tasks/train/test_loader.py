@@ -122,3 +122,9 @@ def test_mixed_images_have_mixed_targets():
         mixed, found = mix(pixels, targets, np.random.default_rng(seed))
         np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
         np.testing.assert_allclose(mixed.mean((1, 2, 3)) / 240, found[:, 1], atol=0.01)
+
+
+def test_training_images_may_be_smaller_than_in_use(samples):
+    small = epoch(samples, augment=Augment(size=16))
+    assert {batch.pixels.shape[1:] for batch in small} == {(16, 16, 3)}
+    assert same([b[1:] for b in small], [b[1:] for b in epoch(samples)])  # the same images

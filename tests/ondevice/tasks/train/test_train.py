@@ -248,6 +248,14 @@ def test_an_output_that_exists_is_kept(folder, tmp_path):
 REFUSED = {
     "text": ({"model": "mobileclip_s0"}, "compares images with texts"),
     "size": ({"size": 40}, "size is 40, but shvit_nano.cifar10 takes multiples of 16"),
+    "train size": (
+        {"train_size": 40},
+        "train_size is 40, but shvit_nano takes multiples of 16",
+    ),
+    "train size of probe": (
+        {"train_size": 32, "method": "probe"},
+        "a train_size goes with --method full or adapter",
+    ),
     "method": (
         {"method": "magic"},
         "no method 'magic'; there are auto, knn, probe, full, adapter",
