@@ -72,7 +72,11 @@ OF_FULL = (
 @click.option(
     "--accumulate", type=int, default=1, show_default=True, help="Parts of a batch, for memory."
 )
-@click.option("--lr", type=float, default=1e-3, show_default=True, help="Peak learning rate.")
+@click.option(
+    "--lr",
+    type=float,
+    help="Peak learning rate.  [0.001; 0.00003 if all epochs round by --recipe]",
+)
 @click.option("--warmup", type=int, default=1, show_default=True, help="Epochs up to the peak.")
 @click.option("--weight-decay", type=float, default=0.05, show_default=True)
 @click.option(
@@ -170,6 +174,8 @@ def train_command(
     if method == "knn":
         _refuse(ctx, method, ("balance",))
     _check_pairs(ctx)
+    if options.get("lr") is None:  # which depends on the others
+        options.pop("lr", None)
     skipped: list[str] = []
     group = mx.distributed.init()
     model = train(

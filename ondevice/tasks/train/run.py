@@ -46,6 +46,7 @@ MIX_FROM = 1000  # images to train on: with fewer, mixed ones teach too little
 FULL_FROM = 200  # images to train on: with fewer, a head alone is the safer choice
 FEATURE_BATCH = 32
 ADAPTER_RANK = 8
+ROUNDED_LR = 3e-5  # where all epochs round: what is trained already is only to find its levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ class Options:
     fifth of the batches is mixed, and without ``flip`` none is mirrored. ``train_size`` is the
     side in pixels of what "full" and "adapter" train on, where it is not that of the input.
     ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
-    ``qat_epochs``; by default of a fifth of all. ``teacher``, a model's name or folder, says
+    ``qat_epochs``; by default of a fifth of all. Where all epochs round, ``lr`` is 3e-5 by
+    default. ``teacher``, a model's name or folder, says
     what is learned instead of the labels: of ``teacher_views`` random views of each image,
     found once. Its views are not mixed. The processes of a ``group`` share each batch, and rank
     0 writes.
@@ -222,6 +224,8 @@ def _settings(given: dict[str, Any], options: Options) -> Settings:
         raise ConfigError("qat_epochs are of weights rounded by a recipe: give one")
     if options.rounding and not settings.qat_epochs:
         settings = replace(settings, qat_epochs=max(1, settings.epochs // 5))
+    if settings.qat_epochs == settings.epochs and "lr" not in given:
+        settings = replace(settings, lr=ROUNDED_LR)
     if settings.frozen_norms is None and not options.pretrained:
         return replace(settings, frozen_norms=False)
     return settings

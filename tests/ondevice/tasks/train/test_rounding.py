@@ -261,6 +261,14 @@ def test_an_interrupted_one_goes_on_to_the_same_bits(folder, tmp_path, stop):
     assert len(one.recipe["ranges"]) > 30
 
 
+@pytest.mark.parametrize(("given", "peak"), [({}, 3e-5), ({"lr": 1e-4}, 1e-4)])
+def test_where_all_epochs_round_small_steps_are_taken(folder, tmp_path, given, peak):
+    options = {"epochs": 1, "warmup": 0, "rounding": rounding("int8")}
+    kept = Kept()
+    train(folder, tmp_path / "out", **QUICK | options | given, callbacks=[kept])
+    assert math.isclose(kept.epochs[0].lr, peak)
+
+
 REFUSED = {
     "probe": (
         {"method": "probe", "rounding": rounding("int8")},
