@@ -19,7 +19,15 @@ from ondevice.errors import ConfigError
 from ondevice.signature import Output, Signature, signature_of
 from ondevice.weights.output import replacing
 
-from .backend import Backend, Part, Settings, backend_of, load_package
+from .backend import (
+    BACKENDS,
+    COMPILED,
+    Backend,
+    Part,
+    Settings,
+    backend_of,
+    load_package,
+)
 from .compress.apply import Compression
 from .compress.calibrate import arrays_of, input_divisors
 from .compress.float16 import MAX_SAMPLES, Safety, make_safe, round_kernels
@@ -265,9 +273,13 @@ class _Job:
 
 
 def _backends(paths: Iterable[str | Path]) -> dict[Path, Backend]:
-    """The back end of each path. Raises ConfigError for two packages of one format."""
+    """The back end of each path. Raises ConfigError for two packages of one format, and for
+    one inside another package, which would be broken."""
     found: dict[Path, Backend] = {}
     for path in map(Path, paths):
+        around = [p for p in path.absolute().parents if p.suffix in {*BACKENDS, *COMPILED}]
+        if around:
+            raise ConfigError(f"{path} lies inside the package {around[0]}: give another path")
         if path.suffix in {known.suffix for known in found}:
             raise ConfigError(f"{path}: another {path.suffix} is written already; give one")
         found[path] = backend_of(path)

@@ -116,6 +116,11 @@ REFUSED = {
     "sizes": (lambda m: {"a": m["colours"], "b": sized(64)}, {}, "2 models prepared in 2 ways"),
     "samples": (lambda m: m, {"budget": 10**6}, "budget of several models"),
     "target": (lambda m: m, {"target": "iOS17"}, "need target iOS18"),
+    "inside": (
+        lambda m: m,
+        {"also": "a.mlpackage/b.aimodel"},
+        "inside the package .*a.mlpackage",
+    ),
 }
 
 
