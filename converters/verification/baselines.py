@@ -43,7 +43,7 @@ def fresh_packages(model: nn.Module, package: Program) -> Iterator[dict[str, Pro
 
 def layout_of(model: nn.Module, package: Program) -> Graph:
     """The channels-first graph that ``export`` would compress for ``package``."""
-    from ..export import lay_out, named, rename_inputs, to_graph
+    from ..export.build import lay_out, named, rename_inputs, to_graph
     from ..graph.passes import run_passes
 
     backend = backend_of(package.path)
@@ -60,7 +60,7 @@ def layer_values(
 ) -> dict[str, Array]:
     """What MLX computes of the outputs and of each layer that has a weight, by the names that
     packages give them."""
-    from ..export import named, to_graph
+    from ..export.build import named, to_graph
     from ..graph.evaluate import evaluate
 
     function = function_of(model, package)

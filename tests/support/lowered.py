@@ -15,7 +15,7 @@ from converters.compress.storage import Storage
 from converters.coreml.program import to_program
 from converters.coreml.reference.plan import compile_function
 from converters.coreml.settings import CoreMLSettings
-from converters.export import named, rename_inputs, to_graph
+from converters.export.build import named, rename_inputs, to_graph
 from converters.function import Function as PackageFunction, model_function, module_function
 from converters.graph.graph import Graph
 from converters.graph.passes import channels_first

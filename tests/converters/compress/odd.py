@@ -7,7 +7,7 @@ import mlx.nn as nn
 
 from converters import export_module, load_package
 from converters.compress.apply import Compression
-from converters.export import lay_out, named, rename_inputs, to_graph
+from converters.export.build import lay_out, named, rename_inputs, to_graph
 from converters.function import module_function
 
 SHAPE = (1, 24, 24, 3)

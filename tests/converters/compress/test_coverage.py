@@ -16,7 +16,7 @@ from converters.compress.apply import LEAST, weights
 from converters.compress.methods import compress
 from converters.compress.recipe import PRESETS, load_recipe
 from converters.compress.rounding import Weight
-from converters.export import lay_out, rename_inputs, to_graph
+from converters.export.build import lay_out, rename_inputs, to_graph
 from ondevice import create_model, list_models, model_spec
 from ondevice.nn.image_model import ImageModel
 

@@ -18,7 +18,7 @@ from converters.compress.plan import Request, compress, in_mlx
 from converters.compress.recipe import CompressionRecipe, Rule, parse_recipe
 from converters.coreml.program import to_program
 from converters.coreml.reference.plan import compile_function
-from converters.export import lay_out, named, rename_inputs, to_graph
+from converters.export.build import lay_out, named, rename_inputs, to_graph
 from converters.function import module_function
 from ondevice import create_model
 from ondevice.errors import ConfigError

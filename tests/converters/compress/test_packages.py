@@ -17,7 +17,7 @@ from converters.compress.recipe import PRESETS, CompressionRecipe, Rule, load_re
 from converters.coreml.package import save, to_package
 from converters.coreml.program import to_program
 from converters.coreml.reader import quiet
-from converters.export import lay_out, rename_inputs, to_graph
+from converters.export.build import lay_out, rename_inputs, to_graph
 from converters.graph.passes.precision import set_precision
 from ondevice import create_model
 from ondevice.errors import ConfigError

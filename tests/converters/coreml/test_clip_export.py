@@ -146,7 +146,7 @@ def test_a_text_encoder_is_verified_on_captions_of_all_lengths(tmp_path):
 def test_the_ladder_of_a_text_encoder_is_measured_on_texts(tmp_path, monkeypatch):
     """Zeros alone would not show how large its values get."""
     seen = []
-    home = sys.modules["converters.export"]
+    home = sys.modules["converters.export.build"]
     real = home.make_safe
     monkeypatch.setattr(
         home, "make_safe", lambda g, it, *more: seen.append(it.inputs[0]) or real(g, it, *more)

@@ -15,7 +15,7 @@ from converters.coreml.package import save
 from converters.coreml.program import to_program
 from converters.coreml.reader import quiet
 from converters.coreml.target import opset
-from converters.export import lay_out, rename_inputs, to_graph
+from converters.export.build import lay_out, rename_inputs, to_graph
 from ondevice import create_model
 from ondevice.signature.samples import sample_images
 

@@ -16,7 +16,7 @@ from converters.compress.apply import Compression
 from converters.compress.calibrate import calibrate, input_divisors
 from converters.compress.float16 import LARGEST, Safety, make_safe, rescale, round_kernels
 from converters.compress.plan import in_mlx
-from converters.export import lay_out, named, to_graph
+from converters.export.build import lay_out, named, to_graph
 from converters.function import module_function
 from converters.graph.evaluate import evaluate, peaks
 from converters.graph.passes import run_passes
@@ -144,7 +144,7 @@ def test_what_only_calibration_samples_reach_is_rescaled_too(tmp_path):
 def test_without_it_the_package_would_overflow(tmp_path, monkeypatch):
     net = as_module(Stream(1e6))
     safe = load_package(export_module(net, X, tmp_path / "safe.mlpackage", input_names=["x"]))
-    home = sys.modules["converters.export"]
+    home = sys.modules["converters.export.build"]
     monkeypatch.setattr(home, "make_safe", lambda graph, *_: (graph, Safety()))
     naive = load_package(export_module(net, X, tmp_path / "naive.mlpackage", input_names=["x"]))
     want = np.array(net(X))

@@ -8,7 +8,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from converters import export, load_package, verify
-from converters.export import lay_out, rename_inputs, to_graph
+from converters.export.build import lay_out, rename_inputs, to_graph
 from ondevice import create_model, fuse
 from ondevice.errors import ConfigError
 from ondevice.image.colours import palette

@@ -12,7 +12,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from converters import export, load_package, verify
-from converters.export import lay_out, rename_inputs, to_graph
+from converters.export.build import lay_out, rename_inputs, to_graph
 from converters.graph.resizing import sample
 from converters.verification.sets import overlaps, paired
 from ondevice import create_model, fuse

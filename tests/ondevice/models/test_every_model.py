@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from converters.coreml.registry import check_supported
-from converters.export import lay_out, rename_inputs, to_graph
+from converters.export.build import lay_out, rename_inputs, to_graph
 from ondevice import create_model
 from ondevice.nn.image_model import ImageModel
 

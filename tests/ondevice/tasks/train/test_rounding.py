@@ -18,7 +18,7 @@ from converters.compress.recipe import CompressionRecipe, Rule
 from converters.compress.training import own_recipe
 from converters.coreml.backend import BACKEND
 from converters.coreml.settings import CoreMLSettings
-from converters.export import build
+from converters.export.build import build
 from converters.function import model_function
 from ondevice.errors import ConfigError
 from ondevice.image.preprocess import normalize
