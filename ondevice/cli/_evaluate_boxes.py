@@ -31,8 +31,8 @@ def evaluate_boxes(opened: Sequence[Opened], images: Path) -> Evaluated:
     from ..tasks.detection.report import write_report
 
     detectors = [_detector(each) for each in opened]
-    coco = _unseen(_coco(images), opened)
-    _tell_other_classes(detectors, coco)
+    coco = _unseen(coco_set(images), opened)
+    tell_other_classes(detectors, coco)
     skipped = Skipped()
     try:
         evaluations, comparisons = evaluate(detectors, coco, skipped)
@@ -48,7 +48,7 @@ def evaluate_boxes(opened: Sequence[Opened], images: Path) -> Evaluated:
     )
 
 
-def _coco(images: Path) -> CocoSet:
+def coco_set(images: Path) -> CocoSet:
     """The set, of several splits test or else val. Raises ConfigError."""
     from ..tasks.detection.coco import read_coco
     from ..tasks.detection.coco_files import annotation_files
@@ -70,7 +70,7 @@ def _unseen(coco: CocoSet, opened: Sequence[Opened]) -> CocoSet:
     return replace(coco, images=tuple(i for i in coco.images if i.path in left))
 
 
-def _tell_other_classes(detectors: Sequence[Detector], coco: CocoSet) -> None:
+def tell_other_classes(detectors: Sequence[Detector], coco: CocoSet) -> None:
     for detector in detectors:
         others, count = set(detector.classes) - set(coco.classes), len(detector.classes)
         if others:
@@ -85,11 +85,11 @@ def _detector(given: Opened) -> Detector:
     from ..tasks.detection.evaluate import model_detector
 
     if given.package is not None:
-        return _package_detector(given.package, given.name)
+        return package_detector(given.package, given.name)
     return model_detector(given.model, given.name)
 
 
-def _package_detector(package: Program, name: str) -> Detector:
+def package_detector(package: Program, name: str) -> Detector:
     """A package, run one image at a time. Raises ConfigError if it finds no boxes with classes
     that have names."""
     import numpy as np

@@ -77,7 +77,7 @@ def _plots(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, str]]:
         ]
         yield (
             row[0].name,
-            plot(curves, Axis("recall", 0, 1, TICKS), Axis("precision", 0, 1, TICKS)),
+            plot(curves, Axis("recall", 0, 1, TICKS[::2]), Axis("precision", 0, 1, TICKS)),
         )
 
 

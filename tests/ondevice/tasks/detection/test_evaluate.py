@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export
-from ondevice import save_model
 from ondevice.errors import ConfigError, ImageError
 from ondevice.tasks.dense import predict
 from ondevice.tasks.detection.coco import CocoSet, read_coco
@@ -26,46 +24,7 @@ from ondevice.tasks.detection.report import to_html
 
 from ...models.test_detectors import small
 from ..train.test_evaluate import Tags
-
-SIZES = ((120, 80), (60, 90), (96, 96), (50, 70))
-OBJECTS = 6  # of each image
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A saved detector, packages of it, and a set whose objects are what it is surest of."""
-    folder = tmp_path_factory.mktemp("chain")
-    model = small()
-    save_model(model, folder / "model")
-    export(model, folder / "exact.mlpackage", precision="float32")
-    export(model, folder / "half.mlpackage")
-    write_set(folder / "images", model)
-    return {path.name: path for path in folder.iterdir()}
-
-
-def write_set(folder: Path, model: Any) -> None:
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    names = [{"id": k, "name": name} for k, name in enumerate("xedcba")]
-    data: dict[str, Any] = {"images": [], "annotations": [], "categories": names}
-    for number, size in enumerate(SIZES):
-        pixels = rng.integers(0, 256, (size[1] // 8, size[0] // 8, 3), np.uint8)
-        photo = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
-        photo.save(folder / f"{number}.png")
-        entry = {"id": number, "file_name": f"{number}.png"}
-        data["images"].append(entry | dict(zip(("width", "height"), size, strict=True)))
-        (result,) = predict(model, [photo], "boxes", threshold=0.01)
-        for each in result.found[:: len(result.found) // OBJECTS][:OBJECTS]:
-            number_of_class = "xedcba".index(each.label)
-            data["annotations"].append(
-                {
-                    "id": len(data["annotations"]),
-                    "image_id": number,
-                    "category_id": number_of_class,
-                    "bbox": each.box,
-                }
-            )
-    (folder / "_annotations.coco.json").write_text(json.dumps(data))
+from .conftest import OBJECTS, SIZES
 
 
 def test_a_folder_and_packages_are_measured_side_by_side(
