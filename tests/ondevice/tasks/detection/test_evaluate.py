@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ondevice.errors import ConfigError, ImageError
+from ondevice.image.open import open_image
 from ondevice.tasks.dense import predict
 from ondevice.tasks.detection.coco import CocoSet, read_coco
 from ondevice.tasks.detection.evaluate import (
@@ -120,7 +121,7 @@ def test_classes_are_matched_by_name(chain: dict[str, Path]) -> None:
 
 
 def test_boxes_are_those_of_detect(chain: dict[str, Path]) -> None:
-    model, photo = small(), Image.open(chain["images"] / "0.png")
+    model, photo = small(), open_image(chain["images"] / "0.png")
     (wanted,) = predict(model, [photo], "boxes", threshold=0.01)
     found = surest(*model_detector(model).find(photo), np.arange(5))
     assert len(wanted.found) > 20
