@@ -16,6 +16,7 @@ from ._output import json_option, print_json
 # task -> module:function, and what shows it: a kind of a model's outputs, a package's output
 TASKS: dict[str, tuple[str, set[str]]] = {
     "detect": ("_evaluate_boxes:evaluate_boxes", {"boxes", "coordinates"}),
+    "segment": ("_evaluate_masks:evaluate_masks", {"mask", "mask_image"}),
     "classify": ("_evaluate_classes:evaluate_classes", set()),  # all others
 }
 
@@ -27,7 +28,8 @@ TASKS: dict[str, tuple[str, set[str]]] = {
     required=True,
     type=click.Path(path_type=Path),
     help="To classify: a folder of images for each class, or with labels.csv. To detect: a "
-    "folder or a .json file in COCO's form. Of splits, test or else val.",
+    "folder or a .json file in COCO's form. To segment: images/ and masks/, PNG files of class "
+    "numbers, and perhaps classes.txt. Of splits, test or else val.",
 )
 @click.option(
     "--task",
@@ -48,11 +50,11 @@ def evaluate_command(
     as_json: bool,
 ) -> None:
     """Measure each MODEL: classifiers by accuracy, calibration and each class, detectors by
-    COCO's average precision.
+    COCO's average precision, masks by intersections over unions.
 
     Images that a saved folder was trained on are left out, as far as it says (split.csv).
     Several are compared with the first one, on the same images: classifiers by how often they
-    agree and McNemar's test, detectors by the difference of average precision.
+    agree and McNemar's test, others by the difference and its interval.
     """
     if html:
         check_free(html.absolute(), force=force)
