@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import Self
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..cpu import kernels
 from .drop_path import DropPath
-from .layers import GELU
+from .layers import GELU, scale_output
 
 FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
 
@@ -17,14 +18,14 @@ FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits flo
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself."""
 
-    last = "proj"
+    first, last = ("qkv",), "proj"
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.head_dim = dim // heads
         self.scale = self.head_dim**-0.5
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv: nn.Module = nn.Linear(dim, 3 * dim, bias)
+        self.proj = nn.Linear(dim, dim, bias)
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
         """(B, N, dim) to (B, N, dim); ``mask`` (N, N) is added to the scores."""
@@ -37,16 +38,14 @@ class SelfAttention(nn.Module):
         attn = kernels.softmax(scores, precise=True)
         return self.proj((attn @ v).swapaxes(1, 2).reshape(B, N, C))
 
-    def fuse(self) -> SelfAttention:
+    def fuse(self) -> Self:
         """The scale of q goes into qkv."""
         if self.scale == 1:
             return self
         fused, dim = copy.copy(self), self.qkv.weight.shape[1]
         scale = mx.where(mx.arange(3 * dim) < dim, self.scale, 1.0)
-        scale = scale.astype(self.qkv.weight.dtype)
-        fused.qkv, fused.scale = copy.copy(self.qkv), 1.0
-        fused.qkv.weight = self.qkv.weight * scale[:, None]
-        fused.qkv.bias = self.qkv.bias * scale
+        fused.qkv = scale_output(self.qkv, scale.astype(self.qkv.weight.dtype))
+        fused.scale = 1.0
         return fused
 
 
