@@ -71,9 +71,7 @@ class WindowAttention(nn.Module):
         if self.shift:
             scores = scores + self.apart(height, width)[:, None]
             scores = mx.repeat(scores, B, axis=0) if B > 1 else scores
-        windows = to_windows(x, self.window)
-        y = self.attn(windows.flatten(1, 2), scores).reshape(windows.shape)
-        y = from_windows(y, height, width)
+        y = from_windows(self.attn(to_windows(x, self.window), scores), height, width)
         y = y if (height, width) == (H, W) else y[:, :H, :W]
         return _rolled(y, -self.shift)
 

@@ -44,14 +44,6 @@ class VisformerConfig(ModelConfig):
         return self.img_size
 
 
-class MapAttention(SelfAttention):
-    """Attention of each position of a map to all."""
-
-    def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
-        """(B, H, W, C) map to the same shape; ``mask`` (N, N) is added to the scores."""
-        return super().__call__(x.flatten(1, 2), mask).reshape(x.shape)
-
-
 class Mlp(nn.Module):
     """Two 1x1 convolutions; a ``spatial`` one has a 3x3 in groups of channels between."""
 
@@ -76,7 +68,7 @@ def _block(dim: int, heads: int, spatial: bool) -> Block:
     """Attention, which those of the first stage, the ``spatial`` ones, lack, and an MLP."""
     mixer: nn.Module = nn.Identity()
     if not spatial:
-        mixer = ScaledResidual(MapAttention(dim, heads, bias=False), dim, BatchNorm(dim), None)
+        mixer = ScaledResidual(SelfAttention(dim, heads, bias=False), dim, BatchNorm(dim), None)
     mlp = Mlp(dim, 2 * dim if spatial else 4 * dim, spatial)
     return Block(mixer, ScaledResidual(mlp, dim, BatchNorm(dim), None))
 

@@ -22,8 +22,8 @@ class ReducedAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, stride: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.scale = (dim // heads) ** -0.5
+        self.head_dim = dim // heads
+        self.scale = self.head_dim**-0.5
         self.q: nn.Module = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -37,15 +37,15 @@ class ReducedAttention(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, C) map to the same shape."""
-        k, v = mx.split(self.kv(self.smaller(x)), 2, axis=-1)
-        q, k, v = (self._heads(y) for y in (self.q(x), k, v))
+        kv = self._heads(self.kv(self.smaller(x)))
+        q, k, v = self._heads(self.q(x)), *mx.split(kv, 2, axis=1)
         attn = kernels.softmax((q if self.scale == 1 else q * self.scale) @ k.swapaxes(2, 3))
         return self.proj((attn @ v).swapaxes(1, 2).reshape(x.shape))
 
     def _heads(self, x: mx.array) -> mx.array:
-        """(B, H, W, C) to (B, heads, N, C / heads)."""
-        B, C = x.shape[0], x.shape[3]
-        return x.reshape(B, -1, self.heads, C // self.heads).swapaxes(1, 2)
+        """(B, H, W, heads * C) to (B, heads, N, C), of any number of heads."""
+        heads = x.shape[3] // self.head_dim
+        return x.reshape(x.shape[0], -1, heads, self.head_dim).swapaxes(1, 2)
 
     def fuse(self) -> Self:
         """The same with the scale of q in its layer."""

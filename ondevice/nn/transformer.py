@@ -16,7 +16,7 @@ FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits flo
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself."""
+    """Multi-head attention of a sequence, or of the positions of a map, to itself."""
 
     first, last = ("qkv",), "proj"
 
@@ -28,15 +28,15 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias)
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
-        """(B, N, dim) to (B, N, dim); ``mask`` (N, N) is added to the scores."""
-        B, N, C = x.shape
-        heads = self.qkv(x).reshape(B, N, -1, self.head_dim).swapaxes(1, 2)
-        q, k, v = mx.split(heads, 3, axis=1)
+        """(B, ..., dim) tokens or map to the same shape; ``mask`` (N, N) is added to scores."""
+        B, C = x.shape[0], x.shape[-1]
+        heads = self.qkv(x).reshape(B, -1, 3 * C // self.head_dim, self.head_dim)
+        q, k, v = mx.split(heads.swapaxes(1, 2), 3, axis=1)
         q = q if self.scale == 1 else q * self.scale
         scores = q @ k.swapaxes(2, 3)
         scores = scores if mask is None else scores + mask.astype(scores.dtype)
         attn = kernels.softmax(scores, precise=True)
-        return self.proj((attn @ v).swapaxes(1, 2).reshape(B, N, C))
+        return self.proj((attn @ v).swapaxes(1, 2).reshape(x.shape))
 
     def fuse(self) -> Self:
         """The scale of q goes into qkv."""

@@ -40,15 +40,13 @@ def from_windows(x: mx.array, height: int, width: int) -> mx.array:
 
 
 def in_windows(m: Callable[[mx.array], mx.array], x: mx.array, size: int) -> mx.array:
-    """(B, H, W, C) map to the same shape: ``m`` of (windows * B, size * size, C) and back.
+    """(B, H, W, C) map to the same shape: ``m`` of (windows * B, size, size, C) and back.
 
     The map is padded to a multiple of ``size``.
     """
     _, H, W, _ = x.shape
     padded = pad_to_multiple(x, size)
-    windows = to_windows(padded, size)
-    y = m(windows.flatten(1, 2)).reshape(windows.shape)
-    y = from_windows(y, *padded.shape[1:3])
+    y = from_windows(m(to_windows(padded, size)), *padded.shape[1:3])
     return y if padded is x else y[:, :H, :W]
 
 
@@ -64,11 +62,11 @@ class Windowed(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, C) map to the same shape."""
-        return in_windows(self.m, x, self.size)
+        return in_windows(lambda w: self.m(w.flatten(1, 2)).reshape(w.shape), x, self.size)
 
 
 class WindowAttention(SelfAttention):
-    """Attention of each position to those of its window, and to what pads it."""
+    """Attention of each position to those of its window, padding included."""
 
     def __init__(self, dim: int, heads: int, size: int) -> None:
         super().__init__(dim, heads)
