@@ -6,7 +6,6 @@ Code: https://github.com/dingmyu/davit (MIT); names follow timm/models/davit.py
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,12 +17,12 @@ from ..config import Preprocess, PyramidConfig
 from ..cpu import kernels
 from ..nn.conditional_positions import ConditionalPositions
 from ..nn.image_model import DownStage, ImageModel, in_turn
-from ..nn.layers import Conv2d, scale_output
+from ..nn.layers import Conv2d
 from ..nn.patch_embed import PatchEmbed
 from ..nn.residual import ScaledResidual
-from ..nn.transformer import Mlp
+from ..nn.transformer import JointAttention, Mlp
 from ..nn.windows import WindowAttention, pad_to_multiple
-from ..registry import Checkpoint, ModelSpec, Shapes, register_model, timm_weights
+from ..registry import ModelSpec, register_model, timm_weights
 
 HEAD_DIM = 32
 PATCH = 4  # pixels a side of the first map's positions
@@ -42,39 +41,27 @@ class DaViTConfig(PyramidConfig):
         return 1  # what is missing to whole patches is padded
 
 
-class ChannelAttention(nn.Module):
+class ChannelAttention(JointAttention):
     """Attention of channels to those of their head, by how alike they are in all positions.
 
     The paper's has keys attend to values, and mixes queries; with ``queries`` as usual.
     """
 
-    last = "proj"
+    scaled = 1
 
     def __init__(self, dim: int, queries: bool) -> None:
-        super().__init__()
+        super().__init__(dim, dim // HEAD_DIM)
         self.queries = queries
-        self.scale = 1.0 if queries else HEAD_DIM**-0.5
-        self.qkv: nn.Module = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.scale = 1.0 if queries else self.scale  # then it is the image's
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, C) map to the same shape."""
-        B, H, W, C = x.shape
-        heads = self.qkv(x).reshape(B, H * W, 3 * C // HEAD_DIM, HEAD_DIM).swapaxes(1, 2)
-        q, k, v = mx.split(heads, 3, axis=1)
+        q, k, v = self.heads(x)
         a, b, c = (q, k, v) if self.queries else (k, v, q)
-        scale = (H * W) ** -0.5 if self.queries else self.scale
+        scale = q.shape[2] ** -0.5 if self.queries else self.scale
         scores = kernels.sum_of_products(a if scale == 1 else a * scale, b)
         y = kernels.softmax(scores, precise=True) @ c.swapaxes(2, 3)
         return self.proj(y.transpose(0, 3, 1, 2).reshape(x.shape))
-
-    def fuse(self) -> ChannelAttention:
-        """The same with a scale that is not the image's in qkv."""
-        fused, dim = copy.copy(self), self.qkv.weight.shape[1]
-        is_key = mx.arange(3 * dim) // dim == 1
-        scale = mx.where(is_key, self.scale, 1.0).astype(self.qkv.weight.dtype)
-        fused.qkv, fused.scale = scale_output(self.qkv, scale), 1.0
-        return fused
 
 
 class Block(nn.Module):
@@ -92,33 +79,27 @@ class Block(nn.Module):
         return self.mlp(self.cpe2(self.mixer(self.cpe1(x))))
 
 
-class DualBlock(nn.Module):
-    def __init__(self, c: DaViTConfig, dim: int) -> None:
-        super().__init__()
-        self.spatial = Block(WindowAttention(dim, dim // HEAD_DIM, c.window), dim)
-        self.channel = Block(ChannelAttention(dim, c.queries), dim)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, C) map to the same shape."""
-        return self.channel(self.spatial(x))
+def _dual_block(c: DaViTConfig, dim: int) -> nn.Sequential:
+    spatial = WindowAttention(dim, dim // HEAD_DIM, c.window)
+    return nn.Sequential(Block(spatial, dim), Block(ChannelAttention(dim, c.queries), dim))
 
 
 class Downsample(nn.Module):
     def __init__(self, in_dim: int, dim: int, kernel: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(in_dim)
-        self.conv = Conv2d(in_dim, dim, kernel, 2, (kernel - 1) // 2)
+        self.proj = Conv2d(in_dim, dim, kernel, 2, (kernel - 1) // 2)
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, in) map to (B, H / 2, W / 2, C), halves rounded up."""
-        return self.conv(pad_to_multiple(self.norm(x), 2))
+        return self.proj(pad_to_multiple(self.norm(x), 2))
 
 
 class Stage(DownStage):
     def __init__(self, c: DaViTConfig, i: int, in_dim: int, dim: int) -> None:
         super().__init__()
         self.downsample = Downsample(in_dim, dim, c.kernel) if i else nn.Identity()
-        self.blocks = [DualBlock(c, dim) for _ in range(c.depth[i])]
+        self.blocks = [_dual_block(c, dim) for _ in range(c.depth[i])]
 
 
 class DaViT(ImageModel):
@@ -142,95 +123,76 @@ class DaViT(ImageModel):
         return self.norm(super().pool(x))
 
 
-_RENAMES = (
-    # the authors' and Florence-2's names become timm's ...
-    (r"^(patch_embeds|convs)\.0\.proj\.", "stem.conv."),
-    (r"^(patch_embeds|convs)\.0\.norm\.", "stem.norm."),
-    (r"^(patch_embeds|convs)\.(\d)\.proj\.", r"stages.\2.downsample.conv."),
-    (r"^(patch_embeds|convs)\.(\d)\.norm\.", r"stages.\2.downsample.norm."),
+_RENAMES = (  # of the authors' and of Florence-2's names, too
+    (r"^(patch_embeds|convs)\.0\.", "stem."),
+    (r"^(patch_embeds|convs)\.(\d)\.", r"stages.\2.downsample."),
+    (r"^(stem|stages\.\d\.downsample)\.conv\.", r"\1.proj."),
     (r"^(main_)?blocks\.(\d)\.", r"stages.\2.blocks."),
+    (r"(blocks\.\d+)\.(0|spatial_block)\.", r"\1.layers.0."),
+    (r"(blocks\.\d+)\.(1|channel_block)\.", r"\1.layers.1."),
     (r"\.(cpe\.0\.proj|conv1\.fn\.dw)\.", ".cpe1.proj."),
     (r"\.(cpe\.1\.proj|conv2\.fn\.dw)\.", ".cpe2.proj."),
-    (r"\.(window|channel)_attn\.norm\.", ".norm1."),
-    (r"\.(window|channel)_attn\.fn\.", ".attn."),
-    (r"\.ffn\.norm\.", ".norm2."),
-    (r"\.ffn\.fn\.net\.", ".mlp."),
-    (r"^norms\.", "head.norm."),
-    # ... and those ours
-    (r"^stem\.conv\.", "stem.proj."),
-    (r"(blocks\.\d+)\.(0|spatial_block)\.", r"\1.spatial."),
-    (r"(blocks\.\d+)\.(1|channel_block)\.", r"\1.channel."),
-    (r"\.norm1\.", ".mixer.norm."),
-    (r"\.norm2\.", ".mlp.norm."),
-    (r"\.attn\.", ".mixer.m."),
-    (r"\.mlp\.fc", ".mlp.m.fc"),
-    (r"^head\.norm\.", "norm."),
+    (r"\.((window|channel)_attn\.norm|norm1)\.", ".mixer.norm."),
+    (r"\.((window|channel)_attn\.fn|attn)\.", ".mixer.m."),
+    (r"\.(ffn\.norm|norm2)\.", ".mlp.norm."),
+    (r"\.(ffn\.fn\.net|mlp)\.fc", ".mlp.m.fc"),
+    (r"^(norms|head\.norm)\.", "norm."),
     (r"^head\.fc\.", "head."),
 )
 
 
-def _config(width: int, *depth: int, **more: Any) -> DaViTConfig:
-    return DaViTConfig(embed_dim=tuple(width * 2**i for i in range(4)), depth=depth, **more)
-
-
-def _register(name: str, params: int, macs: int, config: DaViTConfig, **more: Any) -> None:
-    facts = {"preprocess": Preprocess(crop_pct=0.95)} | more
+def _register(config: dict[str, Any], width: int, *depth: int, **facts: Any) -> None:
+    dims = tuple(width * 2**i for i in range(4))
     register_model(
         ModelSpec(
-            name=name,
             family="davit",
             build=DaViT,
-            config=config,
+            config=DaViTConfig(embed_dim=dims, depth=depth, **config),
             renames=_RENAMES,
-            params=params,
-            macs=macs,
             **facts,
         )
     )
 
 
-def _paper(size: str, top1: float | None, params: int, macs: int, config: DaViTConfig) -> None:
+def _paper(size: str, params: int, macs: int, top1: float | None, *dims: int) -> None:
     """A variant of the paper; of the largest no weights were published."""
-    name = f"davit_{size}"
+    name, preprocess = f"davit_{size}", Preprocess(crop_pct=0.95)
     weights = (timm_weights(name, "msft_in1k", "apache-2.0", top1),) if top1 else ()
-    _register(name, params, macs, config, checkpoints=weights)
+    facts: dict[str, Any] = {"name": name, "preprocess": preprocess, "checkpoints": weights}
+    _register({}, *dims, **facts, params=params, macs=macs)
 
 
-def _without_affine(shapes: Shapes) -> dict[str, Any]:
-    """Florence-2's files have no norm behind the pool, and timm's is then a plain one."""
-    return {} if "norm.weight" in shapes else {"affine": False}
+_paper("tiny", 28_360_000, 4_540_000_000, 82.696, 96, 1, 1, 3, 1)
+_paper("small", 49_750_000, 8_800_000_000, 84.252, 96, 1, 1, 9, 1)
+_paper("base", 87_950_000, 15_510_000_000, 84.642, 128, 1, 1, 9, 1)
+_paper("large", 196_810_000, 34_600_000_000, None, 192, 1, 1, 9, 1)
+_paper("huge", 348_920_000, 61_230_000_000, None, 256, 1, 1, 9, 1)
+_paper("giant", 1_406_470_000, 192_920_000_000, None, 384, 1, 1, 12, 3)
+
+_FLORENCE = {"num_classes": 0, "window": 12, "kernel": 3, "queries": True}
+_WEIGHTS: dict[str, Any] = {
+    "file": "pytorch_model.bin",
+    "labels": "",
+    "note": "the image tower of a language model's file, large to download, whose licence timm "
+    "takes for apache-2.0. Preprocessing as timm has it, a centre crop: Florence-2 squashes",
+}
 
 
 def _florence(size: str, repo: str, params: int, macs: int, width: int) -> None:
-    """The image tower of a Florence-2."""
-    florence = {"num_classes": 0, "window": 12, "kernel": 3, "queries": True}
+    """The image tower of a Florence-2, in whose file no norm is behind the pool."""
+    weights = timm_weights("", "msft_florence2", "mit", repo=f"microsoft/{repo}", **_WEIGHTS)
     _register(
-        f"davit_{size}_fl",
-        params,
-        macs,
-        _config(width, 1, 1, 9, 1, **florence),
+        _FLORENCE,
+        *(width, 1, 1, 9, 1),
+        name=f"davit_{size}_fl",
         preprocess=Preprocess(size=768, crop_pct=0.95),
-        checkpoints=(
-            Checkpoint(
-                tag="msft_florence2",
-                repo=f"microsoft/{repo}",
-                file="pytorch_model.bin",
-                license="mit",
-                note="the image tower of a language model's file, large to download, whose "
-                "licence timm says is apache-2.0. Preprocessing as timm has it (a centre "
-                "crop); Florence-2 squashes images to 768 x 768",
-            ),
-        ),
+        checkpoints=(weights,),
         key_prefix=r"vision_tower\.",
-        adapt=_without_affine,
+        adapt=lambda shapes: {} if "norm.weight" in shapes else {"affine": False},
+        params=params,
+        macs=macs,
     )
 
 
-_paper("tiny", 82.696, 28_360_000, 4_540_000_000, _config(96, 1, 1, 3, 1))
-_paper("small", 84.252, 49_750_000, 8_800_000_000, _config(96, 1, 1, 9, 1))
-_paper("base", 84.642, 87_950_000, 15_510_000_000, _config(128, 1, 1, 9, 1))
-_paper("large", None, 196_810_000, 34_600_000_000, _config(192, 1, 1, 9, 1))
-_paper("huge", None, 348_920_000, 61_230_000_000, _config(256, 1, 1, 9, 1))
-_paper("giant", None, 1_406_470_000, 192_920_000_000, _config(384, 1, 1, 12, 3))
 _florence("base", "Florence-2-base", 90_370_000, 190_320_000_000, 128)
 _florence("huge", "Florence-2-large", 360_640_000, 744_840_000_000, 256)

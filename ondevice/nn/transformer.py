@@ -15,10 +15,11 @@ from .layers import GELU, scale_output
 FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence, or of the positions of a map, to itself."""
+class JointAttention(nn.Module):
+    """Abstract: multi-head attention whose queries, keys and values are one layer's."""
 
     first, last = ("qkv",), "proj"
+    scaled = 0  # of these three, the part that ``scale`` is of
 
     def __init__(self, dim: int, heads: int, bias: bool = True) -> None:
         super().__init__()
@@ -27,26 +28,35 @@ class SelfAttention(nn.Module):
         self.qkv: nn.Module = nn.Linear(dim, 3 * dim, bias)
         self.proj = nn.Linear(dim, dim, bias)
 
+    def heads(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """(B, ..., dim) to queries, keys and values, each (B, heads, N, head_dim)."""
+        heads = 3 * x.shape[-1] // self.head_dim
+        qkv = self.qkv(x).reshape(x.shape[0], -1, heads, self.head_dim)
+        q, k, v = mx.split(qkv.swapaxes(1, 2), 3, axis=1)
+        return q, k, v
+
+    def fuse(self) -> Self:
+        """The same with the scale in qkv."""
+        if self.scale == 1:
+            return self
+        fused, dim = copy.copy(self), self.qkv.weight.shape[1]
+        scale = mx.where(mx.arange(3 * dim) // dim == self.scaled, self.scale, 1.0)
+        fused.qkv = scale_output(self.qkv, scale.astype(self.qkv.weight.dtype))
+        fused.scale = 1.0
+        return fused
+
+
+class SelfAttention(JointAttention):
+    """Multi-head attention of a sequence, or of the positions of a map, to itself."""
+
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
         """(B, ..., dim) tokens or map to the same shape; ``mask`` (N, N) is added to scores."""
-        B, C = x.shape[0], x.shape[-1]
-        heads = self.qkv(x).reshape(B, -1, 3 * C // self.head_dim, self.head_dim)
-        q, k, v = mx.split(heads.swapaxes(1, 2), 3, axis=1)
+        q, k, v = self.heads(x)
         q = q if self.scale == 1 else q * self.scale
         scores = q @ k.swapaxes(2, 3)
         scores = scores if mask is None else scores + mask.astype(scores.dtype)
         attn = kernels.softmax(scores, precise=True)
         return self.proj((attn @ v).swapaxes(1, 2).reshape(x.shape))
-
-    def fuse(self) -> Self:
-        """The scale of q goes into qkv."""
-        if self.scale == 1:
-            return self
-        fused, dim = copy.copy(self), self.qkv.weight.shape[1]
-        scale = mx.where(mx.arange(3 * dim) < dim, self.scale, 1.0)
-        fused.qkv = scale_output(self.qkv, scale.astype(self.qkv.weight.dtype))
-        fused.scale = 1.0
-        return fused
 
 
 class Mlp(nn.Module):

@@ -126,7 +126,7 @@ def test_weights_have_a_place_and_a_licence(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["efficientformer_l1", "efficientformerv2_s0", "swin_s3_tiny_224"]
+    "name", ["efficientformer_l1", "efficientformerv2_s0", "swin_s3_tiny_224", "visformer_tiny"]
 )
 def test_another_size_than_the_only_one_is_refused(name):
     with pytest.raises(
