@@ -14,7 +14,9 @@ from ondevice import create_model, fuse, list_models, model_spec
 from ondevice.errors import ConfigError
 from ondevice.nn.vision_transformer import resized
 
+from ...parity import live
 from ...parity.cases import outputs
+from ...support.names import image_encoders
 from .test_models import FAMILIES, close, image, scrambled
 
 VARIANTS = [
@@ -151,3 +153,13 @@ def test_each_family_has_a_golden_case():
     stems = tuple(name.rpartition("-")[0] for name in DENSE)
     of_cases |= {model_spec(name).family for name in VARIANTS if name.startswith(stems)}
     assert of_cases >= {model_spec(name).family for name in VARIANTS} - {"vit", "poolformerv2"}
+
+
+def test_a_live_timm_is_asked_for_every_family_at_sizes_that_are_taken():
+    """The comparison itself needs torch; what it would compare does not."""
+    of_timm = {f for n in image_encoders() if (f := model_spec(n).family) != "vit"}
+    assert {model_spec(name).family for name, *_ in live.cases()} == of_timm
+    for name, size, options in live.cases():
+        config = model_spec(name).contract(**options).config
+        assert size % config.stride == 0
+        assert config.only_size in (None, size)
