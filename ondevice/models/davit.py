@@ -173,8 +173,8 @@ _FLORENCE = {"num_classes": 0, "window": 12, "kernel": 3, "queries": True}
 _WEIGHTS: dict[str, Any] = {
     "file": "pytorch_model.bin",
     "labels": "",
-    "note": "the image tower of a language model's file, large to download, whose licence timm "
-    "takes for apache-2.0. Preprocessing as timm has it, a centre crop: Florence-2 squashes",
+    "note": "the image tower of a language model's file, large to download; timm takes its "
+    "licence for apache-2.0. Images are cropped as timm has it: Florence-2 squashes them",
 }
 
 
