@@ -194,6 +194,18 @@ def softmax(x: mx.array, *, precise: bool = False) -> mx.array:
     return chunks.by_rows(_softmax, x, x.shape[-1])
 
 
+ADDENDS = 1 << 7  # of a sum in one go: of thousands, each added to the last, digits are lost
+
+
+def sum_of_products(a: mx.array, b: mx.array) -> mx.array:
+    """(..., M, C), summed over N, of (..., N, M) and (..., N, C)."""
+    if not is_fast(a):
+        return a.swapaxes(-2, -1) @ b
+    cuts = list(range(ADDENDS, a.shape[-2], ADDENDS))
+    parts = zip(*(mx.split(x, cuts, axis=-2) for x in (a, b)), strict=True)
+    return reduce(mx.add, (x.swapaxes(-2, -1) @ y for x, y in parts))
+
+
 @_gradient_of(lambda x: mx.softmax(x, axis=-1))
 def _softmax(x: mx.array) -> mx.array:
     y = _exp(x)

@@ -6,7 +6,6 @@ Code: https://github.com/whai362/PVT (Apache-2.0); names follow timm/models/pvt_
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,7 +16,9 @@ import mlx.nn as nn
 from ..config import Preprocess, PyramidConfig
 from ..cpu import kernels
 from ..nn.image_model import ImageModel, in_turn
-from ..nn.layers import Conv2d, scale_output
+from ..nn.layers import Conv2d
+from ..nn.patch_embed import PatchEmbed
+from ..nn.reduced_attention import ReducedAttention
 from ..nn.residual import Block, ScaledResidual
 from ..registry import ModelSpec, register_model, timm_weights
 
@@ -55,46 +56,17 @@ class DepthwiseMlp(nn.Module):
         return self.fc2(kernels.gelu(self.dwconv(x)))
 
 
-class ReducedAttention(nn.Module):
-    """Attention to a map that a strided convolution, or a pool of 7 x 7, made smaller."""
+class PooledAttention(ReducedAttention):
+    """Attention to the means of 7 x 7 parts of a map."""
 
-    last = "proj"
-
-    def __init__(self, dim: int, heads: int, stride: int, linear: bool) -> None:
-        super().__init__()
-        self.heads, self.linear = heads, linear
-        self.scale = (dim // heads) ** -0.5
-        self.q: nn.Module = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
-        if linear or stride > 1:
-            self.sr = Conv2d(dim, dim, 1 if linear else stride, 1 if linear else stride)
-            self.norm = nn.LayerNorm(dim)
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__(dim, heads, 1)
+        self.sr = Conv2d(dim, dim, 1)
+        self.norm = nn.LayerNorm(dim)
 
     def smaller(self, x: mx.array) -> mx.array:
         """(B, H, W, C) map to the one that keys and values are of."""
-        if "sr" not in self:
-            return x
-        x = self.norm(self.sr(pooled(x, POOLED) if self.linear else x))
-        return kernels.gelu(x) if self.linear else x
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, C) map to the same shape."""
-        k, v = mx.split(self.kv(self.smaller(x)), 2, axis=-1)
-        q, k, v = (self._heads(y) for y in (self.q(x), k, v))
-        attn = kernels.softmax((q if self.scale == 1 else q * self.scale) @ k.swapaxes(2, 3))
-        return self.proj((attn @ v).swapaxes(1, 2).reshape(x.shape))
-
-    def _heads(self, x: mx.array) -> mx.array:
-        """(B, H, W, C) to (B, heads, N, C / heads)."""
-        B, C = x.shape[0], x.shape[3]
-        return x.reshape(B, -1, self.heads, C // self.heads).swapaxes(1, 2)
-
-    def fuse(self) -> ReducedAttention:
-        """The same with the scale of q in its layer."""
-        fused = copy.copy(self)
-        fused.q, fused.scale = scale_output(self.q, mx.array(self.scale)), 1.0
-        return fused
+        return kernels.gelu(self.norm(self.sr(pooled(x, POOLED))))
 
 
 def pooled(x: mx.array, side: int) -> mx.array:
@@ -114,21 +86,12 @@ def _shares(size: int, parts: int) -> mx.array:
     return inside / inside.sum(axis=1, keepdims=True)
 
 
-class PatchEmbed(nn.Module):
-    """A strided convolution whose windows overlap, and a norm."""
-
-    def __init__(self, in_dim: int, dim: int, kernel: int, stride: int) -> None:
-        super().__init__()
-        self.proj = Conv2d(in_dim, dim, kernel, stride, kernel // 2)
-        self.norm = nn.LayerNorm(dim)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, in) map to (B, H / stride, W / stride, C), rounded up."""
-        return self.norm(self.proj(x))
-
-
 def _block(c: PVTv2Config, i: int, dim: int) -> Block:
-    attn = ReducedAttention(dim, HEADS[i], STRIDES[i], c.linear)
+    attn = (
+        PooledAttention(dim, HEADS[i])
+        if c.linear
+        else ReducedAttention(dim, HEADS[i], STRIDES[i])
+    )
     mlp = DepthwiseMlp(dim, c.ratio[i] * dim, c.linear)
     norms = (nn.LayerNorm(dim, 1e-6) for _ in range(2))
     return Block(*(ScaledResidual(m, dim, next(norms), None) for m in (attn, mlp)))
@@ -137,7 +100,7 @@ def _block(c: PVTv2Config, i: int, dim: int) -> Block:
 class Stage(nn.Module):
     def __init__(self, c: PVTv2Config, i: int, in_dim: int, dim: int) -> None:
         super().__init__()
-        self.downsample = PatchEmbed(in_dim, dim, 3, 2) if i else nn.Identity()
+        self.downsample = PatchEmbed(in_dim, dim, 3, 2, 1) if i else nn.Identity()
         self.blocks = [_block(c, i, dim) for _ in range(c.depth[i])]
         self.norm = nn.LayerNorm(dim, 1e-6)
 
@@ -154,7 +117,7 @@ class PVTv2(ImageModel):
         super().__init__()
         c = config
         self.config = config
-        self.patch_embed = PatchEmbed(3, c.embed_dim[0], 7, 4)
+        self.patch_embed = PatchEmbed(3, c.embed_dim[0], 7, 4, 3)
         dims = pairwise([c.embed_dim[0], *c.embed_dim])
         self.stages = [Stage(c, i, *pair) for i, pair in enumerate(dims)]
         if c.num_classes:

@@ -19,7 +19,7 @@ from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import IMAGENET1K
 from ..nn.attention import OffsetBias
 from ..nn.image_model import DownStage, ImageModel, in_turn
-from ..nn.layers import Conv2d
+from ..nn.patch_embed import PatchEmbed
 from ..nn.residual import ScaledResidual
 from ..nn.transformer import Mlp, SelfAttention
 from ..nn.windows import from_windows, pad_to_multiple, to_windows
@@ -71,9 +71,7 @@ class WindowAttention(nn.Module):
         if self.shift:
             scores = scores + self.apart(height, width)[:, None]
             scores = mx.repeat(scores, B, axis=0) if B > 1 else scores
-        windows = to_windows(x, self.window)
-        y = self.attn(windows.flatten(1, 2), scores).reshape(windows.shape)
-        y = from_windows(y, height, width)
+        y = from_windows(self.attn(to_windows(x, self.window), scores), height, width)
         y = y if (height, width) == (H, W) else y[:, :H, :W]
         return _rolled(y, -self.shift)
 
@@ -143,17 +141,6 @@ class PatchMerging(nn.Module):
         return fused
 
 
-class PatchEmbed(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.proj = Conv2d(3, dim, PATCH, PATCH)
-        self.norm = nn.LayerNorm(dim)
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) image to (B, H / 4, W / 4, C)."""
-        return self.norm(self.proj(x))
-
-
 class Stage(DownStage):
     def __init__(self, c: SwinConfig, i: int, in_dim: int, dim: int) -> None:
         super().__init__()
@@ -172,7 +159,7 @@ class Swin(ImageModel):
         c = config
         self.config = config
         dims = [info.channels for info in c.feature_info]
-        self.patch_embed = PatchEmbed(dims[0])
+        self.patch_embed = PatchEmbed(3, dims[0], PATCH, PATCH)
         pairs = pairwise([dims[0], *dims])
         self.layers = [Stage(c, i, *pair) for i, pair in enumerate(pairs)]
         self.norm = nn.LayerNorm(dims[-1])

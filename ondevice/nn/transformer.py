@@ -3,51 +3,60 @@
 from __future__ import annotations
 
 import copy
+from typing import Self
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..cpu import kernels
 from .drop_path import DropPath
-from .layers import GELU
+from .layers import GELU, scale_output
 
 FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
 
 
-class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself."""
+class JointAttention(nn.Module):
+    """Abstract: multi-head attention whose queries, keys and values are one layer's."""
 
-    last = "proj"
+    first, last = ("qkv",), "proj"
+    scaled = 0  # of these three, the part that ``scale`` is of
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.head_dim = dim // heads
         self.scale = self.head_dim**-0.5
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv: nn.Module = nn.Linear(dim, 3 * dim, bias)
+        self.proj = nn.Linear(dim, dim, bias)
+
+    def heads(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+        """(B, ..., dim) to queries, keys and values, each (B, heads, N, head_dim)."""
+        heads = 3 * x.shape[-1] // self.head_dim
+        qkv = self.qkv(x).reshape(x.shape[0], -1, heads, self.head_dim)
+        q, k, v = mx.split(qkv.swapaxes(1, 2), 3, axis=1)
+        return q, k, v
+
+    def fuse(self) -> Self:
+        """The same with the scale in qkv."""
+        if self.scale == 1:
+            return self
+        fused, dim = copy.copy(self), self.qkv.weight.shape[1]
+        scale = mx.where(mx.arange(3 * dim) // dim == self.scaled, self.scale, 1.0)
+        fused.qkv = scale_output(self.qkv, scale.astype(self.qkv.weight.dtype))
+        fused.scale = 1.0
+        return fused
+
+
+class SelfAttention(JointAttention):
+    """Multi-head attention of a sequence, or of the positions of a map, to itself."""
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
-        """(B, N, dim) to (B, N, dim); ``mask`` (N, N) is added to the scores."""
-        B, N, C = x.shape
-        heads = self.qkv(x).reshape(B, N, -1, self.head_dim).swapaxes(1, 2)
-        q, k, v = mx.split(heads, 3, axis=1)
+        """(B, ..., dim) tokens or map to the same shape; ``mask`` (N, N) is added to scores."""
+        q, k, v = self.heads(x)
         q = q if self.scale == 1 else q * self.scale
         scores = q @ k.swapaxes(2, 3)
         scores = scores if mask is None else scores + mask.astype(scores.dtype)
         attn = kernels.softmax(scores, precise=True)
-        return self.proj((attn @ v).swapaxes(1, 2).reshape(B, N, C))
-
-    def fuse(self) -> SelfAttention:
-        """The scale of q goes into qkv."""
-        if self.scale == 1:
-            return self
-        fused, dim = copy.copy(self), self.qkv.weight.shape[1]
-        scale = mx.where(mx.arange(3 * dim) < dim, self.scale, 1.0)
-        scale = scale.astype(self.qkv.weight.dtype)
-        fused.qkv, fused.scale = copy.copy(self.qkv), 1.0
-        fused.qkv.weight = self.qkv.weight * scale[:, None]
-        fused.qkv.bias = self.qkv.bias * scale
-        return fused
+        return self.proj((attn @ v).swapaxes(1, 2).reshape(x.shape))
 
 
 class Mlp(nn.Module):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import mlx.core as mx
 import mlx.nn as nn
+
+from .transformer import SelfAttention
 
 
 def pad_to_multiple(x: mx.array, size: int) -> mx.array:
@@ -34,6 +39,17 @@ def from_windows(x: mx.array, height: int, width: int) -> mx.array:
     return from_batch(rows, height // x.shape[1], axis=1)
 
 
+def in_windows(m: Callable[[mx.array], mx.array], x: mx.array, size: int) -> mx.array:
+    """(B, H, W, C) map to the same shape: ``m`` of (windows * B, size, size, C) and back.
+
+    The map is padded to a multiple of ``size``.
+    """
+    _, H, W, _ = x.shape
+    padded = pad_to_multiple(x, size)
+    y = from_windows(m(to_windows(padded, size)), *padded.shape[1:3])
+    return y if padded is x else y[:, :H, :W]
+
+
 class Windowed(nn.Module):
     """``m`` of each window of ``size * size`` positions; a map is padded to a multiple."""
 
@@ -46,9 +62,16 @@ class Windowed(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, H, W, C) map to the same shape."""
-        _, H, W, _ = x.shape
-        padded = pad_to_multiple(x, self.size)
-        windows = to_windows(padded, self.size)
-        y = self.m(windows.flatten(1, 2)).reshape(windows.shape)
-        y = from_windows(y, *padded.shape[1:3])
-        return y if padded is x else y[:, :H, :W]
+        return in_windows(lambda w: self.m(w.flatten(1, 2)).reshape(w.shape), x, self.size)
+
+
+class WindowAttention(SelfAttention):
+    """Attention of each position to those of its window, padding included."""
+
+    def __init__(self, dim: int, heads: int, size: int) -> None:
+        super().__init__(dim, heads)
+        self.size = size
+
+    def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
+        """(B, H, W, C) map to the same shape; ``mask`` is added to the scores of a window."""
+        return in_windows(partial(super().__call__, mask=mask), x, self.size)

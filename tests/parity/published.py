@@ -21,7 +21,7 @@ MODULES = tuple(
     "shvit efficientvit_msra fastvit vision_transformer_hybrid efficientformer "
     "efficientformer_v2 nextvit repvit iformer swiftformer edgenext mobilevit tiny_vit starnet "
     "byobnet convnext mobilenetv3 pvt_v2 metaformer swin_transformer "
-    "vision_transformer".split()
+    "vision_transformer davit visformer twins".split()
 )
 FIELDS = (
     "input_size mean std crop_pct crop_mode interpolation license hf_hub_id num_classes"

@@ -22,7 +22,7 @@ def _is_a(kind: type, build: object) -> bool:
 
 
 MOST = 100e6  # parameters of a model that is built in earnest
-_EACH = ("shvit", "efficientvit_msra", "fastvit")  # families of which every variant is tried
+EACH = ("shvit", "efficientvit_msra", "fastvit")  # families of which every variant is tried
 
 
 def representatives() -> list[str]:
@@ -33,5 +33,5 @@ def representatives() -> list[str]:
         spec = model_spec(name)
         if (spec.params or 0) <= MOST or name == "fastvithd":
             families.setdefault(spec.family, []).append(name)
-    ends = (names if f in _EACH else {names[0], names[-1]} for f, names in families.items())
+    ends = (names if f in EACH else {names[0], names[-1]} for f, names in families.items())
     return sorted(name for found in ends for name in found)

@@ -289,3 +289,13 @@ def test_plain_ends_with_its_block():
     with pytest.raises(ZeroDivisionError), kernels.plain():
         1 / 0  # noqa: B018
     assert kernels.is_fast(X) == before
+
+
+@pytest.mark.parametrize("length", [1, 128, 1000])
+def test_sums_of_products_are_near_those_of_float64(length):
+    a, b = (mx.random.normal((2, 3, length, n), key=mx.random.key(n)) + 1 for n in (4, 5))
+    exact = np.array(a, np.float64).swapaxes(2, 3) @ np.array(b, np.float64)
+    found = np.array(kernels.sum_of_products(a, b))
+    assert np.abs(found - exact).max() < 4e-7 * np.abs(exact).max()
+    with kernels.plain():
+        assert np.allclose(kernels.sum_of_products(a, b), exact, rtol=1e-5, atol=1e-4)

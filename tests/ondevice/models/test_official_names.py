@@ -38,6 +38,18 @@ EFFICIENTVIT = (
     (r"\.conv\.weight$", ".c.weight"),
 )
 
+DAVIT = (
+    (r"^stem\.conv\.", "patch_embeds.0.proj."),
+    (r"^stem\.norm\.", "patch_embeds.0.norm."),
+    (r"^stages\.(\d)\.downsample\.conv\.", r"patch_embeds.\1.proj."),
+    (r"^stages\.(\d)\.downsample\.norm\.", r"patch_embeds.\1.norm."),
+    (r"^stages\.(\d)\.blocks\.", r"main_blocks.\1."),
+    (r"\.cpe1\.", ".cpe.0."),
+    (r"\.cpe2\.", ".cpe.1."),
+    (r"^head\.norm\.", "norms."),
+    (r"^head\.fc\.", "head."),
+)
+
 
 def fastvit(*parts: str) -> tuple[tuple[str, str], ...]:
     """``parts``: what Apple's one flat list holds, with timm's names."""
@@ -71,6 +83,7 @@ def stages(n: int, positions: int) -> list[str]:
 
 
 CASES = {
+    "davit_tiny-224": DAVIT,
     "shvit_s1-224": SHVIT,
     "shvit_s4-256": SHVIT,
     "efficientvit_m0-224": EFFICIENTVIT,

@@ -14,7 +14,9 @@ from ondevice import create_model, fuse, list_models, model_spec
 from ondevice.errors import ConfigError
 from ondevice.nn.vision_transformer import resized
 
+from ...parity import live
 from ...parity.cases import outputs
+from ...support.names import image_encoders
 from .test_models import FAMILIES, close, image, scrambled
 
 VARIANTS = [
@@ -28,6 +30,8 @@ KINDS = {
     "convnext_tiny_hnf": ONE_EACH,
     "convnext_zepto_rms_ols": ONE_EACH,
     "convnext_atto_rms": ONE_EACH,
+    "davit_base_fl": ONE_EACH | {"embed_dim": (32, 32, 64, 64)},
+    "davit_small": ONE_EACH,
     "edgenext_base": {"depth": (1, 2, 2, 2)},
     "edgenext_small_rw": {"depth": (1, 2, 2, 2)},
     "efficientformer_l3": {"depth": (1, 1, 1, 2), "attention_blocks": 1},
@@ -53,6 +57,9 @@ KINDS = {
     "starnet_s050": ONE_EACH,
     "swiftformer_s": {"depth": (2, 2, 2, 2)},
     "swin_s3_tiny_224": {"depth": (2, 2, 2, 2)},
+    "twins_pcpvt_base": {"depth": (2, 1, 1, 1)},
+    "twins_svt_small": {"depth": (2, 2, 2, 2)},
+    "visformer_small": {"depth": (1, 1, 1)},
     "vit_base_patch16_siglip_gap_224": {"depth": 1, "embed_dim": 48, "heads": 3},
     "vit_base_patch32_siglip_256": {"depth": 1, "embed_dim": 48, "heads": 3},
     "vit_small_patch14_dinov2": {"depth": 1, "embed_dim": 48, "heads": 3},
@@ -121,7 +128,7 @@ def test_weights_have_a_place_and_a_licence(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["efficientformer_l1", "efficientformerv2_s0", "swin_s3_tiny_224"]
+    "name", ["efficientformer_l1", "efficientformerv2_s0", "swin_s3_tiny_224", "visformer_tiny"]
 )
 def test_another_size_than_the_only_one_is_refused(name):
     with pytest.raises(
@@ -146,3 +153,13 @@ def test_each_family_has_a_golden_case():
     stems = tuple(name.rpartition("-")[0] for name in DENSE)
     of_cases |= {model_spec(name).family for name in VARIANTS if name.startswith(stems)}
     assert of_cases >= {model_spec(name).family for name in VARIANTS} - {"vit", "poolformerv2"}
+
+
+def test_a_live_timm_is_asked_for_every_family_at_sizes_that_are_taken():
+    """The comparison itself needs torch; what it would compare does not."""
+    of_timm = {f for n in image_encoders() if (f := model_spec(n).family) != "vit"}
+    assert {model_spec(name).family for name, *_ in live.cases()} == of_timm
+    for name, size, options in live.cases():
+        config = model_spec(name).contract(**options).config
+        assert size % config.stride == 0
+        assert config.only_size in (None, size)
