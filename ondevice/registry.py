@@ -140,7 +140,7 @@ def weights_of(model: str, table: str, license: str) -> tuple[Checkpoint, ...]:
     """Those of ``model`` in a table of lines "name.tag pixels crop_pct", in its order.
 
     More words say what is unlike most: squash, clip or half (means and deviations of the
-    channels), classes=N, top1=PERCENT, license=NAME.
+    channels), classes=N, top1=PERCENT, license=NAME, repo=REPOSITORY, file=NAME.
     """
     lines = (line.split() for line in table.splitlines() if line.startswith(f"{model}."))
     return tuple(_weights(*line, license=license) for line in lines)
@@ -162,6 +162,7 @@ def _weights(name: str, size: str, crop: str, *words: str, license: str) -> Chec
         ),
         labels="" if "classes" in facts else IMAGENET1K,
         config={"num_classes": int(facts["classes"])} if "classes" in facts else {},
+        **{k: v for k, v in facts.items() if k in ("repo", "file")},
     )
 
 

@@ -57,6 +57,8 @@ KINDS = {
     "vit_base_patch32_siglip_256": {"depth": 1, "embed_dim": 48, "heads": 3},
     "vit_small_patch14_dinov2": {"depth": 1, "embed_dim": 48, "heads": 3},
     "vit_small_patch14_reg4_dinov2": {"depth": 1, "embed_dim": 48, "heads": 3},
+    "vitamin_small_224": {"depth": 1, "conv_dim": (8, 16), "embed_dim": 48, "heads": 3},
+    "vitamin_xlarge_256": {"depth": 1, "conv_dim": (8, 16), "embed_dim": 48, "heads": 3},
     "tiny_vit_21m_384": {**ONE_EACH, "windows": (7, 7, 3, 2)},
 }
 
