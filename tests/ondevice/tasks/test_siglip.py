@@ -201,6 +201,26 @@ def test_without_its_tokenizer_it_takes_no_other(imported, monkeypatch):
         load_clip(ONE)
 
 
+def test_a_siglip_comes_out_of_the_cache_by_name(tmp_path, monkeypatch):
+    """Both encoders and the tokenizer from one repository."""
+    from huggingface_hub import constants
+
+    from ..weights.test_hub import put
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    siglips.shrink(monkeypatch, TWO)
+    path = siglips.write(tmp_path, TWO)
+    files = {p.name: p.read_bytes() for p in (path, tmp_path / "tokenizer.json")}
+    put(tmp_path / "hub", files, repo="timm/ViT-B-32-SigLIP2-256")
+    clip = load_clip(TWO)
+    ids = clip.tokenizer(["a cat"])
+    w, size = siglip_numpy.weights(siglips.size(TWO)), siglips.size(TWO)
+    wanted = siglip_numpy.text(w, np.array(ids), size)
+    assert error(clip.encode_text("A cat!"), wanted) < 1e-5
+    assert clip.info.name == f"{TWO}.webli"
+
+
 def test_vectors_of_an_image_and_a_text_are_as_long(imported):
     folder = imported(ONE)
     image = ondevice.load(folder)
