@@ -82,8 +82,13 @@ class ModelSpec:
     def checkpoint(self, tag: str = "") -> Checkpoint:
         """The weights called ``tag``, or the default ones. Raises UnknownModelError."""
         found = [c for c in self.checkpoints if c.tag == tag or not tag]
+        if not self.checkpoints:
+            raise UnknownModelError(
+                f"no weights of {self.name} are on the hub; a file of them becomes a model by "
+                f"`ondevice import FILE --model {self.name} --out FOLDER`"
+            )
         if not found:
-            known = ", ".join(f"{self.name}.{c.tag}" for c in self.checkpoints) or "none"
+            known = ", ".join(f"{self.name}.{c.tag}" for c in self.checkpoints)
             raise UnknownModelError(f"no weights {self.name}.{tag}; known: {known}")
         return found[0]
 

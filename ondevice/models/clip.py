@@ -190,7 +190,8 @@ def _register_siglip(
         top1=zero_shot,
         preprocess=Preprocess(size=size, crop_pct=1, crop_mode="squash", mean=half, std=half),
         note="the image encoder of a SigLIP, whose text encoder has "
-        f"{params / 1e6:.1f} M parameters; top-1 is zero-shot, as open_clip measured it. "
+        f"{params / 1e6:.1f} M parameters"
+        f"{'; top-1 is zero-shot, as open_clip measured it' if zero_shot else ''}. "
         f"Preprocessing as in open_clip (both edges to {size}); timm's for the image encoder "
         "alone crops",
     )

@@ -64,3 +64,14 @@ def test_a_file_of_the_authors_is_imported(ondevice_, tmp_path):
     wanted = cct_numpy.logits(w, x, model_spec(name).config)
     assert np.abs(found - wanted).max() / wanted.std() < 1e-5
     assert read_info(out).preprocess.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_weights_that_no_hub_has_are_one_line(ondevice_, tmp_path):
+    args = ("--model", "cct_7_3x1_32")
+    status, out, err = ondevice_("classify", tmp_path / "a.png", *args)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    said = "`ondevice import FILE --model cct_7_3x1_32 --out FOLDER`"
+    assert (
+        f"no weights of cct_7_3x1_32 are on the hub; a file of them becomes a model by {said}"
+        in err
+    )
