@@ -28,7 +28,7 @@ def _register(name: str, patch: int, size: int, params: int, macs: int | None = 
                 patch=patch,
                 img_size=size,
                 pool=pool,
-                act="gelu_tanh" if patch == 32 else "gelu",
+                act="gelu_tanh" if patch == 32 else "gelu",  # as timm has them
             ),
             preprocess=Preprocess(
                 size=size, crop_pct=0.9, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)

@@ -47,6 +47,8 @@ def test_the_activation_of_either_encoder_is_seen():
     """Which of the two GELUs it is moves the vectors a hundred times the tolerance."""
     size = siglips.size(TWO)
     assert size.tanh == ("text", "image")
+    assert siglips.size(ONE).tanh == ()
+    assert model_spec("vit_base_patch32_siglip_gap_256").config.act == "gelu_tanh"
     w = siglip_numpy.weights(size)
     ids = np.array(example_tokens(siglips.towers(TWO)[1].config, texts=2))
     other = siglip_numpy.text(w, ids, siglip_numpy.Size(patch=32))
