@@ -82,8 +82,13 @@ class ModelSpec:
     def checkpoint(self, tag: str = "") -> Checkpoint:
         """The weights called ``tag``, or the default ones. Raises UnknownModelError."""
         found = [c for c in self.checkpoints if c.tag == tag or not tag]
+        if not self.checkpoints:
+            raise UnknownModelError(
+                f"no weights of {self.name} are on the hub; a file of them becomes a model by "
+                f"`ondevice import FILE --model {self.name} --out FOLDER`"
+            )
         if not found:
-            known = ", ".join(f"{self.name}.{c.tag}" for c in self.checkpoints) or "none"
+            known = ", ".join(f"{self.name}.{c.tag}" for c in self.checkpoints)
             raise UnknownModelError(f"no weights {self.name}.{tag}; known: {known}")
         return found[0]
 
@@ -140,7 +145,7 @@ def weights_of(model: str, table: str, license: str) -> tuple[Checkpoint, ...]:
     """Those of ``model`` in a table of lines "name.tag pixels crop_pct", in its order.
 
     More words say what is unlike most: squash, clip or half (means and deviations of the
-    channels), classes=N, top1=PERCENT, license=NAME.
+    channels), classes=N, top1=PERCENT, license=NAME, repo=REPOSITORY, file=NAME.
     """
     lines = (line.split() for line in table.splitlines() if line.startswith(f"{model}."))
     return tuple(_weights(*line, license=license) for line in lines)
@@ -162,6 +167,7 @@ def _weights(name: str, size: str, crop: str, *words: str, license: str) -> Chec
         ),
         labels="" if "classes" in facts else IMAGENET1K,
         config={"num_classes": int(facts["classes"])} if "classes" in facts else {},
+        **{k: v for k, v in facts.items() if k in ("repo", "file")},
     )
 
 

@@ -69,7 +69,11 @@ def zeroshot_command(
     max_level: float | None,
     as_json: bool,
 ) -> None:
-    """Print which of the labels fit each IMAGE best."""
+    """Print which of the labels fit each IMAGE best.
+
+    Scores of an image add up to 1; a SigLIP's do not: each says how likely that label is by
+    itself, and one label will do.
+    """
     from ..tasks.clip import load_clip
     from ..tasks.clip.model import check_labels, check_templates
 
@@ -85,8 +89,9 @@ def zeroshot_command(
         for path, predictions in zip(skipped.used(images), results, strict=True)
     ]
     if as_json:
-        facts = {"model": clip.info.name, "templates": texts, "results": found}
-        print_json(facts | {"skipped": skipped.problems})
+        scores = "sigmoid" if clip.sigmoid else "softmax"
+        facts = {"model": clip.info.name, "templates": texts, "scores": scores}
+        print_json(facts | {"results": found, "skipped": skipped.problems})
     else:
         print_table(("image", ">score", "label"), rows(found))
     ctx.exit(skipped.status(len(images)))

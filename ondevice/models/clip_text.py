@@ -1,25 +1,34 @@
-"""MobileCLIP's text encoders: token numbers in, a unit vector of the images' space out.
+"""Text encoders of MobileCLIP and SigLIP: token ids in, a unit vector of the images' space out.
 
-Papers: https://arxiv.org/abs/2103.00020 (CLIP), https://arxiv.org/abs/2311.17049 (MobileCLIP)
-Code: https://github.com/apple/ml-mobileclip
+Papers: https://arxiv.org/abs/2103.00020 (CLIP), https://arxiv.org/abs/2311.17049 (MobileCLIP),
+https://arxiv.org/abs/2303.15343 (SigLIP)
+Code: https://github.com/apple/ml-mobileclip, https://github.com/mlfoundations/open_clip
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from ..config import FeatureInfo, ModelConfig
-from ..nn.layers import unit
+from ..nn.layers import ACTIVATIONS, unit
 from ..nn.reparam import RepMixer
 from ..nn.transformer import Block, causal_mask
 from ..signature import Input, Output, Signature
 from ..signature.samples import CAPTIONS
 from .fastvit import Block as ConvBlock
+
+# By whose tokens they are: the ids that begin a text, end it, and fill the row up; negative
+# ones count from the end of the vocabulary.
+MARKS: dict[str, tuple[int | None, int, int]] = {
+    "clip": (-2, -1, 0),
+    "t5": (None, 1, 1),
+    "gemma": (None, 1, 0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,12 @@ class TextConfig(ModelConfig):
     conv_blocks: bool = False  # one before the transformer blocks, one after
     context: int = 77
     vocab: int = 49408
+    tokens: Literal["clip", "t5", "gemma"] = "clip"  # whose tokenizer makes the ids
+    pool: Literal["end", "last"] = "end"  # which position is read: the text's end, or the last
+    act: Literal["gelu", "gelu_tanh"] = "gelu"
+    eps: float = 1e-5
+    projection_bias: bool = False
+    sigmoid: bool = False  # whether each pair of image and text has a probability of its own
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
@@ -55,7 +70,8 @@ class MixerBlock(nn.Module):
 
 
 class TextTower(nn.Module):
-    """(B, context) token ids, the last of a text the largest, to (B, embed_dim).
+    """(B, context) token ids to (B, embed_dim); with ``pool="end"``, a text's end is its
+    largest id.
 
     ``tokenize``, if set, gives the (texts, context) ids of captions to be verified with.
     """
@@ -67,21 +83,24 @@ class TextTower(nn.Module):
         self.token_embedding = nn.Embedding(c.vocab, c.width)
         self.positional_embedding = mx.zeros((c.context, c.width))
         self.blocks: list[nn.Module] = [
-            Block(c.width, c.heads, eps=1e-5) for _ in range(c.depth)
+            Block(c.width, c.heads, c.eps, act=ACTIVATIONS[c.act]()) for _ in range(c.depth)
         ]
         if c.conv_blocks:
             self.blocks = [MixerBlock(c.width), *self.blocks, MixerBlock(c.width)]
-        self.norm = nn.LayerNorm(c.width, eps=1e-5)
-        self.projection = nn.Linear(c.width, c.embed_dim, bias=False)
+        self.norm = nn.LayerNorm(c.width, eps=c.eps)
+        self.projection = nn.Linear(c.width, c.embed_dim, bias=c.projection_bias)
         self.logit_scale = mx.zeros(())  # the logarithm of what cosines are multiplied by
+        if c.sigmoid:
+            self.logit_bias = mx.zeros(())  # what is then added, before the sigmoid
 
     def __call__(self, tokens: mx.array) -> mx.array:
-        """Tokens beyond the end of a text are zeros, as in training."""
+        """Tokens beyond the end of a text are those of ``MARKS``, as in training."""
         x = self.token_embedding(tokens) + self.positional_embedding
         mask = causal_mask(self.config.context) if self.config.causal else None
         for block in self.blocks:
             x = block(x, mask)
-        return unit(self.projection(self.norm(at_end(x, tokens))))
+        pooled = at_end(x, tokens) if self.config.pool == "end" else x[:, -1]
+        return unit(self.projection(self.norm(pooled)))
 
     def example_ids(self, count: int) -> Any:
         """(count, context) ids in NumPy: of captions with a tokenizer, else of any words."""
@@ -116,15 +135,16 @@ def at_end(x: mx.array, tokens: mx.array) -> mx.array:
 
 
 def example_tokens(config: TextConfig, texts: int = 1) -> mx.array:
-    """(texts, context) numbers as of texts: short ones first, the last as long as can be."""
+    """(texts, context) ids as of texts: short ones first, the last as long as can be."""
     c, key = config, mx.random.key(0)
+    start, last, pad = MARKS[c.tokens]
     position = mx.arange(c.context)
     end = 1 + (c.context - 2) * mx.arange(1, texts + 1)[:, None] // texts
-    words = mx.random.randint(1, c.vocab - 2, (texts, c.context), key=key)
-    words = mx.where(position == 0, c.vocab - 2, words)
-    return mx.where(position < end, words, mx.where(position == end, c.vocab - 1, 0)).astype(
-        mx.int32
-    )
+    among = (3, c.vocab) if start is None else (1, c.vocab - 2)
+    words = mx.random.randint(*among, (texts, c.context), key=key)
+    words = words if start is None else mx.where(position == 0, start, words)
+    rows = mx.where(position < end, words, mx.where(position == end, last, pad))
+    return mx.where(rows < 0, rows + c.vocab, rows).astype(mx.int32)
 
 
 # Apple's names and open_clip's become ours.
@@ -134,6 +154,7 @@ RENAMES = (
     (r"^transformer\.(resblocks\.)?", "blocks."),
     (r"^(final_layer_norm|ln_final)\.", "norm."),
     (r"^(projection_layer|text_projection)$", "projection.weight"),
+    (r"^text_projection\.", "projection."),
     (r"\.pre_norm_mha\.0\.|\.ln_1\.", ".norm1."),
     (r"\.pre_norm_mha\.1\.qkv_proj\.|\.attn\.in_proj_(?=weight|bias)", ".attn.qkv."),
     (r"\.pre_norm_mha\.1\.out_proj\.|\.attn\.out_proj\.", ".attn.proj."),

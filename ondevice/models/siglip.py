@@ -24,11 +24,17 @@ def _register(name: str, patch: int, size: int, params: int, macs: int | None = 
             name=name,
             family="siglip",
             build=VisionTransformer,
-            config=VisionTransformerConfig(patch=patch, img_size=size, pool=pool),
+            config=VisionTransformerConfig(
+                patch=patch,
+                img_size=size,
+                pool=pool,
+                act="gelu_tanh" if patch == 32 else "gelu",  # as timm has them
+            ),
             preprocess=Preprocess(
                 size=size, crop_pct=0.9, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
             ),
             checkpoints=tuple(timm_weights(name, t, "apache-2.0", labels="") for t in tags),
+            key_prefix=r"((module|model)\.)?visual\.trunk\.",
             renames=RENAMES,
             params=params,
             macs=macs,

@@ -97,6 +97,17 @@ class GELU(nn.Module):
         return kernels.gelu(x)
 
 
+class TanhGELU(nn.Module):
+    """GELU's approximation by a tanh, with which some networks were trained."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Any shape to the same."""
+        return nn.gelu_approx(x)
+
+
+ACTIVATIONS = {"gelu": GELU, "gelu_tanh": TanhGELU}  # by timm's name
+
+
 def norm_affine(norm: nn.BatchNorm) -> tuple[mx.array, mx.array]:
     """(C,) scale and shift that a batch norm applies with its running statistics."""
     scale = norm.weight * mx.rsqrt(norm.running_var + norm.eps)

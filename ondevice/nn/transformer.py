@@ -21,11 +21,11 @@ class JointAttention(nn.Module):
     first, last = ("qkv",), "proj"
     scaled = 0  # of these three, the part that ``scale`` is of
 
-    def __init__(self, dim: int, heads: int, bias: bool = True) -> None:
+    def __init__(self, dim: int, heads: int, bias: bool = True, qkv_bias: bool = True) -> None:
         super().__init__()
         self.head_dim = dim // heads
         self.scale = self.head_dim**-0.5
-        self.qkv: nn.Module = nn.Linear(dim, 3 * dim, bias)
+        self.qkv: nn.Module = nn.Linear(dim, 3 * dim, bias and qkv_bias)
         self.proj = nn.Linear(dim, dim, bias)
 
     def heads(self, x: mx.array) -> tuple[mx.array, mx.array, mx.array]:

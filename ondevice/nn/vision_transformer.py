@@ -14,7 +14,7 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig
 from ..cpu import kernels
 from .image_model import ImageModel
-from .layers import Conv2d
+from .layers import ACTIVATIONS, Conv2d
 from .residual import Block, ScaledResidual
 from .transformer import Mlp, SelfAttention
 
@@ -34,6 +34,7 @@ class VisionTransformerConfig(ModelConfig):
     pool: Literal["token", "mean", "attention"] = "token"
     registers: int = 0  # tokens beside the first that belong to no patch
     layer_scale: float | None = None
+    act: Literal["gelu", "gelu_tanh"] = "gelu"
 
     @property
     def feature_info(self) -> tuple[FeatureInfo, ...]:
@@ -63,14 +64,14 @@ class PatchEmbed(nn.Module):
 class AttentionPool(nn.Module):
     """What a learned query attends to, and an MLP."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, act: str) -> None:
         super().__init__()
         self.heads = heads
         self.latent = mx.zeros((1, 1, dim))
         self.q, self.kv = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim, EPS)
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = Mlp(dim, 4 * dim, ACTIVATIONS[act]())
 
     def __call__(self, x: mx.array) -> mx.array:
         """(B, N, C) to (B, C)."""
@@ -96,20 +97,19 @@ class VisionTransformer(ImageModel):
             self.cls_token = mx.zeros((1, 1, dim))
         if c.registers:
             self.reg_token = mx.zeros((1, c.registers, dim))
-        self.blocks = [
-            Block(
-                ScaledResidual(
-                    SelfAttention(dim, c.heads), dim, nn.LayerNorm(dim, EPS), c.layer_scale
-                ),
-                ScaledResidual(Mlp(dim, 4 * dim), dim, nn.LayerNorm(dim, EPS), c.layer_scale),
-            )
-            for _ in range(c.depth)
-        ]
+        self.blocks = [self._block() for _ in range(c.depth)]
         self.norm = nn.LayerNorm(dim, EPS)
         if c.pool == "attention":
-            self.attn_pool = AttentionPool(dim, c.heads)
+            self.attn_pool = AttentionPool(dim, c.heads, c.act)
         if c.num_classes:
             self.head = nn.Linear(dim, c.num_classes)
+
+    def _block(self) -> Block:
+        c, dim = self.config, self.config.embed_dim
+        parts = SelfAttention(dim, c.heads), Mlp(dim, 4 * dim, ACTIVATIONS[c.act]())
+        return Block(
+            *(ScaledResidual(m, dim, nn.LayerNorm(dim, EPS), c.layer_scale) for m in parts)
+        )
 
     def tokens(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to (B, tokens, C): first those that belong to no patch."""

@@ -45,7 +45,14 @@ def top_predictions(
 
     Raises ConfigError if there are labels, but not one for each class.
     """
-    scores = probabilities(logits.astype(mx.float32))
+    return top_scores(probabilities(logits.astype(mx.float32)), labels, top_k)
+
+
+def top_scores(scores: mx.array, labels: tuple[str, ...], top_k: int) -> list[list[Prediction]]:
+    """The ``top_k`` largest of each row of probabilities (B, classes), the largest first.
+
+    Raises ConfigError if there are labels, but not one for each class.
+    """
     check_labels(labels, scores.shape[-1], "the model's scores")
     order = mx.argsort(-scores, axis=-1)[:, :top_k]
     best = mx.take_along_axis(scores, order, axis=-1)

@@ -25,11 +25,10 @@ def compact(folder: Path) -> dict[str, np.ndarray]:
     kept |= {"num_classes": meta.get("num_classes", 0), "unit": "image_u8" in meta["outputs"]}
     with np.load(folder / "ref.npz") as reference:
         arrays = {k: reference[k] for k in reference.files}
-    if not {"stage_0", "stage_1"} <= arrays.keys():  # some blocks of a plain transformer
-        maps = {
-            "stage_0": arrays[f"stage_{max(int(k[6:]) for k in arrays if k[:6] == 'stage_')}"]
-        }
-        arrays = {k: a for k, a in arrays.items() if k[:6] != "stage_"} | maps
+    stages = {int(k[6:]): a for k, a in arrays.items() if k[:6] == "stage_"}
+    if len({a.shape for a in stages.values()}) == 1:  # some blocks of a plain transformer
+        last = {"stage_0": stages[max(stages)]}
+        arrays = {k: a for k, a in arrays.items() if k[:6] != "stage_"} | last
     arrays["features"] = as_map(arrays["features"], arrays["pooled"].shape[-1])
     kept["kept"] = {k: a.shape[:2] for k, a in arrays.items() if a.ndim == 4}
     case = {"meta": np.frombuffer(json.dumps(kept).encode(), np.uint8)}

@@ -21,7 +21,7 @@ MODULES = tuple(
     "shvit efficientvit_msra fastvit vision_transformer_hybrid efficientformer "
     "efficientformer_v2 nextvit repvit iformer swiftformer edgenext mobilevit tiny_vit starnet "
     "byobnet convnext mobilenetv3 pvt_v2 metaformer swin_transformer "
-    "vision_transformer davit visformer twins".split()
+    "vision_transformer davit visformer twins vitamin".split()
 )
 FIELDS = (
     "input_size mean std crop_pct crop_mode interpolation license hf_hub_id num_classes"
@@ -35,6 +35,12 @@ OPEN_CLIP = {
     "mobileclip2_b": "MobileCLIP2-B",
     "mobileclip2_s3": "MobileCLIP2-S3",
     "mobileclip2_s4": "MobileCLIP2-S4",
+    **{f"siglip_base_patch16_{n}": f"ViT-B-16-SigLIP-{n}" for n in (256, 384, 512)},
+    "siglip_base_patch16_224": "ViT-B-16-SigLIP",
+    "siglip_base_patch16_256_multilingual": "ViT-B-16-SigLIP-i18n-256",
+    **{f"siglip2_base_patch16_{n}": f"ViT-B-16-SigLIP2-{n}" for n in (256, 384, 512)},
+    "siglip2_base_patch16_224": "ViT-B-16-SigLIP2",
+    "siglip2_base_patch32_256": "ViT-B-32-SigLIP2-256",
 }
 
 
@@ -43,10 +49,10 @@ def golden() -> dict[str, Any]:
 
 
 def _run(path: Path, known: dict[str, Any]) -> dict[str, Any]:
-    """The constants and the makers of configurations (``_cfg``) at the top of a file; nothing
+    """The constants and the makers of configurations (``_cfg`` …) at the top of a file; nothing
     else of it is run, and what cannot be so is left out."""
     for node in ast.parse(path.read_text()).body:
-        is_maker = isinstance(node, ast.FunctionDef) and node.name.startswith("_cfg")
+        is_maker = isinstance(node, ast.FunctionDef) and "cfg" in node.name
         if is_maker or isinstance(node, ast.Assign):
             with suppress(NameError, AttributeError, TypeError):
                 exec(compile(ast.Module([node], []), str(path), "exec"), known)
@@ -81,6 +87,7 @@ def read_open_clip(folder: Path) -> dict[str, Any]:
             "text": config["text_cfg"],
             "image_size": config["vision_cfg"]["image_size"],
             "embed_dim": config["embed_dim"],
+            "logit_bias": config.get("init_logit_bias"),
             "tags": known["_PRETRAINED"][theirs],
         }
     return found

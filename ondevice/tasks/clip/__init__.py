@@ -2,4 +2,4 @@
 
 from .load import load_clip as load_clip, save_clip as save_clip
 from .model import CLIP as CLIP
-from .tokenizer import Tokenizer as Tokenizer
+from .tokenizer import SigLIPTokenizer as SigLIPTokenizer, Tokenizer as Tokenizer

@@ -19,7 +19,7 @@ from ...weights.folder import create_model, is_folder, load_model, read_info, sa
 from ...weights.hub import fetch
 from ...weights.output import replacing
 from .model import CLIP
-from .tokenizer import FILE, Tokenizer
+from .tokenizer import FILE, read_tokenizer
 
 if TYPE_CHECKING:
     from ...models.clip import ImageTower
@@ -39,8 +39,9 @@ def load_clip(
 ) -> CLIP:
     """A CLIP by name, such as "mobileclip_s0", or from a folder of ``ondevice import``.
 
-    ``tokenizer`` is a ``tokenizer.json``; else it is the folder's, the repository's or
-    OpenAI's, which is the same. ``cache`` is a folder where vectors of labels are kept.
+    ``tokenizer`` is a ``tokenizer.json``; else it is the folder's, the repository's or, of a
+    MobileCLIP, OpenAI's, which is the same. ``cache`` is a folder where vectors of labels are
+    kept.
 
     Raises UnknownModelError, ConfigError, WeightsError, HubError.
     """
@@ -53,15 +54,14 @@ def load_clip(
         else create_model(text_name, pretrained=True, revision=revision, dtype=dtype)
     )
     config = text.config
-    if config.embed_dim != image.config.num_classes:
+    towers = cast("ImageTower", image), cast("TextTower", text)
+    if config.embed_dim != towers[0].dim:
         raise ConfigError(
-            f"{name}: its images have vectors of {image.config.num_classes} values, its "
+            f"{name}: its images have vectors of {towers[0].dim} values, its "
             f"texts of {config.embed_dim}"
         )
-    path = tokenizer or find_tokenizer(name, revision)
-    words = Tokenizer(path, context=config.context, vocab=config.vocab)
-    towers = cast("ImageTower", image), cast("TextTower", text)
-    return CLIP(*towers, words, cache=cache)
+    path = tokenizer or find_tokenizer(name, revision, openai=config.tokens == "clip")
+    return CLIP(*towers, read_tokenizer(path, config), cache=cache)
 
 
 def text_of(name: str) -> str:
@@ -88,8 +88,7 @@ def add_tokenizer(model: nn.Module, folder: Path) -> None:
     files = [folder / FILE, folder.parent / FILE]
     found = next((path for path in files if path.is_file()), None)
     if found and any(given.kind == "tokens" for given in model.signature.inputs):
-        config = model.config
-        model.tokenize = Tokenizer(found, context=config.context, vocab=config.vocab)
+        model.tokenize = read_tokenizer(found, model.config)
 
 
 def _load_text(folder: Path, name: str, dtype: mx.Dtype) -> nn.Module:
@@ -101,8 +100,13 @@ def _load_text(folder: Path, name: str, dtype: mx.Dtype) -> nn.Module:
     return model
 
 
-def find_tokenizer(name: str | Path, revision: str | None = None) -> Path:
-    """The tokenizer of a CLIP: its own, or else OpenAI's. Raises HubError, ConfigError."""
+def find_tokenizer(
+    name: str | Path, revision: str | None = None, *, openai: bool = True
+) -> Path:
+    """The tokenizer of a CLIP: its own, or else OpenAI's, if that is the same.
+
+    Raises HubError, ConfigError.
+    """
     if is_folder(name) and (path := Path(name) / FILE).is_file():
         return path
     if not is_folder(name):
@@ -111,7 +115,10 @@ def find_tokenizer(name: str | Path, revision: str | None = None) -> Path:
         try:
             return fetch(Checkpoint(tag="", repo=repo, file=FILE), revision)
         except HubError:
-            pass  # not every repository has it
+            if not openai:
+                raise
+    if not openai:
+        raise ConfigError(f"{name} comes without {FILE}: give it with --tokenizer")
     try:
         return fetch(_OPENAI)
     except HubError as error:

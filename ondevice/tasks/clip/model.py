@@ -17,7 +17,7 @@ from ...errors import ConfigError, ImageError, OnDeviceError, printable
 from ...image.preprocess import batches
 from ...nn.fuse import fuse
 from ...nn.layers import unit
-from ...signature.decode import Prediction, top_predictions
+from ...signature.decode import Prediction, probabilities, top_scores
 from ...weights.hash import weights_hash
 from ...weights.safetensors import read_safetensors, write_safetensors
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from ...image.preprocess import OnError
     from ...models.clip import ImageTower
     from ...models.clip_text import TextTower
-    from .tokenizer import Tokenizer
+    from .tokenizer import SigLIPTokenizer, Tokenizer
 
 TEMPLATES = ("a photo of a {}.",)
-MAX_SCALE = 100.0  # of cosines before the softmax, as in training
+MAX_SCALE = 100.0  # of cosines before a softmax, as in training
 REMEMBERED = 16  # sets of labels whose vectors are kept in memory
 BATCH = 64  # texts in the encoder at a time
 
@@ -46,7 +46,7 @@ class CLIP:
         self,
         image: ImageTower,
         text: TextTower,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | SigLIPTokenizer,
         *,
         cache: str | Path | None = None,
     ) -> None:
@@ -63,8 +63,27 @@ class CLIP:
 
     @property
     def scale(self) -> float:
-        """What cosines are multiplied by before the softmax."""
-        return min(float(mx.exp(self.text.logit_scale.astype(mx.float32))), MAX_SCALE)
+        """What cosines are multiplied by before the softmax or the sigmoid."""
+        scale = float(mx.exp(self.text.logit_scale.astype(mx.float32)))
+        return scale if self.sigmoid else min(scale, MAX_SCALE)
+
+    @property
+    def bias(self) -> float:
+        """What is added to scaled cosines before a sigmoid; 0 before a softmax."""
+        return float(self.text.logit_bias.astype(mx.float32)) if self.sigmoid else 0.0
+
+    @property
+    def sigmoid(self) -> bool:
+        """Whether a label has a probability of its own, as in SigLIP, whatever the others."""
+        return self.text.config.sigmoid
+
+    def probabilities(self, cosines: mx.array) -> mx.array:
+        """(B, labels) cosines of images and labels to how likely each label is.
+
+        The softmax of the scaled cosines, or of each the sigmoid, its bias added.
+        """
+        logits = self.scale * cosines.astype(mx.float32) + self.bias
+        return mx.sigmoid(logits) if self.sigmoid else probabilities(logits)
 
     def encode_image(
         self,
@@ -90,7 +109,7 @@ class CLIP:
         return mx.concatenate(found) if found else mx.zeros((0, self.text.config.embed_dim))
 
     def encode_text(self, texts: str | Sequence[str]) -> mx.array:
-        """(B, dim) unit vectors of texts; of each, the first 77 tokens count.
+        """(B, dim) unit vectors of texts; of each, the first 77 tokens (SigLIP: 64) count.
 
         Raises ConfigError.
         """
@@ -116,14 +135,15 @@ class CLIP:
     ) -> list[list[Prediction]]:
         """The ``top_k`` most likely labels of each image, most likely first.
 
-        Each label replaces ``{}`` in every template, and the vectors are averaged.
+        Each label replaces ``{}`` in every template, and the vectors are averaged. Scores of
+        an image add up to 1 unless they are of a ``sigmoid``; then one label will do.
         Raises ConfigError for impossible labels or templates; else as ``encode_image``.
         """
         templates = check_templates(templates)
-        classifier = self.classifier(check_classes(labels), templates)
+        names = check_labels(labels) if self.sigmoid else check_classes(labels)
+        classifier = self.classifier(names, templates)
         rows = self.encode_image(images, batch_size=batch_size, on_error=on_error)
-        names = tuple(label.strip() for label in labels)
-        return top_predictions(self.scale * rows @ classifier.T, names, top_k)
+        return top_scores(self.probabilities(rows @ classifier.T), tuple(names), top_k)
 
     def classifier(
         self, labels: Sequence[str], templates: str | Sequence[str] = TEMPLATES

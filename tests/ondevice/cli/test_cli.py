@@ -120,7 +120,7 @@ def test_list_as_json_has_what_the_checkpoint_says(ondevice):
         (["list", "--family", "resnet"], "No family 'resnet'; there are: "),
         (["list", "--max-params", "much"], "'much' is not a number such as 800K, 5M or 1.2G"),
         (["list", "--license", "gpl"], "No licence 'gpl'; there are: "),
-        (["list", "--size", "100"], "No size 100; there are: 96, "),
+        (["list", "--size", "100"], "No size 100; there are: 32, 96, "),
         (["list", "--best-under", "-1"], "'-1' is not a number such as 800K, 5M or 1.2G"),
         (["show", "shvit_s9"], "no model 'shvit_s9'; did you mean shvit_s"),
         (["show", "shvit_s1.in22k"], "shvit_s1.in1k"),

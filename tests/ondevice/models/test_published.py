@@ -46,10 +46,20 @@ def test_encoders_are_configured_as_in_open_clip(name):
     )
     assert (ours.context, ours.vocab) == (text["context_length"], text["vocab_size"])
     assert ours.causal != text["no_causal_mask"]
-    assert ours.embed_dim == image.config.num_classes == theirs["embed_dim"]
+    assert ours.eps == text.get("norm_kwargs", {}).get("eps", 1e-5)
+    is_tanh = text.get("act_kwargs") == {"approximate": "tanh"}
+    assert ours.act == ("gelu_tanh" if is_tanh else "gelu")
+    assert ours.pool == {"argmax": "end"}.get(*[text.get("pool_type", "argmax")] * 2)
+    assert ours.projection_bias == text.get("proj_bias", False)
+    assert ours.sigmoid == (theirs["logit_bias"] is not None)
+    assert (ours.tokens == "clip") == ("tokenizer_kwargs" not in text)
+    config = image.config
+    assert ours.embed_dim == (config.num_classes or config.embed_dim) == theirs["embed_dim"]
     tag = theirs["tags"][image.checkpoints[0].tag]
     mine = image.preprocess
     assert (list(mine.mean), list(mine.std)) == (tag["mean"], tag["std"])
     assert mine.interpolation == tag["interpolation"]
+    modes = {"shortest": "center", "squash": "squash"}
+    assert (mine.crop_mode, mine.crop_pct) == (modes[tag["resize_mode"]], 1)
     assert image.checkpoints[0].repo == tag["hf_hub"].strip("/")
     assert mine.size == theirs["image_size"]
