@@ -1,29 +1,22 @@
-"""Pages of HTML from templates, and line plots as SVG, in a page or as files of their own."""
+"""Line plots as SVG, in a page or as files of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 WIDTH, HEIGHT = 960, 320
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 28
 MAX_LABEL = 90  # characters of a marked point's title that are shown
 
-# Of a plot in a file of its own.
-STYLE = """
-text { font: 12px sans-serif; fill: #59636e }
-.grid { stroke: #d1d9e0 } .lead { stroke: #cf222e }
-.limit { stroke: #cf222e; stroke-dasharray: 6 4 } .limit-text { fill: #cf222e }
-.curve polyline { fill: none; stroke: #0969da; stroke-width: 1.5 } .dot { fill: #0969da }
-.mark { fill: none; stroke: #cf222e; stroke-width: 2.5 }
-.mark-text { fill: #cf222e; font-weight: 600 }
-"""
+
+@cache
+def plot_style() -> str:
+    """The look of plots: its colours are those of the page, or dark ones on white."""
+    return Path(__file__).with_name("plot.css").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -56,15 +49,15 @@ def plot(
     y: Axis,
     *,
     limit: tuple[float, str] | None = None,
-    style: str = "",
+    as_file: bool = False,
 ) -> str:
     """The curves as an SVG element; ``limit`` is a dashed line at a value, with a text.
 
-    Without ``style`` the page has it: classes grid, limit, curve, c0, c1, …, dot and mark.
-    Every text is escaped.
+    A page has ``plot_style()`` in its stylesheet; a plot ``as_file`` has it inside. Every text
+    is escaped.
     """
     frame = _Frame(x, y)
-    body = [_element("style", style)] if style else []
+    body = [_element("style", plot_style())] if as_file else []
     body += [*_y_axis(frame), *_x_axis(frame)]
     if limit is not None:
         at = frame.y(limit[0])
@@ -75,7 +68,7 @@ def plot(
     return _element(
         "svg",
         *body,
-        xmlns="http://www.w3.org/2000/svg" if style else None,
+        xmlns="http://www.w3.org/2000/svg" if as_file else None,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
         aria_label=f"{y.label} by {x.label}",
@@ -151,26 +144,3 @@ def _element(name: str, *inside: str, **attributes: object) -> str:
         if value is not None
     )
     return f"<{name}{given}>{''.join(inside)}</{name}>"
-
-
-def template(path: Path, **filters: Callable[[Any], str]) -> Template:
-    """A page's template: all that it shows is escaped, and a name it lacks is an error.
-
-    It has a filter ``percent``, of a share or None, beside the given ones.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(path.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, **filters}
-    return environment.get_template(path.name)
-
-
-def percent(share: float | None) -> str:
-    """A share of 1 in percent; - where there is none."""
-    return "-" if share is None else f"{share:.1%}"
