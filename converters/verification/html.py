@@ -37,10 +37,16 @@ def write_html(report: Report, package: Program, path: Path, *, force: bool = Fa
     return path
 
 
-def write_inspection(package: Inspection, path: Path, *, force: bool = False) -> Path:
+def write_inspection(
+    package: Program, path: Path, *, function: str | None = None, force: bool = False
+) -> Path:
     """Write what is in a package to ``path``, whole or not at all. Raises OutputError."""
+    from .drawing import draw_program
+    from .inspect import inspect
+
     with replacing(path, force=force) as partial:
-        partial.write_text(inspection_to_html(package), encoding="utf-8")
+        page = inspection_to_html(inspect(package, function), draw_program(package, function))
+        partial.write_text(page, encoding="utf-8")
     return path
 
 
@@ -66,8 +72,8 @@ def to_html(report: Report, package: Inspection) -> str:
     )
 
 
-def inspection_to_html(package: Inspection) -> str:
-    """The page of what is in a package."""
+def inspection_to_html(package: Inspection, graph: str) -> str:
+    """The page of what is in a package; ``graph`` is SVG of it."""
     largest = sorted(package.weights, key=lambda weight: -weight.bytes)[:LARGEST]
     return _template("inspection").render(
         **_inside(package),
@@ -85,6 +91,7 @@ def inspection_to_html(package: Inspection) -> str:
             (name, count, f"{size:,}", f"{total:,}")
             for name, (count, size, total) in package.formats().items()
         ],
+        graph=graph,
         largest=[(w.name, w.bytes, f"{w.bytes:,} bytes", "") for w in largest],
         versions=[_made_with(package)],
     )

@@ -35,15 +35,17 @@ def inspect_command(
 
     Works on anybody's package, on any machine.
     """
+    from converters.backend import load_package
     from converters.verification.inspect import inspect
 
     if html:
         check_free(html.absolute(), force=force)
-    found = inspect(package, function)
+    opened = load_package(package)
+    found = inspect(opened, function)
     if html:
         from converters.verification.html import write_inspection
 
-        write_inspection(found, html, force=force)
+        write_inspection(opened, html, function=function, force=force)
     if as_json:
         print_json(found.to_dict())
         return

@@ -57,7 +57,7 @@ def plot(
     is escaped.
     """
     frame = _Frame(x, y)
-    body = [_element("style", plot_style())] if as_file else []
+    body = [element("style", plot_style())] if as_file else []
     body += [*_y_axis(frame), *_x_axis(frame)]
     if limit is not None:
         at = frame.y(limit[0])
@@ -65,7 +65,7 @@ def plot(
         body.append(_text(limit[1], LEFT + 6, at + 14, kind="limit-text"))
     for i, curve in enumerate(curves):
         body += _curve(frame, curve, i)
-    return _element(
+    return element(
         "svg",
         *body,
         xmlns="http://www.w3.org/2000/svg" if as_file else None,
@@ -109,12 +109,12 @@ def _x_axis(frame: _Frame) -> Iterator[str]:
 def _curve(frame: _Frame, curve: Curve, index: int) -> Iterator[str]:
     points = [(frame.x(x), frame.y(y)) for x, y in curve.points]
     dots = [
-        _element("circle", _element("title", escape(title)), class_=kind, cx=x, cy=y, r=radius)
+        element("circle", element("title", escape(title)), class_=kind, cx=x, cy=y, r=radius)
         for i, ((x, y), title) in enumerate(zip(points, curve.titles, strict=True))
         for kind, radius in [("mark", 6) if i == curve.marked else ("dot", curve.radius)]
     ]
-    line = _element("polyline", points=" ".join(f"{x},{y}" for x, y in points))
-    yield _element("g", line, *dots, class_=f"curve c{index}")
+    line = element("polyline", points=" ".join(f"{x},{y}" for x, y in points))
+    yield element("g", line, *dots, class_=f"curve c{index}")
     if curve.marked is not None:
         yield from _mark(*points[curve.marked], curve.titles[curve.marked], index)
 
@@ -124,20 +124,25 @@ def _mark(x: float, y: float, title: str, index: int) -> Iterator[str]:
     bottom = HEIGHT - BOTTOM - 8 - 16 * index
     anchor, shift = ("end", -6) if x > WIDTH / 2 else ("start", 6)
     shown = title if len(title) <= MAX_LABEL else f"{title[:MAX_LABEL]} …"
-    yield _element("line", class_="lead", x1=x, x2=x, y1=y + 6, y2=bottom)
+    yield element("line", class_="lead", x1=x, x2=x, y1=y + 6, y2=bottom)
     yield _text(shown, x + shift, bottom, anchor, kind="mark-text")
 
 
 def _horizontal(kind: str, y: float) -> str:
-    return _element("line", class_=kind, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
+    return element("line", class_=kind, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
 
 
 def _text(text: str, x: float, y: float, anchor: str = "start", *, kind: str = "") -> str:
-    return _element("text", escape(text), class_=kind or None, x=x, y=y, text_anchor=anchor)
+    return element("text", escape(text), class_=kind or None, x=x, y=y, text_anchor=anchor)
 
 
-def _element(name: str, *inside: str, **attributes: object) -> str:
-    """``inside`` is markup; attributes are escaped, and left out if None."""
+def text(said: str) -> str:
+    """A text as markup."""
+    return escape(said)
+
+
+def element(name: str, *inside: str, **attributes: object) -> str:
+    """An element of SVG. ``inside`` is markup; attributes are escaped, and left out if None."""
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()

@@ -23,6 +23,11 @@ USER = "ondevice"
     help="A model to choose from, beside the shipped ones; give it again for several.",
 )
 @click.option(
+    "--index",
+    type=click.Path(path_type=Path),
+    help="File that `ondevice encode` wrote, to look for photos in.",
+)
+@click.option(
     "--host",
     default=LOOPBACK[0],
     show_default=True,
@@ -30,8 +35,13 @@ USER = "ondevice"
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True)
 @click.option("--no-browser", is_flag=True, help="Open no page.")
-def studio(models: tuple[str, ...], host: str, port: int, no_browser: bool) -> None:
-    """Open a page: photos through models and packages, what they see, what smaller costs.
+def studio(
+    models: tuple[str, ...], index: Path | None, host: str, port: int, no_browser: bool
+) -> None:
+    """Open a page: photos through models and packages, and what they see in them.
+
+    Boxes, depth and masks, labels of your own, search in an index, what smaller packages cost
+    and what is inside them, as far as a --model or an --index is for it.
 
     Nothing leaves this machine: the page is served from here, photos are deleted within
     two hours. Needs the extra studio.
@@ -45,7 +55,7 @@ def studio(models: tuple[str, ...], host: str, port: int, no_browser: bool) -> N
 
     token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
     with tempfile.TemporaryDirectory(prefix="ondevice-studio-") as folder:
-        page = build(Workshop(Path(folder), models))
+        page = build(Workshop(Path(folder), models, index))
         if token:
             click.echo(f"user {USER}, password {token}", err=True)
         serve(page, host, port, (USER, token) if token else None, browser=not no_browser)

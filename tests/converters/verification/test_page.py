@@ -12,6 +12,7 @@ from converters.verification.html import inspection_to_html, to_html, write_html
 from converters.verification.inspect import inspect
 from ondevice.errors import OutputError
 from ondevice.pages import Axis, Curve, plot
+from ondevice.pages.graph import Node, draw
 
 from .page import Checked
 
@@ -129,7 +130,8 @@ def test_a_strangers_package_is_inspected_as_text(package):
     )
     found = replace(found, operations={EVIL: 1, **found.operations}, target=EVIL)
     weights = tuple(replace(weight, name=EVIL, format=EVIL) for weight in found.weights)
-    page = Checked(inspection_to_html(replace(found, weights=weights)))
+    graph = draw([Node(EVIL, EVIL, EVIL, EVIL, (), "")], EVIL)
+    page = Checked(inspection_to_html(replace(found, weights=weights), graph))
     assert "script" not in page.tags
     assert page.text.count("alert(1)") > 20
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from converters.verification.drawing import draw_program
 from converters.verification.html import inspection_to_html, to_html
 from converters.verification.inspect import inspect
 from ondevice.tasks.train.dataset import Sample
@@ -40,7 +41,7 @@ def reports(report, failed, package, nano, tmp_path_factory):
     pages = {
         "verified": to_html(report, inside),
         "missed": to_html(replace(failed, device={"name": "M2", "units": [unit]}), inside),
-        "inspected": inspection_to_html(inside),
+        "inspected": inspection_to_html(inside, draw_program(package)),
         "evaluated": evaluation(folder),
         "trained": history_to_html(list(history()), nano.info),
     }
@@ -89,7 +90,7 @@ def test_a_report_is_whole_and_has_one_stylesheet(reports, name):
     assert all(link.startswith("data:") for link in page.links)
     assert 'name="viewport"' in text
     assert "prefers-color-scheme: dark" in text
-    assert not re.search(r"\sstyle=\"(?!width:[\d.]+%)", text)
+    assert not re.search(r"\sstyle=\"(?!width: ?[\d.]+(%|px))", text)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,83 @@
+"""What the pages have in common: their look, choices, and how a fault is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from ...errors import ConfigError, OnDeviceError
+from .workshop import PLAIN
+
+STYLE = """
+.gradio-container {
+  --dim: var(--body-text-color-subdued); --rule: var(--border-color-primary);
+  --panel: var(--background-fill-secondary); --text: var(--body-text-color);
+  max-width: min(1100px, 100vw) !important; margin: auto;
+}
+.gradio-container .column { min-width: min(320px, 100%) !important; max-width: 100% }
+.gradio-container .block { max-width: 100% }
+.plot svg { width: 100%; height: auto }
+.drawing { max-height: 70vh; overflow: auto }
+.thumbnails .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
+footer { display: none !important }
+"""
+
+
+def said(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What is wrong with what was given becomes a message on the page."""
+
+    @wraps(function)
+    def wrapped(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except OnDeviceError as error:
+            raise message(error) from error
+
+    return wrapped
+
+
+def message(error: OnDeviceError) -> gr.Error:
+    """An error as a message that stays until it is closed."""
+    return gr.Error(str(error), duration=None, print_exception=False)
+
+
+def need(value: Any, what: str) -> Any:
+    """``value``, unless nothing was given. Raises ConfigError."""
+    if not value:
+        raise ConfigError(f"Give {what} first.")
+    return value
+
+
+def model_choice(names: Sequence[str]) -> gr.Dropdown:
+    """A choice of one of the models."""
+    return gr.Dropdown(list(names), value=names[0], label="Model")
+
+
+def recipe_choice(value: str) -> gr.Dropdown:
+    """A choice of how a package is compressed."""
+    return gr.Dropdown(recipes(), value=value, label="Compression of the package")
+
+
+def recipes() -> list[str]:
+    """The compressions that are offered."""
+    from converters.compress.recipe import PRESETS
+
+    return [PLAIN, *PRESETS]
+
+
+def photo_input(label: str = "Photo") -> gr.Image:
+    """A photo that is uploaded or taken, as the path of a file."""
+    return gr.Image(type="filepath", format="png", sources=["upload", "webcam"], label=label)
+
+
+def drawing(label: str) -> gr.Image:
+    """An image that is only shown."""
+    return gr.Image(label=label, interactive=False, buttons=["fullscreen"])
+
+
+def absent(what: str, option: str) -> None:
+    """A page of which nothing can be shown, and what to start with."""
+    gr.Markdown(f"{what} Start with `ondevice studio {option}`.")
