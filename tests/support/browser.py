@@ -46,7 +46,7 @@ def driver() -> Iterator[Any]:
 def page_at(browser: Any, address: str, width: int = 1440, scheme: str = "light") -> Iterator:
     """A page that asks for nothing from elsewhere and throws no error."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(60_000)
     problems: list[str] = []
     own = address if address.startswith("http") else "file:"
     ours = (own, "data:", "blob:")

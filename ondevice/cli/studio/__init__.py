@@ -46,15 +46,18 @@ def studio(
     Nothing leaves this machine: the page is served from here, photos are deleted within
     two hours. Needs the extra studio.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        from .page import build, serve
-    except ImportError as error:
-        raise ConfigError(f"{error.name} is missing: pip install 'ondevice[studio]'") from error
-    from .workshop import Workshop
-
     token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
     with tempfile.TemporaryDirectory(prefix="ondevice-studio-") as folder:
+        # Gradio reads both when it is imported; what is uploaded goes with the folder.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
+        try:
+            from .page import build, serve
+        except ImportError as error:
+            missing = f"{error.name} is missing: pip install 'ondevice[studio]'"
+            raise ConfigError(missing) from error
+        from .workshop import Workshop
+
         page = build(Workshop(Path(folder), models, index))
         if token:
             click.echo(f"user {USER}, password {token}", err=True)

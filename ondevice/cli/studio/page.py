@@ -6,7 +6,7 @@ import gradio as gr
 
 from ...pages import plot_style
 from . import find, inside, look, similar, smaller, words
-from .parts import STYLE
+from .parts import HEAD, STYLE, theme
 from .workshop import Workshop
 
 MAX_UPLOAD = "50mb"
@@ -38,14 +38,14 @@ def serve(
     page: gr.Blocks, host: str, port: int, auth: tuple[str, str] | None, *, browser: bool
 ) -> None:
     """Serve the page until the process is interrupted."""
-    font = ["system-ui", "sans-serif"]
     page.queue(default_concurrency_limit=2).launch(
         server_name=host,
         server_port=port or None,
         auth=auth,
         inbrowser=browser,
         max_file_size=MAX_UPLOAD,
-        theme=gr.themes.Default(font=font, font_mono=["ui-monospace", "monospace"]),
+        theme=theme(),
+        head=HEAD,
         css=STYLE + plot_style(),
         share=False,
         ssr_mode=False,

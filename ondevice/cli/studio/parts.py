@@ -15,15 +15,48 @@ STYLE = """
 .gradio-container {
   --dim: var(--body-text-color-subdued); --rule: var(--border-color-primary);
   --panel: var(--background-fill-secondary); --text: var(--body-text-color);
-  max-width: min(1100px, 100vw) !important; margin: auto;
+  width: 100%; max-width: min(1100px, 100vw) !important; margin: auto;
 }
+.gradio-container .or, .min_value, .max_value { color: var(--dim) !important }
+.dark .tab-container .selected { color: #4493f8 !important }
+.tab-container .selected { color: #0969da }
 .gradio-container .column { min-width: min(320px, 100%) !important; max-width: 100% }
 .gradio-container .block { max-width: 100% }
 .plot svg { width: 100%; height: auto }
 .drawing { max-height: 70vh; overflow: auto }
 .thumbnails .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
 footer { display: none !important }
+@media (max-width: 600px) { .tab-container button { padding: 0 6px !important; font-size: 13px } }
 """
+
+# Gradio gives what is still empty a label, which a plain div may not have, and the button around
+# an image none.
+HEAD = """<script>
+new MutationObserver(() => {
+  document.querySelectorAll(".empty[aria-label]:not([role])").forEach(e => { e.role = "group" })
+  document.querySelectorAll(".image-container > button:not([aria-label])")
+    .forEach(e => { e.ariaLabel = "Image" })
+}).observe(document, { subtree: true, childList: true })
+</script>"""
+# Colours that can be read by everybody, in light and dark.
+COLOURS = {
+    "color_accent": "#0969da",
+    "body_text_color_subdued": "#59636e",
+    "body_text_color_subdued_dark": "#9198a1",
+    "block_label_text_color": "#59636e",
+    "block_label_text_color_dark": "#9198a1",
+    "button_primary_background_fill": "#0969da",
+    "button_primary_background_fill_dark": "#0969da",
+    "button_primary_background_fill_hover": "#0757b5",
+    "button_primary_background_fill_hover_dark": "#0757b5",
+    "button_primary_text_color": "#ffffff",
+}
+
+
+def theme() -> gr.themes.Base:
+    """The fonts of the system, and those colours."""
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    return gr.themes.Default(primary_hue="blue", **fonts).set(**COLOURS)
 
 
 def said(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -63,7 +63,7 @@ def tab(workshop: Workshop) -> None:
     gallery = gr.Gallery(label="Most similar", columns=4, elem_classes="thumbnails")
 
     @said
-    def answer(photo: str | None, text: str) -> Any:
-        return similar(workshop, photo, text.strip())
+    def answer(photo: str | None, text: str | None) -> Any:  # None of a hidden box
+        return similar(workshop, photo, (text or "").strip())
 
     gr.on([go.click, text.submit], answer, [photo, text], gallery)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,30 +59,29 @@ def page(request, browser, server) -> Iterator[Any]:
         opened.get_by_role("button", name="Look").wait_for()
         yield opened
         screenshot(opened, f"studio-{request.node.name}")
+        assert findings(opened) == []
 
 
 @pytest.fixture
 def desk(browser, server) -> Iterator[Any]:
+    with studio(browser, server) as opened:
+        yield opened
+
+
+@contextmanager
+def studio(browser, server) -> Iterator[Any]:
+    """The studio as one user sees it."""
     with page_at(browser, server.address) as opened:
         opened.get_by_role("button", name="Look").wait_for()
         yield opened
 
 
 def open_tab(page, name: str) -> None:
-    page.keyboard.press("Escape")
-    tab = page.get_by_role("tab", name=name)
-    if not tab.first.is_visible():  # on a phone the last ones are in a menu
-        page.locator(".overflow-menu > button").first.click()
-        page.locator(".overflow-dropdown button", has_text=name).click()
-        return
-    tab.first.click()
+    page.get_by_role("tab", name=name).first.click()
 
 
 def upload(page, path: object) -> None:
     """A photo for the page that is shown."""
-    page.locator("input[type=file]:not([disabled])").locator(
-        "xpath=ancestor::*[@role='tabpanel' and not(contains(@style,'none'))]"
-    ).first.wait_for(state="attached")
     panel = page.locator("[role=tabpanel]:visible")
     panel.locator("input[type=file]").first.set_input_files(str(path))
 
@@ -149,14 +152,84 @@ def test_a_package_is_opened_and_its_graph_grows(page):
     assert fits(page)
 
 
-def test_every_page_is_for_everybody(browser, server):
-    for width in WIDTHS:
-        for scheme in ("light", "dark"):
-            with page_at(browser, server.address, width, scheme) as page:
-                page.get_by_role("button", name="Look").wait_for()
-                for name in TABS:
-                    open_tab(page, name)
-                    page.wait_for_timeout(300)
-                    screenshot(page, f"studio-{name}-{width}-{scheme}")
-                    assert fits(page), name
-                    assert findings(page) == [], f"{name} {width} {scheme}"
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1440, "light")])
+def test_every_page_is_for_everybody(browser, server, width, scheme):
+    with page_at(browser, server.address, width, scheme) as page:
+        page.get_by_role("button", name="Look").wait_for()
+        for name in TABS:
+            open_tab(page, name)
+            page.wait_for_timeout(300)
+            screenshot(page, f"studio-{name}-{width}-{scheme}")
+            assert fits(page), name
+            assert findings(page) == [], name
+
+
+def test_everything_can_be_reached_with_the_keyboard(desk):
+    seen = set()
+    name = "e => (e.getAttribute('aria-label') || e.textContent || e.tagName).trim()"
+    for _ in range(60):
+        desk.keyboard.press("Tab")
+        seen.add(desk.evaluate(f"({name})(document.activeElement)"))
+    buttons = desk.locator("button:visible:not([disabled])").all()
+    wanted = {button.evaluate(name) for button in buttons}
+    assert {*TABS, "Look"} <= wanted
+    assert not wanted - seen
+    desk.get_by_role("button", name="Look").focus()
+    desk.keyboard.press("Enter")
+    desk.get_by_text("Give a photo first").wait_for()
+
+
+def test_focus_can_be_seen(desk):
+    desk.get_by_role("button", name="Look").focus()
+    desk.keyboard.press("Shift+Tab")
+    desk.keyboard.press("Tab")
+    ring = "getComputedStyle(document.activeElement)"
+    assert desk.evaluate(f"{ring}.outlineStyle != 'none' || {ring}.boxShadow != 'none'")
+
+
+@pytest.mark.parametrize("content", [b"no image", b"\x89PNG\r\n\x1a\n", b""])
+def test_a_bad_photo_is_said_and_the_page_goes_on(desk, photo, tmp_path, content):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(content)
+    upload(desk, bad)
+    desk.get_by_text(re.compile("[Ee]rror|not an image|cannot identify")).first.wait_for()
+    desk.reload()
+    desk.get_by_role("button", name="Look").wait_for()
+    upload(desk, photo)
+    desk.get_by_text("Largest difference of a probability").wait_for()
+
+
+def test_two_users_do_not_see_each_other(browser, server, photo, album):
+    with studio(browser, server) as one, studio(browser, server) as other:
+        open_tab(other, "Search")
+        upload(one, photo)
+        upload(other, album[0])
+        other.get_by_role("button", name="Search").click()
+        other.get_by_text(re.compile(r"1\.000 ")).first.wait_for()
+        one.get_by_text("Largest difference of a probability").wait_for()
+        assert one.get_by_text(re.compile(r"1\.000 ")).count() == 0
+        open_tab(other, "Look")
+        assert other.get_by_text("Largest difference of a probability").count() == 0
+
+
+def test_a_measurement_can_be_stopped(desk, photo):
+    open_tab(desk, "Smaller")
+    panel = desk.locator("[role=tabpanel]:visible")
+    panel.get_by_label("Model").click()
+    desk.get_by_role("option", name="shvit_nano.flowers").click()
+    panel.get_by_role("button", name="Measure").click()
+    desk.get_by_text(re.compile(r"flowers\.none\.mlpackage")).first.wait_for()
+    panel.get_by_role("button", name="Stop").click()
+    open_tab(desk, "Look")
+    upload(desk, photo)
+    desk.get_by_text("Largest difference of a probability").wait_for()
+    open_tab(desk, "Smaller")
+    desk.wait_for_timeout(2000)
+    assert desk.get_by_text(re.compile(r"flowers\.palette4")).count() == 0
+
+
+def test_no_file_outside_is_served(server):
+    for path in ("/gradio_api/file=/etc/passwd", f"/gradio_api/file={Path(__file__)}"):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            urllib.request.urlopen(server.address + path)
+        assert error.value.code in (403, 404)
