@@ -26,11 +26,13 @@ STYLE = """
 .drawing { max-height: 70vh; overflow: auto }
 .thumbnails .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
 footer { display: none !important }
-@media (max-width: 600px) { .tab-container button { padding: 0 6px !important; font-size: 13px } }
+@media (max-width: 600px) {
+  .tab-container button { padding: 0 6px !important; font-size: 13px }
+}
 """
 
-# Gradio gives what is still empty a label, which a plain div may not have, and the button around
-# an image none.
+# Gradio gives what is still empty a label, which a plain div may not have, and the button
+# around an image none.
 HEAD = """<script>
 new MutationObserver(() => {
   document.querySelectorAll(".empty[aria-label]:not([role])").forEach(e => { e.role = "group" })
@@ -55,8 +57,8 @@ COLOURS = {
 
 def theme() -> gr.themes.Base:
     """The fonts of the system, and those colours."""
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    return gr.themes.Default(primary_hue="blue", **fonts).set(**COLOURS)
+    font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+    return gr.themes.Default(primary_hue="blue", font=font, font_mono=mono).set(**COLOURS)
 
 
 def said(function: Callable[..., Any]) -> Callable[..., Any]:

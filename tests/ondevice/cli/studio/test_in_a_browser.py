@@ -232,4 +232,5 @@ def test_no_file_outside_is_served(server):
     for path in ("/gradio_api/file=/etc/passwd", f"/gradio_api/file={Path(__file__)}"):
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(server.address + path)
-        assert error.value.code in (403, 404)
+        with error.value as answer:
+            assert answer.code in (403, 404)
