@@ -25,6 +25,7 @@ STYLE = """
 .plot svg { width: 100%; height: auto }
 .drawing { max-height: 70vh; overflow: auto }
 .thumbnails .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
+.thumbnails .caption-label { white-space: normal; max-width: 100% !important }
 footer { display: none !important }
 @media (max-width: 600px) {
   .tab-container button { padding: 0 6px !important; font-size: 13px }

@@ -28,18 +28,19 @@ from ondevice.tasks.embeddings.encode import encode
 MODEL = SHIPPED[0]
 
 
-@pytest.fixture
-def workshop(tmp_path):
-    return Workshop(tmp_path / "work")
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """One for all that only look: a compressed package takes seconds."""
+    return Workshop(tmp_path_factory.mktemp("work"))
 
 
 def test_a_photo_goes_through_the_model_and_both_packages(workshop, photo):
-    found = look(workshop, MODEL, "int8", photo)
+    found = look(workshop, MODEL, "palette4", photo)
     assert [sum(s.values()) for s in (found.model, found.package, found.compressed)] == (
         pytest.approx([1, 1, 1], abs=2e-3)
     )
     assert found.apart(found.package) < 5e-3
-    assert 0 < found.apart(found.package) < found.apart(found.compressed) < 0.1
+    assert 0 < found.apart(found.package) < found.apart(found.compressed) < 0.3
     assert [text.split()[0] for _, text in found.steps] == (
         "upright reduced resized cropped".split()
     )
@@ -172,11 +173,12 @@ def test_a_package_is_inspected_and_drawn(workshop):
     assert found.path.endswith(".none.mlpackage")
 
 
-def test_packages_that_nobody_uses_are_given_up(workshop, monkeypatch):
+def test_packages_that_nobody_uses_are_given_up(tmp_path, monkeypatch):
+    workshop = Workshop(tmp_path / "work")
     monkeypatch.setattr(workshop._packages, "most", 1)
     first = workshop.package(MODEL)
     assert workshop.package(MODEL) is first
-    second = workshop.package(MODEL, "int8")
+    second = workshop.package(SHIPPED[1])
     assert not first.path.exists()
     assert second.path.exists()
     assert PACKAGES > 1

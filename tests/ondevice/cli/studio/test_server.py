@@ -18,7 +18,7 @@ from .server import Server, serving
 
 pytest.importorskip("gradio")
 
-SECONDS = float(os.environ.get("STUDIO_SECONDS", 40))
+SECONDS = float(os.environ.get("STUDIO_SECONDS", 20))
 USERS = 2
 GROWTH = 60  # megabytes that may be taken up while it is under load
 
