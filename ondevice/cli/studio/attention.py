@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 
-def attention_map(package: Program, pixels: Any) -> Array | None:
+def attention_map(package: Program, pixels: Any, positions: int | None = None) -> Array | None:
     """How much the positions of the last attention are read: (h, w), the most being 1.
 
     By the class token where there is one, or else by all positions on average, over all heads.
-    None of a package without attention over a square of positions, as one within windows.
+    None of a package without attention over a square of positions, as one within windows:
+    where it is known how many ``positions`` the last map has, as many have to read.
     """
     name = _last_attention(package.stored())
     if name is None:
         return None
     weights = next(value for at, value in package.walk({"image": pixels}) if at == name)
-    return read_positions(weights)
+    return read_positions(weights, positions)
 
 
 def _last_attention(stored: Contents) -> str | None:
@@ -41,7 +42,7 @@ def _last_attention(stored: Contents) -> str | None:
     return found[-1] if found else None
 
 
-def read_positions(weights: Any) -> Array | None:
+def read_positions(weights: Any, positions: int | None = None) -> Array | None:
     """(…, queries, keys) weights, or (…, keys, queries), as an (h, w) map of the keys."""
     import numpy as np
 
@@ -51,7 +52,9 @@ def read_positions(weights: Any) -> Array | None:
     weights = weights.reshape(-1, *weights.shape[-2:]).mean(axis=0)
     if not np.allclose(weights.sum(axis=-1), 1, atol=1e-2):
         weights = weights.T
-    keys = weights.shape[-1]
+    queries, keys = weights.shape
+    if positions is not None and queries not in (positions, positions + 1):
+        return None
     side = math.isqrt(keys)
     if side**2 == keys:
         read = weights.mean(axis=0)

@@ -16,7 +16,10 @@ from .workshop import THUMBNAIL, Workshop, scores, thumbnail
 
 if TYPE_CHECKING:
     import mlx.nn as nn
+    import numpy as np
     from PIL import Image
+
+    Array = np.ndarray[Any, Any]
 
 LARGE = 448  # pixels of what is looked at
 
@@ -50,13 +53,14 @@ def look(workshop: Workshop, name: str, recipe: str, photo: str) -> Look:
         image = open_image(photo)
         (best,) = classify(model, image, top_k=len(model.info.class_names))
         pixels = resize_and_crop(image, model.info.preprocess)
-        read = attention_map(package, pixels)
+        heat = _heat(model, image)
+        read = attention_map(package, pixels, None if heat is None else heat.size)
         return Look(
             model={p.label: p.score for p in best},
             package=scores(package, pixels),
             compressed=scores(workshop.package(name, recipe), pixels),
-            heat=_heat(model, image, pixels),
-            attention=None if read is None else overlay(_large(pixels), read),
+            heat=_over(pixels, heat),
+            attention=_over(pixels, read),
             steps=[
                 (thumbnail(made, 2 * THUMBNAIL), f"{step} {made.width}x{made.height}")
                 for step, made in steps(image, model.info.preprocess)
@@ -64,14 +68,18 @@ def look(workshop: Workshop, name: str, recipe: str, photo: str) -> Look:
         )
 
 
-def _heat(model: nn.Module, image: Image.Image, pixels: Any) -> Image.Image | None:
+def _heat(model: nn.Module, image: Image.Image) -> Array | None:
     try:
-        return overlay(_large(pixels), heat_map(model, image))
+        return heat_map(model, image)
     except ConfigError:  # no classifier behind a map
         return None
 
 
-def _large(pixels: Any) -> Any:
+def _over(pixels: Array, heat: Array | None) -> Image.Image | None:
+    return None if heat is None else overlay(_large(pixels), heat)
+
+
+def _large(pixels: Array) -> Array:
     """Pixel values as squares that can be seen."""
     times = max(LARGE // len(pixels), 1)
     return pixels.repeat(times, axis=0).repeat(times, axis=1)

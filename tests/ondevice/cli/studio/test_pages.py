@@ -68,6 +68,9 @@ def test_attention_is_read_by_the_class_token_or_by_all():
     one = token[0, 0, 1:].reshape(3, 3)
     np.testing.assert_allclose(read_positions(token), one / one.max(), rtol=1e-5)
     assert read_positions(rng.uniform(size=(4, 3, 9, 9))) is None  # in windows
+    assert read_positions(rows, 36) is None  # in windows, side by side with the heads
+    assert read_positions(rows, 9) is not None
+    assert read_positions(token, 9) is not None
     assert read_positions(rng.uniform(size=(1, 7, 7))) is None
 
 
