@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import tempfile
 from pathlib import Path
 
@@ -61,4 +62,5 @@ def studio(
         page = build(Workshop(Path(folder), models, index))
         if token:
             click.echo(f"user {USER}, password {token}", err=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # the folder goes then, too
         serve(page, host, port, (USER, token) if token else None, browser=not no_browser)

@@ -89,7 +89,7 @@ def tab(workshop: Workshop) -> None:
     """What is asked, and how what was found is shown."""
     import gradio as gr
 
-    from .parts import drawing, model_choice, need, photo_input, recipe_choice, said
+    from .parts import drawing, gallery, model_choice, need, photo_input, recipe_choice, said
 
     with gr.Row():
         with gr.Column():
@@ -105,9 +105,7 @@ def tab(workshop: Workshop) -> None:
     with gr.Row():
         heat = drawing("What speaks for the class (Grad-CAM)")
         attention = drawing("What the last attention reads")
-    gallery = gr.Gallery(
-        label="What the photo goes through", columns=5, height=260, elem_classes="thumbnails"
-    )
+    passed = gallery("What the photo goes through", 5)
 
     @said
     def answer(photo: str | None, model: str, recipe: str) -> tuple[Any, ...]:
@@ -115,7 +113,7 @@ def tab(workshop: Workshop) -> None:
         labels = found.model, found.package, found.compressed
         return *labels, _line(found), found.heat, found.attention, found.steps
 
-    outputs = [*shown, line, heat, attention, gallery]
+    outputs = [*shown, line, heat, attention, passed]
     gr.on([go.click, photo.upload], answer, [photo, model, recipe], outputs)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
+from uuid import uuid4
 
 import gradio as gr
+from PIL import Image
 
 from ...errors import ConfigError, OnDeviceError
 from .workshop import PLAIN
@@ -63,16 +65,29 @@ def theme() -> gr.themes.Base:
 
 
 def said(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What is wrong with what was given becomes a message on the page."""
+    """What is wrong becomes a message on the page; images are made ``own``."""
 
     @wraps(function)
     def wrapped(*args: Any) -> Any:
         try:
-            return function(*args)
+            return own(function(*args))
         except OnDeviceError as error:
             raise message(error) from error
 
     return wrapped
+
+
+def own(value: Any) -> Any:
+    """``value``, in which each image has a mark that no other has.
+
+    Gradio names a file by its content, and writes it anew when a second user gets the same
+    image, while the first may be loading it.
+    """
+    if isinstance(value, Image.Image):
+        marked = value.copy()
+        marked.info = {"mark": uuid4().hex}
+        return marked
+    return type(value)(map(own, value)) if isinstance(value, list | tuple) else value
 
 
 def message(error: OnDeviceError) -> gr.Error:
@@ -111,7 +126,14 @@ def photo_input(label: str = "Photo") -> gr.Image:
 
 def drawing(label: str) -> gr.Image:
     """An image that is only shown."""
-    return gr.Image(label=label, interactive=False, buttons=["fullscreen"])
+    return gr.Image(label=label, format="png", interactive=False, buttons=["fullscreen"])
+
+
+def gallery(label: str, columns: int) -> gr.Gallery:
+    """Small images with a line each."""
+    return gr.Gallery(
+        label=label, columns=columns, format="png", height=260, elem_classes="thumbnails"
+    )
 
 
 def absent(what: str, option: str) -> None:

@@ -49,7 +49,7 @@ def tab(workshop: Workshop) -> None:
     """What is asked, and how what was found is shown."""
     import gradio as gr
 
-    from .parts import absent, photo_input, said
+    from .parts import absent, gallery, photo_input, said
 
     if workshop.index_path is None:
         absent("There is no index of photos.", "--index photos.safetensors")
@@ -60,10 +60,10 @@ def tab(workshop: Workshop) -> None:
         photo = photo_input("Similar to")
         text = gr.Textbox(label="or what is on it", visible=name in workshop.clips)
     go = gr.Button("Search", variant="primary")
-    gallery = gr.Gallery(label="Most similar", columns=4, elem_classes="thumbnails")
+    nearest = gallery("Most similar", 4)
 
     @said
     def answer(photo: str | None, text: str | None) -> Any:  # None of a hidden box
         return similar(workshop, photo, (text or "").strip())
 
-    gr.on([go.click, text.submit], answer, [photo, text], gallery)
+    gr.on([go.click, text.submit], answer, [photo, text], nearest)

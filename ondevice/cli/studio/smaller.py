@@ -88,7 +88,7 @@ def tab(workshop: Workshop) -> None:
     """What is asked, and how what was found is shown."""
     import gradio as gr
 
-    from .parts import message, model_choice, need, recipes
+    from .parts import gallery, message, model_choice, need, own, recipes
 
     model = model_choice(workshop.classifiers)
     chosen = gr.CheckboxGroup(recipes(), value=list(CHOSEN), label="Compression")
@@ -103,9 +103,7 @@ def tab(workshop: Workshop) -> None:
         label="What it costs",
     )
     curve = gr.HTML(elem_classes="plot")
-    changed = gr.Gallery(
-        label="Photos that change their class", columns=6, elem_classes="thumbnails"
-    )
+    changed = gallery("Photos that change their class", 6)
     packages = gr.Files(label="The packages, zipped", interactive=False)
 
     def measure(model: str, chosen: list[str], photos: list[str] | None) -> Iterator[Any]:
@@ -114,7 +112,7 @@ def tab(workshop: Workshop) -> None:
             need(chosen, "a compression")
             for cost in costs(workshop, model, chosen, photos or []):
                 found.append(cost)
-                yield _shown(found)
+                yield own(_shown(found))
         except OnDeviceError as error:
             raise message(error) from error
 

@@ -43,9 +43,9 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
-    def stop(self) -> None:
-        """As Ctrl-C does."""
-        self.process.send_signal(signal.SIGINT)
+    def stop(self, how: signal.Signals) -> None:
+        """As Ctrl-C does (SIGINT), or the system (SIGTERM)."""
+        self.process.send_signal(how)
         self.process.wait(30)
 
 

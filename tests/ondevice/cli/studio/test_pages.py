@@ -208,6 +208,21 @@ def test_a_classifier_is_refused_where_boxes_are_wanted(workshop, photo):
         find(workshop, MODEL, photo)
 
 
+def test_two_users_who_get_the_same_image_get_two_files(tmp_path):
+    pytest.importorskip("gradio")
+    from gradio.processing_utils import save_pil_to_cache
+
+    from ondevice.cli.studio.parts import own
+
+    image = Image.new("RGB", (8, 8), "red")
+    answers = [own(("said", [(image, "red")])) for _ in range(2)]
+    images = [pairs[0][0] for _, pairs in answers]
+    files = {save_pil_to_cache(i, str(tmp_path), format="png") for i in images}
+    assert len(files) == 2
+    assert [Image.open(f).tobytes() == image.tobytes() for f in files] == [True, True]
+    assert own(({"cat": 1.0}, None, [["a", 1]])) == ({"cat": 1.0}, None, [["a", 1]])
+
+
 def test_a_missing_extra_is_said(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "ondevice.cli.studio.page", raising=False)

@@ -6,6 +6,7 @@ $STUDIO_SECONDS is how long it is under load: 3600 for an hour.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import urllib.error
@@ -64,7 +65,7 @@ def test_a_name_cannot_leave_the_folder(server, tmp_path):
     assert any(path.name == "escaped.png" for path in server.uploads())
 
 
-def test_uploads_are_deleted_after_a_while_and_at_the_end():
+def test_uploads_are_deleted_after_a_while():
     with serving(delete=(1, 2)) as short:
         post(short, b"x" * 1000)
         assert short.uploads()
@@ -72,10 +73,14 @@ def test_uploads_are_deleted_after_a_while_and_at_the_end():
         while short.uploads() and time.monotonic() < end:
             time.sleep(0.5)
         assert not short.uploads()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_at_the_end(how):
     with serving() as running:
         post(running, b"x" * 1000)
         assert running.uploads()
-        running.stop()
+        running.stop(how)
         assert not list(running.folder.glob("ondevice-studio-*"))
 
 
