@@ -39,6 +39,17 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     assert "Train" in (tmp_path / "api.html").read_text(encoding="utf-8")
 
 
+TEXTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "apps").rglob("*.md")]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_link_leads_to_a_file(text):
+    """Those of texts beside the site, too, which Sphinx does not see."""
+    words = re.sub(r"```.*?```|`[^`]*`", "", text.read_text(encoding="utf-8"), flags=re.S)
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", words)
+    assert not [link for link in links if not (text.parent / link).exists()]
+
+
 def test_every_public_name_is_in_the_reference():
     page = (ROOT / "docs/api.rst").read_text(encoding="utf-8")
     said = set(re.findall(r":: (?:[\w.]+\.)?(\w+)$", page, re.M))
