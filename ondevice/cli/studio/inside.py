@@ -28,7 +28,7 @@ def tab(workshop: Workshop) -> None:
     """What is asked, and how what was found is shown."""
     import gradio as gr
 
-    from .parts import model_choice, recipe_choice, said
+    from .parts import model_choice, recipe_choice, said, scrolled
 
     with gr.Row():
         model, recipe = model_choice(workshop.classifiers), recipe_choice(PLAIN)
@@ -54,15 +54,18 @@ def tab(workshop: Workshop) -> None:
         found, svg = inside(workshop, model, recipe)
         rows = [[w.name, w.format, w.size, w.bytes] for w in found.weights]
         counts = [[*item] for item in found.operations.items()]
-        return _facts(found), _findings(found), counts, rows, 100, _scrolled(svg)
+        return (
+            _facts(found),
+            _findings(found),
+            counts,
+            rows,
+            100,
+            scrolled(svg, "Graph", "drawing"),
+        )
 
     outputs = [facts, findings, operations, weights, zoom, graph]
     go.click(answer, [model, recipe], outputs)
     zoom.input(None, zoom, None, js=ZOOM)
-
-
-def _scrolled(svg: str) -> str:
-    return f'<div class="drawing" tabindex="0" role="region" aria-label="Graph">{svg}</div>'
 
 
 def _facts(found: Inspection) -> str:

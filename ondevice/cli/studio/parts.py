@@ -24,7 +24,8 @@ STYLE = """
 .tab-container .selected { color: #0969da }
 .gradio-container .column { min-width: min(320px, 100%) !important; max-width: 100% }
 .gradio-container .block { max-width: 100% }
-.plot svg { width: 100%; height: auto }
+.plot .scrolled { overflow-x: auto }
+.plot svg { width: 100%; min-width: 680px; height: auto }
 .drawing { max-height: 70vh; overflow: auto }
 .thumbnails .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
 .thumbnails .caption-label { white-space: normal; max-width: 100% !important }
@@ -139,3 +140,8 @@ def gallery(label: str, columns: int) -> gr.Gallery:
 def absent(what: str, option: str) -> None:
     """A page of which nothing can be shown, and what to start with."""
     gr.Markdown(f"{what} Start with `ondevice studio {option}`.")
+
+
+def scrolled(svg: str, label: str, kind: str = "scrolled") -> str:
+    """A drawing that is moved by itself where it is larger than the page, by keys as well."""
+    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{label}">{svg}</div>'

@@ -123,9 +123,12 @@ def tab(workshop: Workshop) -> None:
 
 def _shown(found: Sequence[Cost]) -> tuple[Any, ...]:
     """What the page shows of the costs that are known."""
+    from .parts import scrolled
+
+    curve = scrolled(_curve(found), "Size and closeness")
     changed = [(image, f"{c.recipe}: {text}") for c in found for image, text in c.changed]
     packages = [_zipped(cost.package) for cost in found]
-    return [_row(cost) for cost in found], _curve(found), changed, packages
+    return [_row(cost) for cost in found], curve, changed, packages
 
 
 def _row(cost: Cost) -> list[Any]:
