@@ -1,4 +1,4 @@
-"""The pages as a site: ``sphinx-build -W -b html docs build/docs``."""
+"""The pages as a site: ``sphinx-build -nW -b html docs build/docs``."""
 
 from importlib.metadata import version as _version
 
@@ -15,3 +15,9 @@ autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
 add_module_names = False
 html_show_copyright = False
+# With `-n` a reference that leads nowhere is a warning, but for other projects' names and for
+# short ones, which stand for types of annotations.
+nitpick_ignore_regex = [
+    ("py:.*", r"(mlx|mx|nn|numpy|np|Image|collections|pathlib|os|typing)\..*"),
+    ("py:.*", r"\w+"),
+]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ondevice.pages import STYLE, Axis, Curve, plot
+from ondevice.pages import Axis, Curve, plot
 
 from .mixed import Point
 
@@ -61,7 +61,7 @@ class Front:
             radius=5,
         )
         axes = _axis("package, MB", xs, "{:.2f}"), _axis(label, ys, "{:.4g}")
-        return plot([curve], *axes, style=STYLE) + "\n"
+        return plot([curve], *axes, as_file=True) + "\n"
 
     def _bytes(self, point: Point) -> float:
         return point.bytes + self.overhead

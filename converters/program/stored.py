@@ -32,7 +32,8 @@ class Operation(Protocol):
     def name(self) -> str: ...
     @property
     def outputs(self) -> tuple[str, ...]: ...
-    def reads(self) -> Iterator[str]: ...
+    def reads(self) -> Iterator[str]:
+        """The names of the values it reads, constants included."""
 
 
 @dataclass(frozen=True)

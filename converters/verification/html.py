@@ -1,14 +1,15 @@
-"""A report as one HTML file that loads nothing: ``report.html.jinja``, filled in."""
+"""Reports of packages as HTML files that load nothing: a comparison, or what is inside."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ondevice.pages import Axis, Curve, plot, template
+from ondevice.pages import Axis, Cell, Curve, megabytes, percent, plot, template
 from ondevice.weights.output import replacing
 
 from .report import Report, Step
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from .inspect import Inspection
 
 ROWS = 50  # images listed
+LARGEST = 20  # weights listed
 _HIGHEST = 140.0  # dB: what lies above is exact as far as a plot is concerned
 _GRID = 20  # dB
-_LONG = 160  # characters of metadata shown; a config may be thousands
 _MADE_WITH = "ondevice.versions"
+_AGREES = {True: "yes", False: Cell("no", "bad"), None: "-"}
 
 
 def write_html(report: Report, package: Program, path: Path, *, force: bool = False) -> Path:
@@ -35,40 +37,85 @@ def write_html(report: Report, package: Program, path: Path, *, force: bool = Fa
     return path
 
 
+def write_inspection(
+    package: Program, path: Path, *, function: str | None = None, force: bool = False
+) -> Path:
+    """Write what is in a package to ``path``, whole or not at all. Raises OutputError."""
+    from .drawing import draw_program
+    from .inspect import inspect
+
+    with replacing(path, force=force) as partial:
+        page = inspection_to_html(inspect(package, function), draw_program(package, function))
+        partial.write_text(page, encoding="utf-8")
+    return path
+
+
 def to_html(report: Report, package: Inspection) -> str:
     """The page; ``package`` is what ``inspect`` found in the one that was verified."""
     rows = list(_image_rows(report))
     units = report.device["units"] if report.device else []
-    return _template().render(
+    return _template("report").render(
+        **_inside(package),
         report=report,
-        package=package,
         plot=_plot(report.steps),
         precision=list(_precision(report.precision)),
+        drawn=[f"{s.name} (on {s.worst_image})" for s in report.steps if s.deviations],
+        steps=list(_step_rows(report)),
         images=rows[:ROWS],
         more=max(0, len(rows) - ROWS),
-        units=map(_unit_row, units),
+        units=list(map(_unit_row, units)),
         fallen_off=[name for unit in units for name in unit["fallen_off"]],
         rows=ROWS,
-        most=max(package.operations.values(), default=1),
-        data_moving=package.data_moving,
-        about=list(_about(package)),
-        versions=_versions(report, package),
+        versions=[
+            _made_with(package),
+            ("checked with", ", ".join(f"{k} {v}" for k, v in report.versions.items())),
+        ],
     )
+
+
+def inspection_to_html(package: Inspection, graph: str) -> str:
+    """The page of what is in a package; ``graph`` is SVG of it."""
+    largest = sorted(package.weights, key=lambda weight: -weight.bytes)[:LARGEST]
+    return _template("inspection").render(
+        **_inside(package),
+        findings=[
+            (
+                f.rule,
+                _SEVERITIES.get(f.severity, f.severity),
+                f.count,
+                f.advice,
+                "; ".join(f.examples),
+            )
+            for f in package.findings
+        ],
+        formats=[
+            (name, count, f"{size:,}", f"{total:,}")
+            for name, (count, size, total) in package.formats().items()
+        ],
+        graph=graph,
+        largest=[(w.name, w.bytes, f"{w.bytes:,} bytes", "") for w in largest],
+        versions=[_made_with(package)],
+    )
+
+
+_SEVERITIES = {name: Cell(name, "bad") for name in ("error", "warning")}
 
 
 @cache
-def _template() -> Template:
-    return template(
-        Path(__file__).with_name("report.html.jinja"), megabytes=_megabytes, short=_short
-    )
+def _template(name: str) -> Template:
+    return template(Path(__file__).with_name(f"{name}.html.jinja"))
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.2f} MB"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONG else f"{text[:_LONG]} …"
+def _inside(package: Inspection) -> dict[str, Any]:
+    """What every report of a package shows of it."""
+    return {
+        "package": package,
+        "operations": [
+            (name, count, count, "c1" if name in package.data_moving else "")
+            for name, count in package.operations.items()
+        ],
+        "about": list(_about(package)),
+    }
 
 
 def _plot(steps: Sequence[Step]) -> str:
@@ -101,11 +148,32 @@ def _curve(step: Step, positions: Mapping[str, int]) -> Curve:
     )
 
 
-def _image_rows(report: Report) -> Iterator[Sequence[str]]:
+def _step_rows(report: Report) -> Iterator[Sequence[object]]:
+    """Each output of each step, with the gates that it has to pass."""
+    for step in report.steps:
+        gates = ", ".join(f"{name} {limit:g}" for name, limit in step.gates.items())
+        for c in step.comparisons:
+            yield (
+                step.name,
+                c.output,
+                Cell("failed", "bad") if c.failures(step.gates) else Cell("ok", "ok"),
+                f"{c.psnr_db:.1f}",
+                "-" if c.spread_db is None else f"{c.spread_db:.1f}",
+                f"{c.relative_error:.1e}",
+                f"{c.cosine:.7f}",
+                percent(c.top1_agreement),
+                percent(c.top5_agreement),
+                ", ".join(f"{name} {value:.4g}" for name, value in c.of_kind.items()),
+                c.worst_image,
+                Cell(gates, "dim"),
+            )
+
+
+def _image_rows(report: Report) -> Iterator[Sequence[object]]:
     """Every image of the package as saved, the worst first."""
     found = [(row, c.output) for c in report.comparisons for row in c.per_image]
     for row, output in sorted(found, key=lambda entry: entry[0].psnr_db):
-        agrees = {True: "yes", False: "no", None: "-"}[row.top1_agrees]
+        agrees = _AGREES[row.top1_agrees]
         yield row.image, output, f"{row.psnr_db:.1f}", f"{row.max_error:.2e}", agrees
 
 
@@ -132,7 +200,7 @@ def _about(package: Inspection) -> Iterator[tuple[str, str]]:
     yield (
         "weights",
         ", ".join(
-            f"{count} x {name} ({_megabytes(size)})"
+            f"{count} x {name} ({megabytes(size)})"
             for name, (count, _, size) in package.formats().items()
         ),
     )
@@ -142,11 +210,8 @@ def _about(package: Inspection) -> Iterator[tuple[str, str]]:
     yield from ((k, v) for k, v in sorted(package.metadata.items()) if k != _MADE_WITH)
 
 
-def _versions(report: Report, package: Inspection) -> list[tuple[str, str]]:
-    made = package.metadata.get(_MADE_WITH, "")
-    try:
-        made_with = ", ".join(f"{k} {v}" for k, v in json.loads(made).items())
-    except (ValueError, AttributeError):
-        made_with = made
-    checked_with = ", ".join(f"{k} {v}" for k, v in report.versions.items())
-    return [("made with", made_with), ("checked with", checked_with)]
+def _made_with(package: Inspection) -> tuple[str, str]:
+    said = package.metadata.get(_MADE_WITH, "")
+    with suppress(ValueError, AttributeError):
+        said = ", ".join(f"{k} {v}" for k, v in json.loads(said).items())
+    return "made with", said

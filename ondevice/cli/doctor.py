@@ -98,7 +98,7 @@ def _packages() -> Iterator[Finding]:
 def _extras() -> Iterator[Finding]:
     """Each extra of those who use ondevice: those of its developers are left out."""
     names = metadata("ondevice").get_all("Provides-Extra") or []
-    for extra in sorted({*names} - {"test", "parity", "docs"}):
+    for extra in sorted({*names} - {"test", "parity", "docs", "browser"}):
         wanted = _requirements(extra)
         problems = [f"{r.name} {p}" for r in wanted if (p := _problem(r))]
         missing = all(problem.endswith(_MISSING) for problem in problems)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..weights.output import check_free
 from ._output import json_option, print_json, print_table, short_number
 
 if TYPE_CHECKING:
@@ -19,15 +20,32 @@ _LONG = 100  # longer metadata, as a list of labels is, are cut in the text form
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option("--function", help="Of a package with several; default: its own default.")
 @click.option("--weights", "each", is_flag=True, help="List every weight.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a report to this file.")
+@click.option("--force", is_flag=True, help="Replace an existing report.")
 @json_option
-def inspect_command(package: Path, function: str | None, each: bool, as_json: bool) -> None:
+def inspect_command(
+    package: Path,
+    function: str | None,
+    each: bool,
+    html: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Print what PACKAGE holds: operations, weights, inputs and outputs, origin, and a lint.
 
     Works on anybody's package, on any machine.
     """
+    from converters.backend import load_package
     from converters.verification.inspect import inspect
 
-    found = inspect(package, function)
+    if html:
+        check_free(html.absolute(), force=force)
+    opened = load_package(package)
+    found = inspect(opened, function)
+    if html:
+        from converters.verification.html import write_inspection
+
+        write_inspection(opened, html, function=function, force=force)
     if as_json:
         print_json(found.to_dict())
         return

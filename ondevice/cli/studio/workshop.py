@@ -1,30 +1,29 @@
-"""What the page shows, computed: models and packages are kept, as many as are in use."""
+"""What the pages compute with: models and packages, as many as are in use."""
 
 from __future__ import annotations
 
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import mlx.nn as nn
 
 from ...errors import ConfigError
-from ...image.open import open_image
-from ...image.preprocess import resize_and_crop, steps
+from ...signature import signature_of
 from ...signature.samples import sample_images
-from ...tasks.classify import classify
-from ...tasks.heat_map import heat_map, overlay
 from ...tasks.load import load
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from converters.program import Program
-    from converters.verification.inspect import Inspection
+
+    from ...tasks.clip import CLIP
+    from ...tasks.embeddings.index import Index
 
 T = TypeVar("T")
 
@@ -32,35 +31,9 @@ SHIPPED = ("shvit_nano.cifar10", "shvit_nano.flowers")
 PLAIN = "none"  # the recipe of a package that is not compressed
 MODELS, PACKAGES = 3, 8  # that are kept
 SAMPLES = 8  # test images, where no photos are given
-THUMBNAIL, LARGE = 160, 448  # pixels
+THUMBNAIL = 160  # pixels
 TARGET = "iOS18"  # whose packages can hold every recipe
-
-
-@dataclass(frozen=True)
-class Look:
-    """One photo through a model and its packages: probabilities by label, and pictures."""
-
-    model: dict[str, float]
-    package: dict[str, float]
-    compressed: dict[str, float]
-    heat: Image.Image
-    steps: list[tuple[Image.Image, str]]
-
-    def apart(self, found: dict[str, float]) -> float:
-        """The largest difference of a probability to the model's."""
-        return max(abs(found[label] - score) for label, score in self.model.items())
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a recipe saves and costs on some images; ``changed`` are those of another class."""
-
-    recipe: str
-    bytes: int
-    psnr_db: float
-    same_class: float
-    changed: list[tuple[Image.Image, str]]
-    package: Path
+DENSE = ("boxes", "depth", "mask")  # what is found at every position of a photo
 
 
 class _Kept(Generic[T]):
@@ -78,69 +51,77 @@ class _Kept(Generic[T]):
 
 
 class Workshop:
-    """Models and packages in ``folder``; one thing at a time, whoever asks."""
+    """Models and packages in ``folder``; whoever computes holds ``lock``, one at a time.
 
-    def __init__(self, folder: Path, models: Sequence[str] = ()) -> None:
-        self.folder = folder
-        self.names = [*dict.fromkeys((*models, *SHIPPED))]
-        self._lock = threading.RLock()
+    ``names`` are the models that are offered, ``classifiers``, ``dense`` and ``clips`` those
+    that give classes with names, boxes, depth or masks, and vectors of images and texts.
+    """
+
+    def __init__(
+        self, folder: Path, models: Sequence[str] = (), index: Path | None = None
+    ) -> None:
+        """Raises what ``load`` raises for one of ``models``, ConfigError for the index."""
+        self.folder, self.index_path = folder, index
+        self.lock = threading.RLock()
         self._models = _Kept[nn.Module](MODELS)
+        self._clips = _Kept["CLIP"](1)
         self._packages = _Kept["Program"](PACKAGES, lambda p: shutil.rmtree(p.path.parent))
         self._made = 0
+        self.names = [*dict.fromkeys((*models, *SHIPPED))]
+        if index is not None and self.index_model not in self.names:
+            self.names.insert(0, self.index_model)
+        kinds = {name: _kinds(self.model(name)) for name in self.names}
+        self.classifiers = [name for name in self.names if "classes" in kinds[name]]
+        self.dense = [name for name in self.names if kinds[name] & {*DENSE}]
+        self.clips = [name for name in self.names if "texts" in kinds[name]]
 
     def model(self, name: str) -> nn.Module:
-        """A classifier by its name. Raises ConfigError for one that is not offered."""
+        """A model by its name. Raises ConfigError for one that is not offered."""
         if name not in self.names:
             raise ConfigError(f"{name!r} is not offered; start with --model {name}")
-        with self._lock:
-            return self._models.get(name, lambda: load(name))
+        with self.lock:
+            return self._models.get(name, partial(load, name))
+
+    def clip(self, name: str) -> CLIP:
+        """Both encoders of a model of images and texts."""
+        from ...tasks.clip import load_clip
+
+        with self.lock:
+            return self._clips.get(name, lambda: load_clip(name))
+
+    @cached_property
+    def index(self) -> Index:
+        """The index that photos are looked for in. Raises ConfigError."""
+        from ...tasks.embeddings.index import open_index
+
+        if self.index_path is None:
+            raise ConfigError("there is no index; start with --index FILE")
+        return open_index(self.index_path)
+
+    @cached_property
+    def index_model(self) -> str:
+        """The model that made the index. Raises ConfigError if none here has its weights."""
+        from ...weights.hash import weights_hash
+
+        for name in (*self.names, self.index.model):
+            if weights_hash(self._models.get(name, partial(load, name))) == self.index.weights:
+                return name
+        raise ConfigError(
+            f"{self.index_path} was made by {self.index.model} with weights that no model here "
+            "has; start with the right --model"
+        )
 
     def package(self, name: str, recipe: str = PLAIN) -> Program:
         """The package of a model in half precision, compressed by a preset."""
-        with self._lock:
+        with self.lock:
             return self._packages.get((name, recipe), lambda: self._make(name, recipe))
-
-    def look(self, name: str, recipe: str, photo: str) -> Look:
-        """A photo through a model, its package, and that compressed by ``recipe``."""
-        with self._lock:
-            model = self.model(name)
-            image = open_image(photo)
-            (best,) = classify(model, image, top_k=len(model.info.class_names) or 1000)
-            pixels = resize_and_crop(image, model.info.preprocess)
-            return Look(
-                model={p.label: p.score for p in best},
-                package=_scores(self.package(name), pixels),
-                compressed=_scores(self.package(name, recipe), pixels),
-                heat=overlay(_large(pixels), heat_map(model, image)),
-                steps=[
-                    (_thumbnail(made, 2 * THUMBNAIL), f"{step} {made.width}x{made.height}")
-                    for step, made in steps(image, model.info.preprocess)
-                ],
-            )
-
-    def costs(self, name: str, recipes: Sequence[str], photos: Sequence[str]) -> Iterator[Cost]:
-        """Each recipe's cost, as it is known; on test images if there are no photos."""
-        images: list[Any] = [open_image(p) for p in photos] or sample_images(
-            self.model(name).info.preprocess.size, SAMPLES
-        )
-        for recipe in recipes:
-            with self._lock:
-                cost = self._cost(name, recipe, images)
-            yield cost
-
-    def inspection(self, name: str, recipe: str) -> Inspection:
-        """What is in a package."""
-        from converters.verification.inspect import inspect
-
-        with self._lock:
-            return inspect(self.package(name, recipe))
 
     def _make(self, name: str, recipe: str) -> Program:
         from converters.backend import load_package
         from converters.export import export
 
         self._made += 1
-        path = self.folder / str(self._made) / f"{name.replace('/', '_')}.{recipe}.mlpackage"
+        path = self.folder / str(self._made) / f"{Path(name).name}.{recipe}.mlpackage"
         model = self.model(name)
         options: dict[str, Any] = {}
         if recipe != PLAIN:
@@ -148,50 +129,30 @@ class Workshop:
             options = {"recipe": recipe, "calibration": samples}
         return load_package(export(model, path, target=TARGET, **options))
 
-    def _cost(self, name: str, recipe: str, images: Sequence[Any]) -> Cost:
-        from converters.verification.verify import verify
 
-        model, package = self.model(name), self.package(name, recipe)
-        (found,) = verify(model, package, images).comparisons[:1]
-        changed = list(_changed(model, package, images))
-        return Cost(
-            recipe=recipe,
-            bytes=package.size,
-            psnr_db=found.psnr_db,
-            same_class=1 - len(changed) / len(images),
-            changed=changed,
-            package=package.path,
-        )
+def _kinds(model: nn.Module) -> set[str]:
+    """What a model is of use for: "classes", "texts", or kinds of its outputs."""
+    from ...registry import model_spec
 
-
-def _changed(
-    model: nn.Module, package: Program, images: Sequence[Any]
-) -> Iterator[tuple[Image.Image, str]]:
-    """The images whose class the package changes, with both classes."""
-    from PIL import Image
-
-    for image in images:
-        pixels = resize_and_crop(image, model.info.preprocess)
-        scores = _scores(package, pixels)
-        ((ours,),) = classify(model, image, top_k=1)
-        theirs = max(scores, key=lambda label: scores[label])
-        if theirs != ours.label:
-            yield _thumbnail(Image.fromarray(pixels)), f"{ours.label} → {theirs}"
+    signature = signature_of(model)
+    outputs = signature.outputs if signature else ()
+    kinds = {str(output.kind) for output in outputs}
+    if any(output.is_classifier for output in outputs):
+        kinds.add("classes")
+    if model_spec(model.info.model).text:
+        kinds.add("texts")
+    return kinds
 
 
-def _scores(package: Program, pixels: Any) -> dict[str, float]:
+def scores(package: Program, pixels: Any) -> dict[str, float]:
+    """The probabilities of a package by label, for pixels of its input's size."""
     outputs = package.predict({"image": pixels})
     found: dict[str, float] = outputs["classLabel_probs"]
     return {label: float(score) for label, score in found.items()}
 
 
-def _large(pixels: Any) -> Any:
-    """Pixel values as squares that can be seen."""
-    times = max(LARGE // len(pixels), 1)
-    return pixels.repeat(times, axis=0).repeat(times, axis=1)
-
-
-def _thumbnail(image: Image.Image, side: int = THUMBNAIL) -> Image.Image:
+def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> Image.Image:
+    """A small copy, whose longer side has ``side`` pixels."""
     small = image.copy()
     small.thumbnail((side, side))
     return small

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from ...errors import ImageError
 from ...image.open import open_image
-from ...pages import Axis, Curve, plot, template
+from ...pages import Axis, Curve, data_url, plot, template
 from ...signature.decode import Detection
 from ...weights.output import replacing
 from ..draw import draw_boxes
 from .average_precision import RECALL
-from .evaluate import Comparison, Evaluation, Mistakes
+from .evaluate import ClassFigures, Comparison, Evaluation, Mistakes
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -42,10 +40,19 @@ def write_report(
 
 def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
     """The page, with the worst images of the first model."""
-    plots = list(_plots(evaluations))
+    plots, names = list(_plots(evaluations)), [e.name for e in evaluations]
+    titles = [f">{figure} of {name}" for name in names for figure in ("AP", "AP50")]
     return _template().render(
         evaluations=evaluations,
-        comparisons=comparisons,
+        header=("model", *(f">{name}" for name in evaluations[0].figures)),
+        models=[(e.name, *map(_share, e.figures.values())) for e in evaluations],
+        compared=list(map(_comparison_row, comparisons)),
+        of_classes=(
+            "class",
+            ">objects",
+            *(f">{f} of {n}" for n in names for f in ("AP", "AP50")),
+        ),
+        classes=list(map(_class_row, zip(*(e.per_class for e in evaluations), strict=True))),
         plots=plots,
         more=sum(c.objects > 0 for c in evaluations[0].per_class) - len(plots),
         drawings={each.path: _drawing(each) for each in evaluations[0].worst},
@@ -54,12 +61,26 @@ def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
 
 @cache
 def _template() -> Template:
-    return template(
-        Path(__file__).with_name("report.html.jinja"),
-        short=lambda text: text[-48:],
-        share=lambda value: "-" if value is None else f"{value:.3f}",
-        signed=lambda value: "-" if value is None else f"{value:+.3f}",
-    )
+    return template(Path(__file__).with_name("report.html.jinja"), end=lambda text: text[-48:])
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def _comparison_row(c: Comparison) -> Sequence[object]:
+    interval = f"{_signed(c.low)} to {_signed(c.high)}"
+    return f"{c.first}, {c.second}", _signed(c.difference), interval
+
+
+def _class_row(of_models: Sequence[ClassFigures]) -> Sequence[object]:
+    """Of one class, what each model makes of it."""
+    figures = (_share(value) for c in of_models for value in (c.AP, c.AP50))
+    return of_models[0].name, of_models[0].objects, *figures
 
 
 def _plots(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, str]]:
@@ -93,9 +114,7 @@ def _drawing(mistakes: Mistakes) -> str:
     image = draw_boxes(
         _outlined(small, _scaled(mistakes.objects, scale)), _scaled(mistakes.found, scale)
     )
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data_url(image)
 
 
 def _scaled(found: Sequence[Detection], scale: float) -> list[Detection]:

@@ -1,4 +1,4 @@
-"""What each epoch gave, as a table and as curves."""
+"""What each epoch gave: as a table, as curves, and as a page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ...pages import STYLE, Axis, Curve, plot
+from ...config import ModelInfo
+from ...pages import Axis, Cell, Curve, percent, plot, template
+from ...weights.folder import read_info
 
 
 @dataclass(frozen=True)
@@ -24,26 +26,64 @@ class Epoch:
 
 
 def write_history(epochs: Sequence[Epoch], folder: Path) -> None:
-    """``history.csv`` and ``history.svg`` in ``folder``. Raises OSError."""
+    """``history.csv``, ``.svg`` and ``.html`` in ``folder``, a saved model. Raises OSError."""
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [field.name for field in fields(Epoch)])
         table.writeheader()
         table.writerows(asdict(epoch) for epoch in epochs)
-    (folder / "history.svg").write_text(curves(epochs), encoding="utf-8")
+    (folder / "history.svg").write_text(accuracy(epochs, as_file=True), encoding="utf-8")
+    page = to_html(epochs, read_info(folder))
+    (folder / "history.html").write_text(page, encoding="utf-8")
 
 
-def curves(epochs: Sequence[Epoch], style: str = STYLE) -> str:
+def to_html(epochs: Sequence[Epoch], info: ModelInfo) -> str:
+    """The training as one page: what came of it, its curves and its epochs."""
+    best = max(epochs, key=lambda epoch: epoch.val_top1)
+    about = {"started from": info.provenance, "licence": info.license, **info.metrics}
+    return template(Path(__file__).with_name("history.html.jinja")).render(
+        info=info,
+        best=best,
+        seconds=sum(epoch.seconds for epoch in epochs),
+        accuracy=accuracy(epochs),
+        losses=losses(epochs),
+        about=[(name, str(value)) for name, value in about.items()],
+        epochs=[_row(epoch, "ok" if epoch is best else "") for epoch in epochs],
+    )
+
+
+def _row(e: Epoch, kind: str) -> Sequence[object]:
+    accuracy = Cell(percent(e.val_top1), kind)
+    speed = f"{e.seconds:.1f}", f"{e.images_per_second:.0f}"
+    return e.epoch, accuracy, f"{e.loss:.3f}", f"{e.val_loss:.3f}", f"{e.lr:.2e}", *speed
+
+
+def accuracy(epochs: Sequence[Epoch], *, as_file: bool = False) -> str:
     """Validation accuracy over epochs as SVG, the best one marked."""
     best = max(range(len(epochs)), key=lambda i: epochs[i].val_top1)
-    accuracy = Curve(
+    curve = Curve(
         [(e.epoch, 100 * e.val_top1) for e in epochs],
         [f"epoch {e.epoch}: {e.val_top1:.1%}, loss {e.loss:.3f}" for e in epochs],
         marked=best,
     )
+    ticks = [(v, str(v)) for v in range(0, 101, 20)]
+    y = Axis("validation top-1, %", 0, 100, ticks)
+    return plot([curve], _epochs(epochs), y, as_file=as_file)
+
+
+def losses(epochs: Sequence[Epoch]) -> str:
+    """The losses of training and validation over epochs as SVG."""
+    curves = [
+        Curve(
+            [(e.epoch, getattr(e, name)) for e in epochs],
+            [f"epoch {e.epoch}: {getattr(e, name):.3f}" for e in epochs],
+        )
+        for name in ("loss", "val_loss")
+    ]
+    top = max(y for curve in curves for _, y in curve.points) * 1.05
+    ticks = [(share * top, f"{share * top:.2g}") for share in (0, 0.25, 0.5, 0.75, 1)]
+    return plot(curves, _epochs(epochs), Axis("loss", 0, top, ticks))
+
+
+def _epochs(epochs: Sequence[Epoch]) -> Axis:
     last = epochs[-1].epoch
-    return plot(
-        [accuracy],
-        Axis("epoch", 0, last, [(0, "0"), (last, str(last))]),
-        Axis("validation top-1, %", 0, 100, [(v, str(v)) for v in range(0, 101, 20)]),
-        style=style,
-    )
+    return Axis("epoch", 0, last, [(0, "0"), (last, str(last))])

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import ImageError
 from ...image.open import open_image
-from ...pages import template
+from ...pages import Cell, data_url, percent, template
 from ...weights.output import replacing
-from .evaluate import Comparison, Evaluation
+from .evaluate import ClassFigures, Comparison, Evaluation
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -39,7 +37,11 @@ def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
     """The page, with thumbnails of the worst images of the first model."""
     return _template().render(
         evaluations=evaluations,
-        comparisons=comparisons,
+        models=list(map(_model_row, evaluations)),
+        compared=list(map(_comparison_row, comparisons)),
+        classes=[list(map(_class_row, e.per_class)) for e in evaluations],
+        headers=[("shown", *(f">{name}" for name in e.classes)) for e in evaluations],
+        confusion=[list(_confusion(e)) for e in evaluations],
         thumbnails={mistake.path: _thumbnail(mistake.path) for mistake in evaluations[0].worst},
         many=MANY,
     )
@@ -47,9 +49,35 @@ def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
 
 @cache
 def _template() -> Template:
-    return template(
-        Path(__file__).with_name("report.html.jinja"), short=lambda text: text[-48:]
-    )
+    return template(Path(__file__).with_name("report.html.jinja"), end=lambda text: text[-48:])
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{percent(low)} to {percent(high)}"
+
+
+def _model_row(e: Evaluation) -> Sequence[object]:
+    figures = (f"{e.macro_f1:.3f}", f"{e.calibration_error:.3f}", f"{e.temperature:.2f}")
+    shares = percent(e.top1), _interval(e.low, e.high), percent(e.top5)
+    return e.name, e.images, *shares, *figures
+
+
+def _comparison_row(c: Comparison) -> Sequence[object]:
+    only = c.only_first_right, c.only_second_right
+    return f"{c.first}, {c.second}", percent(c.agreement), *only, f"{c.p:.3g}"
+
+
+def _class_row(c: ClassFigures) -> Sequence[object]:
+    recall = percent(c.recall), _interval(c.low, c.high)
+    return c.name, c.images, *recall, percent(c.precision), f"{c.f1:.3f}"
+
+
+def _confusion(e: Evaluation) -> Iterator[Sequence[object]]:
+    """A row for each class that images show, its counts in colour."""
+    for shown, row in enumerate(e.confusion):
+        kinds = ("hit" if said == shown else "miss" for said in range(len(row)))
+        cells = (Cell(str(n), kind if n else "") for n, kind in zip(row, kinds, strict=True))
+        yield e.classes[shown], *cells
 
 
 def _thumbnail(path: str) -> str:
@@ -59,6 +87,4 @@ def _thumbnail(path: str) -> str:
     except ImageError:
         return ""
     image.thumbnail((THUMBNAIL, THUMBNAIL))
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    return data_url(image)

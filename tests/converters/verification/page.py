@@ -18,7 +18,7 @@ class Checked(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.links += [v for k, v in attrs if k in {"src", "href", "xlink:href", "action"}]
-        if tag not in {"meta", "br"}:
+        if tag not in {"meta", "br", "img"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):

@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from converters.verification.html import to_html, write_html
+from converters.verification.html import inspection_to_html, to_html, write_html
 from converters.verification.inspect import inspect
 from ondevice.errors import OutputError
 from ondevice.pages import Axis, Curve, plot
+from ondevice.pages.graph import Node, draw
 
 from .page import Checked
 
@@ -21,7 +22,7 @@ def test_the_page_has_the_figures_and_loads_nothing(report, package):
     page = Checked(text)
     assert page.links == []
     assert "script" not in page.tags
-    assert "http" not in text.replace(report.package, "").split("<h2>Package")[0]
+    assert "://" not in text.replace(report.package, "").split("<h2>Package")[0]
     for step in report.steps:
         assert f"{step.comparisons[0].psnr_db:.1f}" in page.text
         assert step.name in page.text
@@ -121,3 +122,32 @@ def test_json_has_a_stable_shape(report):
         *("worst_image", "spread_db", "top1_agreement", "top5_agreement", "per_image"),
         *("kind", "of_kind"),
     }
+
+
+def test_a_strangers_package_is_inspected_as_text(package):
+    found = replace(
+        inspect(package), path=EVIL, metadata={EVIL: EVIL, "ondevice.versions": "1"}
+    )
+    found = replace(found, operations={EVIL: 1, **found.operations}, target=EVIL)
+    weights = tuple(replace(weight, name=EVIL, format=EVIL) for weight in found.weights)
+    graph = draw([Node(EVIL, EVIL, EVIL, EVIL, (), "")], EVIL)
+    page = Checked(inspection_to_html(replace(found, weights=weights), graph))
+    assert "script" not in page.tags
+    assert page.text.count("alert(1)") > 20
+
+
+def test_inspect_writes_a_page_and_what_it_prints(package, tmp_path, ondevice_):
+    path = tmp_path / "inside.html"
+    status, said, err = ondevice_("inspect", package.path, "--html", path)
+    assert status == 0, err
+    page = Checked(path.read_text(encoding="utf-8"))
+    assert page.links == []
+    found = inspect(package)
+    assert f"{found.operation_count} operations, of which" in page.text
+    for finding in found.findings:
+        assert finding.rule in page.text
+        assert finding.rule in said
+    status, said, err = ondevice_("inspect", package.path, "--html", path)
+    assert status == 2
+    assert "--force" in err
+    assert said == ""

@@ -45,6 +45,7 @@ def test_a_missing_package_is_an_error_and_a_missing_extra_a_note(capsys, monkey
         "mlx-lm not installed",
     )
     assert found["[vlm]"]["remedy"] == "pip install 'ondevice[vlm]'"
+    assert not {"[test]", "[browser]"} & found.keys()  # of those who work on ondevice
 
 
 def test_a_mac_is_asked_for_rosetta_for_its_release_and_for_core_ml(capsys, monkeypatch):

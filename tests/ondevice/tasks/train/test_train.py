@@ -62,7 +62,7 @@ def test_each_method_learns_colours(folder, tmp_path, method):
     np.testing.assert_allclose(model(x), saved(x), rtol=1e-5, atol=1e-5)
     assert not state_path(out).exists()
     names = {path.name for path in out.iterdir()}
-    history = {"history.csv", "history.svg"} if method == "full" else set()
+    history = {f"history.{s}" for s in ("csv", "svg", "html")} if method == "full" else set()
     assert names == {"config.json", "model.safetensors", "split.csv"} | history
 
 

@@ -1,29 +1,22 @@
-"""Pages of HTML from templates, and line plots as SVG, in a page or as files of their own."""
+"""Line plots as SVG, in a page or as files of their own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 WIDTH, HEIGHT = 960, 320
 LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 28
 MAX_LABEL = 90  # characters of a marked point's title that are shown
 
-# Of a plot in a file of its own.
-STYLE = """
-text { font: 12px sans-serif; fill: #59636e }
-.grid { stroke: #d1d9e0 } .lead { stroke: #cf222e }
-.limit { stroke: #cf222e; stroke-dasharray: 6 4 } .limit-text { fill: #cf222e }
-.curve polyline { fill: none; stroke: #0969da; stroke-width: 1.5 } .dot { fill: #0969da }
-.mark { fill: none; stroke: #cf222e; stroke-width: 2.5 }
-.mark-text { fill: #cf222e; font-weight: 600 }
-"""
+
+@cache
+def plot_style() -> str:
+    """The look of plots: its colours are those of the page, or dark ones on white."""
+    return Path(__file__).with_name("plot.css").read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -56,15 +49,15 @@ def plot(
     y: Axis,
     *,
     limit: tuple[float, str] | None = None,
-    style: str = "",
+    as_file: bool = False,
 ) -> str:
     """The curves as an SVG element; ``limit`` is a dashed line at a value, with a text.
 
-    Without ``style`` the page has it: classes grid, limit, curve, c0, c1, …, dot and mark.
-    Every text is escaped.
+    A page has ``plot_style()`` in its stylesheet; a plot ``as_file`` has it inside. Every text
+    is escaped.
     """
     frame = _Frame(x, y)
-    body = [_element("style", style)] if style else []
+    body = [element("style", plot_style())] if as_file else []
     body += [*_y_axis(frame), *_x_axis(frame)]
     if limit is not None:
         at = frame.y(limit[0])
@@ -72,10 +65,10 @@ def plot(
         body.append(_text(limit[1], LEFT + 6, at + 14, kind="limit-text"))
     for i, curve in enumerate(curves):
         body += _curve(frame, curve, i)
-    return _element(
+    return element(
         "svg",
         *body,
-        xmlns="http://www.w3.org/2000/svg" if style else None,
+        xmlns="http://www.w3.org/2000/svg" if as_file else None,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
         aria_label=f"{y.label} by {x.label}",
@@ -116,12 +109,12 @@ def _x_axis(frame: _Frame) -> Iterator[str]:
 def _curve(frame: _Frame, curve: Curve, index: int) -> Iterator[str]:
     points = [(frame.x(x), frame.y(y)) for x, y in curve.points]
     dots = [
-        _element("circle", _element("title", escape(title)), class_=kind, cx=x, cy=y, r=radius)
+        element("circle", element("title", escape(title)), class_=kind, cx=x, cy=y, r=radius)
         for i, ((x, y), title) in enumerate(zip(points, curve.titles, strict=True))
         for kind, radius in [("mark", 6) if i == curve.marked else ("dot", curve.radius)]
     ]
-    line = _element("polyline", points=" ".join(f"{x},{y}" for x, y in points))
-    yield _element("g", line, *dots, class_=f"curve c{index}")
+    line = element("polyline", points=" ".join(f"{x},{y}" for x, y in points))
+    yield element("g", line, *dots, class_=f"curve c{index}")
     if curve.marked is not None:
         yield from _mark(*points[curve.marked], curve.titles[curve.marked], index)
 
@@ -131,46 +124,28 @@ def _mark(x: float, y: float, title: str, index: int) -> Iterator[str]:
     bottom = HEIGHT - BOTTOM - 8 - 16 * index
     anchor, shift = ("end", -6) if x > WIDTH / 2 else ("start", 6)
     shown = title if len(title) <= MAX_LABEL else f"{title[:MAX_LABEL]} …"
-    yield _element("line", class_="lead", x1=x, x2=x, y1=y + 6, y2=bottom)
+    yield element("line", class_="lead", x1=x, x2=x, y1=y + 6, y2=bottom)
     yield _text(shown, x + shift, bottom, anchor, kind="mark-text")
 
 
 def _horizontal(kind: str, y: float) -> str:
-    return _element("line", class_=kind, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
+    return element("line", class_=kind, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
 
 
 def _text(text: str, x: float, y: float, anchor: str = "start", *, kind: str = "") -> str:
-    return _element("text", escape(text), class_=kind or None, x=x, y=y, text_anchor=anchor)
+    return element("text", escape(text), class_=kind or None, x=x, y=y, text_anchor=anchor)
 
 
-def _element(name: str, *inside: str, **attributes: object) -> str:
-    """``inside`` is markup; attributes are escaped, and left out if None."""
+def text(said: str) -> str:
+    """A text as markup."""
+    return escape(said)
+
+
+def element(name: str, *inside: str, **attributes: object) -> str:
+    """An element of SVG. ``inside`` is markup; attributes are escaped, and left out if None."""
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
     return f"<{name}{given}>{''.join(inside)}</{name}>"
-
-
-def template(path: Path, **filters: Callable[[Any], str]) -> Template:
-    """A page's template: all that it shows is escaped, and a name it lacks is an error.
-
-    It has a filter ``percent``, of a share or None, beside the given ones.
-    """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(path.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, **filters}
-    return environment.get_template(path.name)
-
-
-def percent(share: float | None) -> str:
-    """A share of 1 in percent; - where there is none."""
-    return "-" if share is None else f"{share:.1%}"
