@@ -47,11 +47,7 @@ def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
         header=("model", *(f">{name}" for name in evaluations[0].figures)),
         models=[(e.name, *map(_share, e.figures.values())) for e in evaluations],
         compared=list(map(_comparison_row, comparisons)),
-        of_classes=(
-            "class",
-            ">objects",
-            *(f">{f} of {n}" for n in names for f in ("AP", "AP50")),
-        ),
+        of_classes=("class", ">objects", *titles),
         classes=list(map(_class_row, zip(*(e.per_class for e in evaluations), strict=True))),
         plots=plots,
         more=sum(c.objects > 0 for c in evaluations[0].per_class) - len(plots),

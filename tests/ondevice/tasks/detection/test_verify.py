@@ -25,7 +25,7 @@ def test_verify_says_what_a_package_costs_in_average_precision(
     assert found["low"] <= found["difference"] <= found["high"]
     page = html.read_text()
     assert "Average precision on 3 images" in page
-    assert f"<td class=n>{found['model']:.3f}</td>" in page
+    assert f">{found['model']:.3f}</th>" in page
     assert f"matched {said['steps'][-1]['comparisons'][0]['of_kind']['matched']:.4g}" in page
     status, out, _ = ondevice_(*args)
     assert f"AP {found['model']:.3f} by the model, {found['package']:.3f} by the package" in out
