@@ -1,0 +1,1 @@
+"""Detectors: what they are trained and measured with."""
