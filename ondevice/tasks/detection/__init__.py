@@ -1,1 +1,1 @@
-"""Detectors: what they are trained and measured with."""
+"""Objects in images: annotations in COCO's form, and how well a detector finds them."""
