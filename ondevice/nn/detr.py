@@ -1,4 +1,4 @@
-"""A detection transformer on maps of any backbone: a hybrid encoder, the best candidates, a decoder.
+"""A detection transformer on three maps of any backbone.
 
 Paper: https://arxiv.org/abs/2304.08069 (RT-DETR); names follow transformers
 """

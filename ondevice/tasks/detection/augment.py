@@ -45,7 +45,8 @@ class BoxAugment:
         still be seen."""
         from PIL import Image
 
-        fill = tuple(round(255 * value) for value in spec.mean)
+        red, green, blue = (round(255 * value) for value in spec.mean)
+        fill = red, green, blue
         left, top, width, height = window = self._window(rng)
         image = _cut(image, window, fill)
         size = (spec.size, spec.size)
@@ -68,7 +69,7 @@ class BoxAugment:
 
 
 def _cut(
-    image: Image.Image, window: tuple[float, float, float, float], fill: tuple[int, ...]
+    image: Image.Image, window: tuple[float, float, float, float], fill: tuple[int, int, int]
 ) -> Image.Image:
     """A part of an image, which may be larger than it."""
     from PIL import Image
@@ -82,7 +83,7 @@ def _cut(
 
 
 def seen(boxes: Array) -> Objects:
-    """Of (M, 5) classes and boxes those of which enough lies inside the image, cut off there."""
+    """Those of (M, 5) classes and boxes that lie well inside the image, cut off at its edge."""
     low, high = ((boxes[:, 1:3] + s * boxes[:, 3:] / 2).clip(0, 1) for s in (-1, 1))
     inside = (high - low).prod(axis=1) >= KEPT * boxes[:, 3:].prod(axis=1)
     inside &= (high > low).all(axis=1)

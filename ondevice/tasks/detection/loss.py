@@ -17,24 +17,26 @@ from .matching import NONE, generalized_overlap, match, overlap
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
-CLASS_WEIGHT, BOX_WEIGHT, OVERLAP_WEIGHT = 1.0, 5.0, 2.0
+CLASS_WEIGHT, BOX_WEIGHT, OVERLAP_WEIGHT = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.75, 2.0  # of candidates that stand for nothing
 COPIES = 4  # candidates for each object among all pixels, of which the decoder gets the best
 
 Candidates = Sequence[tuple[mx.array, mx.array]]
 
 
-def detection_loss(found: Candidates, targets: Mapping[str, mx.array]) -> mx.array:
+def detection_loss(
+    found: Candidates, targets: Mapping[str, mx.array | Array], copies: int = COPIES
+) -> mx.array:
     """The sum over what ``Detr.candidates`` gives, for each object of a batch.
 
-    ``targets`` are ``boxes`` (B, M, 4), centre and size as parts of the image, and their
-    ``classes`` (B, M), ``NONE`` where an image has fewer than M.
+    In the first of them each object has ``copies`` candidates. ``targets`` are ``boxes`` (B, M,
+    4), centre and size as parts of the image, and their ``classes`` (B, M), ``NONE`` where an
+    image has fewer than M.
     """
     boxes, classes = (np.array(targets[name]) for name in ("boxes", "classes"))
     total = mx.array(0.0)
     for layer, (logits, places) in enumerate(found):
-        copies = 1 if layer else COPIES
-        at = _matches(logits, places, boxes, classes, copies)
+        at = _matches(logits, places, boxes, classes, 1 if layer else copies)
         total = total + _layer_loss(logits, places, boxes, classes, at)
     return total
 
@@ -68,9 +70,13 @@ def _layer_loss(
 
 
 def varifocal(logits: mx.array, hot: mx.array, quality: mx.array) -> mx.array:
-    """(B, N, classes), whose target is ``quality`` (B, N) where ``hot``, else 0."""
+    """(B, N, classes), whose target is ``quality`` (B, N) where ``hot``, else 0.
+
+    Unlike in the paper it does not weigh what is hot by its quality: at the start boxes are
+    poor, and classes would be learned only after them.
+    """
     target = hot * quality[..., None]
     share = mx.stop_gradient(mx.sigmoid(logits))
-    weight = ALPHA * mx.power(share, GAMMA) * (1 - hot) + target
+    weight = ALPHA * mx.power(share, GAMMA) * (1 - hot) + hot
     entropy = mx.logaddexp(logits, mx.array(0.0)) - logits * target
     return weight * entropy

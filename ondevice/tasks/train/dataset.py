@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,10 +27,10 @@ IMBALANCE = 3  # the largest class has so many times the images of the smallest
 
 @dataclass(frozen=True)
 class Sample:
-    """An image file and the index of its class."""
+    """An image file and the index of its class, or the objects in it."""
 
     path: str
-    label: int
+    label: Any
 
 
 @dataclass(frozen=True)

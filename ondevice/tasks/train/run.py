@@ -1,11 +1,11 @@
-"""From a folder of images to a saved model: the methods, and what is written."""
+"""From a folder of images to a saved model: tasks and methods, and what is written."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,19 +24,23 @@ from ..load import load
 from ..ranks import Ranks
 from .augment import Augment
 from .dataset import VAL_SHARE, Dataset, read_dataset, write_split
-from .fit import Callback, Fit, class_weights
+from .classification import Classification, class_weights
+from .fit import Callback, Fit
 from .history import Epoch, write_history
 from .loader import Loader
-from .metrics import calibration_error, fit_temperature, top_k
+from .metrics import top_k
 from .near import near_notes
 from .predict import predictions
 from .probe import Linear, class_means, nearest_neighbours, regression
 from .start import check_start, head_input, linear, new_model
 from .state import State, check_no_state, load_state, state_path
+from .task import Task
 from .teacher import Teacher, ask, class_order, kept_or_asked, teacher_path
 from .trainer import Loss, Settings, soft_cross_entropy
 
 if TYPE_CHECKING:
+    from ..detection.augment import BoxAugment
+
     Array = np.ndarray[Any, Any]
 
 logger = logging.getLogger("ondevice")
@@ -51,6 +55,9 @@ ADAPTER_RANK = 8
 class Options:
     """What ``train`` takes beside its ``Settings``.
 
+    ``task`` is "classify", of a folder for each class, or "detect", of boxes in COCO's form.
+    ``model`` is where to start, by default that of ``MODELS``; a new detector's backbone has
+    the weights of the classifier ``backbone``.
     ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
     stay), "full" (all weights), "adapter" (a head and bottlenecks beside weights that stay) or
     "auto". ``resume`` goes on with what was killed, to the same weights. ``augment`` says how
@@ -63,7 +70,9 @@ class Options:
     0 writes.
     """
 
-    model: str = "shvit_s1"
+    task: str = "classify"
+    model: str = ""
+    backbone: str = ""
     method: str = "auto"
     size: int | None = None
     pretrained: bool = True
@@ -71,9 +80,9 @@ class Options:
     resume: bool = False
     force: bool = False
     workers: int | None = None
-    augment: Augment | None = None
+    augment: Augment | BoxAugment | None = None
     flip: bool = True
-    loss: Loss = soft_cross_entropy
+    loss: Loss | None = None
     callbacks: Sequence[Callback] = ()
     rounding: Rounding | None = None
     teacher: str = ""
@@ -89,7 +98,8 @@ class Training:
     dataset: Dataset
     settings: Settings
     options: Options
-    augment: Augment
+    augment: Augment | BoxAugment
+    task: Task
     out: Path
     epochs: list[Epoch] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -126,6 +136,9 @@ def train(
 ) -> nn.Module:
     """Train a model on the folder ``images``, save it in the folder ``out``, return it.
 
+    Images lie in a folder for each class; with ``task="detect"`` they have boxes in COCO's
+    form, and the model is a detector.
+
     ``options`` are the fields of ``Options`` and ``Settings``. ``model.info.metrics`` has what
     was measured on the validation images, ``out`` a history of the epochs as well.
     ``on_skipped`` is called with the reason for each image that is left out.
@@ -134,9 +147,12 @@ def train(
     """
     own = {f.name: options.pop(f.name) for f in fields(Options) if f.name in options}
     given = Options(**own)
+    _check_task(given, own.keys() | options.keys())
+    given = replace(given, model=given.model or MODELS[given.task])
     settings = _settings(options, given)
     _check(given, Path(out))
-    training, method = _prepared(Path(images), Path(out), given, settings)
+    prepare = PREPARE[given.task]
+    training, method = prepare(Path(images), Path(out), given, settings)
     METHODS[method](training)
     if training.ranks.rank == 0:
         _finish(training, method)
@@ -147,7 +163,40 @@ def train(
     return training.model
 
 
-def _prepared(
+MODELS = {"classify": "shvit_s1", "detect": "light_detr_shvit_nano"}  # to start from
+NOT_FOR = {  # options and settings that another task has
+    "classify": {"backbone"},
+    "detect": {
+        *("adapter", "balance", "label_smoothing", "precision"),
+        *("rounding", "qat_epochs", "teacher", "teacher_views"),
+    },
+}
+
+
+def _check_task(options: Options, given: Set[str]) -> None:
+    """Raises ConfigError for an unknown task, and what is ``given`` but not for it."""
+    if options.task not in NOT_FOR:
+        raise ConfigError(f"no task {options.task!r}; there are {', '.join(NOT_FOR)}")
+    if others := sorted(given & NOT_FOR[options.task]):
+        raise ConfigError(f"{', '.join(others)}: not for task {options.task}")
+    if options.task == "detect" and options.method not in ("auto", "full"):
+        raise ConfigError(f"a detector is trained by method full, not {options.method}")
+
+
+def _detector(
+    images: Path, out: Path, options: Options, settings: Settings
+) -> tuple[Training, str]:
+    """The same of a detector."""
+    from ..detection.prepare import prepare
+
+    blas.advise()
+    model, dataset, augment, task = prepare(images, options, settings)
+    for note in (*dataset.notes, *near_notes(dataset.splits)):
+        logger.warning(note)
+    return Training(model, dataset, settings, options, augment, task, out), "full"
+
+
+def _classifier(
     images: Path, out: Path, options: Options, settings: Settings
 ) -> tuple[Training, str]:
     """All that is read before a training begins, and its method."""
@@ -165,11 +214,16 @@ def _prepared(
     for note in (*dataset.notes, *near_notes(dataset.splits)):
         logger.warning(note)
     augment = _augment(options, dataset)
-    training = Training(model, dataset, settings, options, augment, out)
+    loss, spec = options.loss or soft_cross_entropy, model.info.preprocess
+    task = Classification(dataset, settings, augment, spec, loss, workers=options.workers)
+    training = Training(model, dataset, settings, options, augment, task, out)
     if options.teacher:
         training.teacher = load(options.teacher)
         class_order(training.teacher, dataset.classes)
     return training, method
+
+
+PREPARE = {"classify": _classifier, "detect": _detector}
 
 
 def _check(options: Options, out: Path) -> None:
@@ -180,12 +234,15 @@ def _check(options: Options, out: Path) -> None:
     method = options.method
     if method not in ("auto", *METHODS):
         raise ConfigError(f"no method {method!r}; there are auto, {', '.join(METHODS)}")
-    check_start(options.model)
+    if options.task == "classify":
+        check_start(options.model)
 
 
 def _augment(options: Options, dataset: Dataset) -> Augment:
     """Raises ConfigError."""
     many = len(dataset.splits["train"]) >= MIX_FROM
+    if not isinstance(options.augment, Augment | None):
+        raise ConfigError(f"a {type(options.augment).__name__} is for task detect")
     augment = options.augment or Augment(mix=0.2 if many and not options.teacher else 0.0)
     if augment.mix and options.teacher:
         raise ConfigError(f"mix is {augment.mix}, but a teacher sees each image by itself: 0")
@@ -216,7 +273,8 @@ def _settings(given: dict[str, Any], options: Options) -> Settings:
         raise ConfigError("qat_epochs are of weights rounded by a recipe: give one")
     if options.rounding and not settings.qat_epochs:
         settings = replace(settings, qat_epochs=max(1, settings.epochs // 5))
-    if settings.frozen_norms is None and not options.pretrained:
+    new_norms = not options.pretrained or options.task == "detect"
+    if settings.frozen_norms is None and new_norms:
         return replace(settings, frozen_norms=False)
     return settings
 
@@ -254,18 +312,19 @@ def _full(training: Training) -> None:
     ranks, settings = training.ranks, training.settings
     said = json.dumps([about, state.step]).encode()
     ranks.agree(hashlib.sha256(said).digest(), "images, models, options or states")
+    if training.teacher and isinstance(training.task, Classification):
+        training.task.teacher = _asked(training)
     fit = Fit(
         training.model,
         training.dataset,
         replace(settings, batch_size=settings.batch_size // ranks.size),
         training.augment,
+        training.task,
         state,
         path,
         options.workers,
-        options.loss,
         options.callbacks,
         options.rounding,
-        _asked(training) if training.teacher else None,
         ranks,
     )
     training.epochs = fit().epochs
@@ -278,7 +337,9 @@ def _full(training: Training) -> None:
 def _asked(training: Training) -> Teacher:
     """What the teacher says of the training images: kept on disk while training goes on."""
     teacher, options, about = training.teacher, training.options, training.about
+    augment = training.augment
     assert teacher is not None
+    assert isinstance(augment, Augment)
     names = ("images", "input", "augment", "teacher", "views", "seed")
 
     def progress(done: int, total: int) -> None:
@@ -291,7 +352,7 @@ def _asked(training: Training) -> Teacher:
             training.dataset.classes,
             training.dataset.splits["train"],
             training.model.info.preprocess,
-            augment=training.augment,
+            augment=augment,
             views=options.teacher_views,
             seed=training.settings.seed,
             workers=options.workers,
@@ -366,27 +427,11 @@ def _finish(training: Training, method: str) -> None:
 
 
 def _measured(training: Training) -> dict[str, Any]:
-    """Accuracy and calibration on the validation images, and on those for a test."""
+    """What the task measures on the validation images, and on those for a test."""
     found: dict[str, Any] = {}
     for split in ("val", "test"):
-        if not training.dataset.splits.get(split):
-            continue
-        logits, labels = _scores(training, training.model, split)
-        found[f"{split}_images"] = len(labels)
-        found[f"{split}_top1"] = round(100 * top_k(logits, labels, 1), 2)
-        found[f"{split}_ece"] = round(calibration_error(logits, labels), 4)
-        if split == "val":
-            found["temperature"] = round(fit_temperature(logits, labels), 4)
-        if training.network:
-            rounded = top_k(*_scores(training, training.network, split), 1)
-            found[f"{split}_top1_rounded"] = round(100 * rounded, 2)
+        if training.dataset.splits.get(split):
+            found |= training.task.measure(training.model, split)
+            if training.network:
+                found |= training.task.measure_rounded(training.network, split)
     return found | {"skipped": len({*training.skipped})}
-
-
-def _scores(training: Training, network: nn.Module, split: str) -> tuple[Array, Array]:
-    """(N, classes) logits and (N,) classes of the images of a split."""
-    samples, spec = training.dataset.splits[split], training.model.info.preprocess
-    workers = training.options.workers
-    loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=workers)
-    logits, positions = predictions(network, loader, spec)
-    return logits, np.array([samples[i].label for i in positions])
