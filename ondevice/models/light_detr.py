@@ -49,7 +49,9 @@ class LightDetr(Detr):
         return maps[-LEVELS:]
 
 
-def _register(backbone: str, *checkpoints: Checkpoint, size: int = 320, dim: int = 96) -> None:
+def _register(
+    backbone: str, *checkpoints: Checkpoint, size: int = 320, dim: int = 96, depth: int = 3
+) -> None:
     register_model(
         ModelSpec(
             name=f"light_detr_{backbone}",
@@ -61,6 +63,7 @@ def _register(backbone: str, *checkpoints: Checkpoint, size: int = 320, dim: int
                 encoder_ffn=2 * dim,
                 decoder_dim=dim,
                 decoder_ffn=2 * dim,
+                decoder_depth=depth,
             ),
             preprocess=Preprocess(
                 size=size, crop_pct=1, crop_mode="squash", interpolation="bilinear"
@@ -70,7 +73,7 @@ def _register(backbone: str, *checkpoints: Checkpoint, size: int = 320, dim: int
     )
 
 
-_register("shvit_nano", size=192, dim=64)
+_register("shvit_nano", size=192, dim=64, depth=2)
 for _name in (
     *("shvit_s1", "shvit_s2", "shvit_s3", "shvit_s4"),
     *(f"efficientvit_m{i}" for i in range(6)),

@@ -30,6 +30,10 @@ class BoxDataset(Dataset):
         found = [c for sample in self.splits[split] for c, *_ in sample.label]
         return np.bincount(np.array(found, int), minlength=len(self.classes)).tolist()
 
+    def said(self, label: Objects) -> str:
+        """The classes of the objects, each once."""
+        return " ".join(sorted({self.classes[c] for c, *_ in label}))
+
 
 def read_boxes(folder: str | Path, *, val_share: float, seed: int = 0) -> BoxDataset:
     """The images of ``folder`` and their boxes in COCO's form, as ``annotation_files`` finds

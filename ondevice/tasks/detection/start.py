@@ -105,9 +105,8 @@ def _built(known: ModelInfo, classes: Sequence[str]) -> nn.Module:
 
 def _on_backbone(name: str, classes: Sequence[str], backbone: str) -> nn.Module:
     """A new one on the weights of a classifier, whose head and colours are its own."""
-    classifier = create_model(
-        backbone or _own_backbone(name), pretrained=not is_folder(backbone)
-    )
+    trained = backbone or _own_backbone(name)
+    classifier = create_model(trained, pretrained=not is_folder(trained))
     known, model = classifier.info, _built(model_spec(name).info(), classes)
     found = dict(tree_flatten(classifier.parameters()))
     own = dict(tree_flatten(model.backbone.parameters()))

@@ -51,6 +51,10 @@ class Dataset:
         count = Counter(sample.label for sample in self.splits[split])
         return [count[i] for i in range(len(self.classes))]
 
+    def said(self, label: Any) -> str:
+        """A sample's label in words."""
+        return self.classes[label]
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what is in each split: relative paths, classes, sizes of the files."""
@@ -173,7 +177,7 @@ def write_split(dataset: Dataset, folder: Path) -> None:
         table.writerow(("file_name", "label", "split", "sha256"))
         for split, sample in samples:
             path = os.path.relpath(sample.path, dataset.folder)
-            row = (path, dataset.classes[sample.label], split, _digest(sample.path))
+            row = (path, dataset.said(sample.label), split, _digest(sample.path))
             table.writerow(os.fsencode(text).decode("utf-8", "replace") for text in row)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ...pages import STYLE, Axis, Curve, plot
 
-
 METRICS = {"top1": "top-1", "ap": "AP"}  # as people write them
 
 

@@ -23,8 +23,8 @@ from ...weights.output import check_free, replacing
 from ..load import load
 from ..ranks import Ranks
 from .augment import Augment
-from .dataset import VAL_SHARE, Dataset, read_dataset, write_split
 from .classification import Classification, class_weights
+from .dataset import VAL_SHARE, Dataset, read_dataset, write_split
 from .fit import Callback, Fit
 from .history import Epoch, write_history
 from .loader import Loader
