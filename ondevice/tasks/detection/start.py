@@ -116,7 +116,8 @@ def _on_backbone(name: str, classes: Sequence[str], backbone: str) -> nn.Module:
         model.info,
         preprocess=replace(model.info.preprocess, **colours),
         license=known.license,
-        provenance=f"{name}, its backbone from {known.name} (licence {known.license}).",
+        provenance=f"{name}, its backbone from {known.name} (licence {known.license}). "
+        f"{known.provenance}".strip(),
     )
     return model
 

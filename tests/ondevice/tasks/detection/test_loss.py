@@ -51,7 +51,7 @@ def test_gradients_of_boxes_are_those_of_differences(monkeypatch):
 
 
 def test_gradients_of_scores_lead_to_the_quality_of_the_box():
-    """Each as far as its weight, which is 1 of what is there, and small of what is rightly not."""
+    """As far as each weighs: 1 of what is there, and little of what is rightly not."""
     logits = mx.array([[[2.0, -3.0], [1.0, -1.0]]])
     hot = mx.array([[[1.0, 0.0], [0.0, 0.0]]])
     quality = mx.array([[0.7, 0.0]])
