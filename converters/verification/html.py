@@ -43,6 +43,7 @@ def to_html(report: Report, package: Inspection) -> str:
         report=report,
         package=package,
         plot=_plot(report.steps),
+        precision=list(_precision(report.precision)),
         images=rows[:ROWS],
         more=max(0, len(rows) - ROWS),
         units=map(_unit_row, units),
@@ -106,6 +107,14 @@ def _image_rows(report: Report) -> Iterator[Sequence[str]]:
     for row, output in sorted(found, key=lambda entry: entry[0].psnr_db):
         agrees = {True: "yes", False: "no", None: "-"}[row.top1_agrees]
         yield row.image, output, f"{row.psnr_db:.1f}", f"{row.max_error:.2e}", agrees
+
+
+def _precision(found: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+    """The APs of both sides, if they were measured on images with objects."""
+    if found and found["difference"] is not None:
+        model, package = (f"{found[side]:.3f}" for side in ("model", "package"))
+        interval = f"{found['low']:+.3f} to {found['high']:+.3f}"
+        yield model, package, f"{found['difference']:+.3f}", interval
 
 
 def _unit_row(unit: Mapping[str, Any]) -> Sequence[str]:

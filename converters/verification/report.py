@@ -68,7 +68,9 @@ class Step:
 class Report:
     """What ``verify`` found: metrics first, then a verdict. The last step is the package's.
 
-    ``problems`` fail the check whatever the metrics, ``notes`` only explain it.
+    ``problems`` fail the check whatever the metrics, ``notes`` only explain it. ``precision``
+    is what the boxes of both sides are worth on annotated images: their APs ("model",
+    "package"), the "difference" and its 95 % interval ("low", "high").
     """
 
     model: str
@@ -79,6 +81,7 @@ class Report:
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     device: Mapping[str, Any] = field(default_factory=dict)
+    precision: Mapping[str, Any] = field(default_factory=dict)
     against: Agreement | None = None  # with another package, if one was given
 
     @property

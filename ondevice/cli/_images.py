@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from ..errors import ImageError
 from ..image.open import ImageFile
+
+T = TypeVar("T")
 
 SKIPPED = 3  # exit status
 SKIPS = (
@@ -29,7 +31,7 @@ def files(paths: Iterable[str], max_level: float | None) -> list[Any]:
     return [path if max_level is None else ImageFile(path, max_level) for path in paths]
 
 
-def spread(items: Sequence[str], limit: int) -> list[str]:
+def spread(items: Sequence[T], limit: int) -> list[T]:
     """At most ``limit`` of the items, evenly spaced."""
     count = min(limit, len(items))
     return [items[i * len(items) // count] for i in range(count)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from ..pages import percent
 from ..weights.output import check_free
 from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._output import json_option, print_json, print_table, progress
+from ._verify_boxes import objects_in, precision_text
 
 if TYPE_CHECKING:
     from converters.program import Program
@@ -35,7 +36,11 @@ def _gate(text: str) -> tuple[str, float]:
 @click.command("verify", epilog=f"Of --images: {SKIPS}")
 @click.argument("package", type=click.Path(path_type=Path))
 @click.option("--model", help="As for export; default: what the package says.")
-@click.option("--images", help="A folder, a pattern, a .txt list, or an image.")
+@click.option(
+    "--images",
+    help="A folder, a pattern, a .txt list, or an image; for a detector a set in COCO's form "
+    "as well, which gives the average precision of both sides.",
+)
 @max_level_option
 @click.option(
     "--limit",
@@ -106,13 +111,18 @@ def verify_command(
         check_free(html.absolute(), force=force)
     opened = load_package(package)
     options["against"] = load_package(against) if against else None
-    chosen = _images(opened, images, max_level, limit)
+    objects = objects_in(opened, images, max_level, limit)
+    given = [] if images is None else [images]
+    chosen = _images(opened, objects.paths if objects else given, max_level, limit)
     network = _model(opened, model)
+    detectors = objects.detectors(network, opened) if objects else []
     chosen = chosen or _samples(opened, network)[:limit]
     shown, skipped = progress(chosen, "verifying", len(chosen)), Skipped()
     report = verify(network, opened, shown, on_error=skipped, **options)
     if device:
         report = replace(report, device=device)
+    if objects:
+        report = replace(report, precision=objects.measure(detectors, skipped))
     if html:
         from converters.verification.html import write_html
 
@@ -135,10 +145,10 @@ def _device(measured: Path | None, run_on: str) -> dict[str, Any]:
 
 
 def _images(
-    package: Program, source: str | None, max_level: float | None, limit: int
+    package: Program, sources: Sequence[str] | None, max_level: float | None, limit: int
 ) -> list[Any]:
     """At most ``limit`` of the images that were asked for. Raises ConfigError."""
-    if source is None:
+    if not sources:
         if max_level is not None:
             raise ConfigError("--max-level goes with --images: it is for those")
         return []
@@ -149,7 +159,7 @@ def _images(
             f"{package.path} takes no images ({takes}): leave out --images; a text encoder is "
             "shown captions if --model names its folder, beside a tokenizer.json"
         )
-    return files(spread(list(expand([source])), limit), max_level)
+    return files(spread(list(expand(sources)), limit), max_level)
 
 
 def _model(package: Program, name: str | None) -> Any:
@@ -191,6 +201,8 @@ def print_report(report: Report) -> None:
     print_table((*header, "worst image", "verdict"), _rows(report))
     for line in dict.fromkeys(_of_kinds(report)):
         click.echo(line)
+    if report.precision:
+        click.echo(precision_text(report.precision))
     for note in report.notes:
         click.echo(f"warning: {note}", err=True)
     for problem in report.problems:

@@ -5,8 +5,9 @@
 writes ``OUT/train/*.jpg`` (256 x 256), beside them ``_annotations.coco.json`` as Roboflow's
 COCO export has it (boxes, and the pixels seen of each shape as uncompressed RLE), and
 ``OUT/train_masks/*.png``: the class of every pixel, 0 where there is no shape, else the
-category's id. Each image has 1 to 6 shapes, of each at least 70 % can be seen. The same
-arguments give the same images. Without ``--photos`` backgrounds are drawn too.
+category's id, whose name stands in ``OUT/classes.txt``. Each image has 1 to 6 shapes, of each
+at least 70 % can be seen. The same arguments give the same images. Without ``--photos``
+backgrounds are drawn too.
 """
 
 from __future__ import annotations
@@ -257,6 +258,8 @@ def write(out: Path, part: str, images: int, seed: int, photos: list[Path]) -> N
         dataset["annotations"] += annotations(drawn, image_id)
     for number, annotation in enumerate(dataset["annotations"], start=1):
         annotation["id"] = number
+    names = "\n".join(["background", *CLASSES]) + "\n"
+    (out / "classes.txt").write_text(names, encoding="utf-8")
     (out / part / "_annotations.coco.json").write_text(json.dumps(dataset), encoding="utf-8")
 
 

@@ -90,44 +90,51 @@ class ClassMatches:
         row = list(AREAS).index(area)
         kept = np.flatnonzero(self.ranks < most)
         kept = kept[np.argsort(-self.scores[kept], kind="stable")]
-        counted, right = ~self.ignored[row][:, kept], self.right[row][:, kept]
-        hits = counted & right
-        return Ranking(hits, counted & ~right, self.images[kept], self.wanted[row])
+        counted = ~self.ignored[row][:, kept]
+        hits = counted & self.right[row][:, kept]
+        found = np.flatnonzero(hits.any(axis=0))
+        end = int(found[-1]) + 1 if len(found) else 0  # nothing depends on what is less sure
+        counted = counted[:, :end]
+        if (counted == counted[0]).all():
+            counted = counted[:1]
+        at = tuple(np.flatnonzero(row) for row in hits)
+        return Ranking(at, counted, self.images[kept[:end]], self.wanted[row])
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Detections of one class, the surest first: ``hits`` and ``misses`` (IOU, D) are right
-    and false ones, ``wanted`` (N,) are the objects of each image."""
+    """D detections of one class, the surest first, until the last one that is right.
 
-    hits: Array
-    misses: Array
+    ``hits`` has, for each of ``IOU``, the positions of those that are right, ``counted`` (IOU
+    or 1, D) which count at all; ``wanted`` (N,) are the objects of each image.
+    """
+
+    hits: tuple[Array, ...]
+    counted: Array
     images: Array
     wanted: Array
-
-    def until_last_hit(self) -> Ranking:
-        """Without what is less sure than all hits, which no precision depends on."""
-        found = np.flatnonzero(self.hits.any(axis=0))
-        end = int(found[-1]) + 1 if len(found) else 0
-        return Ranking(self.hits[:, :end], self.misses[:, :end], self.images[:end], self.wanted)
 
     def curves(self, times: Array | None = None) -> tuple[Array, Array] | None:
         """Precision (IOU, RECALL) and the final recall (IOU,); None if no object is wanted.
 
-        Each image counts as often as ``times`` (N,) says.
+        Each image counts as often as ``times`` (N,) says. At each recall it is the best
+        precision that has it or more, so that only detections that are right are looked at.
         """
-        wanted = self.wanted.sum() if times is None else self.wanted @ times
+        times = np.ones_like(self.wanted) if times is None else times
+        wanted = int(self.wanted @ times)
         if not wanted:
             return None
-        weights = 1 if times is None else times[self.images]
-        hits, misses = ((a * weights).cumsum(axis=1) for a in (self.hits, self.misses))
-        recall = hits / wanted
-        precision = hits / (hits + misses + np.spacing(1))
-        # At each recall, the best precision that has it or more; 0 where none has.
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        best = np.pad(best, ((0, 0), (0, 1)))
-        at = [row[np.searchsorted(r, RECALL)] for row, r in zip(best, recall, strict=True)]
-        return np.stack(at), recall[:, -1] if recall.shape[1] else np.zeros(len(IOU))
+        weights = times[self.images]
+        totals = (self.counted * weights).cumsum(axis=1)
+        precision, recall = np.zeros((len(IOU), len(RECALL))), np.zeros(len(IOU))
+        for i, (at, total) in enumerate(
+            zip(self.hits, np.broadcast_to(totals, (len(IOU), totals.shape[1])), strict=True)
+        ):
+            right = weights[at].cumsum()
+            best = np.maximum.accumulate((right / (total[at] + np.spacing(1)))[::-1])[::-1]
+            precision[i] = np.append(best, 0)[np.searchsorted(right / wanted, RECALL)]
+            recall[i] = right[-1] / wanted if len(right) else 0
+        return precision, recall
 
 
 def match(

@@ -12,6 +12,7 @@ from ..train.listing import SPLITS
 
 ROBOFLOW = "_annotations.coco.json"  # lies in the folder of the images
 COCO = "instances_"  # and the split, as in annotations/instances_val2017.json
+SUFFIX = ".json"
 TRIED = 5  # images that are looked for, to find the folder of all
 
 
@@ -25,25 +26,26 @@ def annotation_files(source: str | Path) -> dict[str, Path]:
     one split.
     """
     source = Path(source)
-    if source.is_file():
+    if source.is_file() and source.suffix == SUFFIX:
         return {"": source}
     if not source.is_dir():
-        raise ConfigError(f"{source} does not exist; give a folder in COCO's form, or a .json")
-    for find in (_beside_images, _in_splits, _as_coco_has_them, _only_one):
+        problem = f"is no {SUFFIX}" if source.is_file() else "does not exist"
+        raise ConfigError(f"{source} {problem}; give a folder in COCO's form, or a {SUFFIX}")
+    for find in (*_LAYOUTS, _only_one):
         if found := find(source):
             return _one_each(source, found)
     raise ConfigError(
         f"{source} has no annotations in COCO's form; expected {ROBOFLOW} in it or in its "
-        f"folders train, valid and test, or annotations/{COCO}*.json"
+        f"folders train, valid and test, or annotations/{COCO}*{SUFFIX}"
     )
 
 
 def is_coco(source: str | Path) -> bool:
-    """Whether ``annotation_files`` finds any."""
-    try:
-        return bool(annotation_files(source))
-    except ConfigError:
-        return False
+    """Whether it is a .json file or a folder that only sets in COCO's form look like."""
+    source = Path(source)
+    if source.is_dir():
+        return any(find(source) for find in _LAYOUTS)
+    return source.is_file() and source.suffix == SUFFIX
 
 
 Found: TypeAlias = list[tuple[str, Path]]  # splits, and their annotations
@@ -65,6 +67,9 @@ def _as_coco_has_them(folder: Path) -> Found:
         (SPLITS.get(_part(path).rstrip("0123456789-_").lower(), ""), path) for path in paths
     )
     return [(split, path) for split, path in named if split]
+
+
+_LAYOUTS = (_beside_images, _in_splits, _as_coco_has_them)
 
 
 def _only_one(folder: Path) -> Found:

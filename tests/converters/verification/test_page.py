@@ -108,7 +108,7 @@ def test_json_has_a_stable_shape(report):
     found = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert found.keys() == {
         *("model", "package", "images", "steps", "problems", "notes", "versions", "device"),
-        *("passed", "failures", "against"),
+        *("passed", "failures", "against", "precision"),
     }
     step = found["steps"][-1]
     assert step.keys() == {

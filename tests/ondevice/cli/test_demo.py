@@ -7,8 +7,11 @@ import json
 import pytest
 from PIL import Image
 
+from ondevice import save_model
 from ondevice.cli import run
 from ondevice.signature.samples import sample_images
+
+from ..models.test_detectors import small as detector
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +37,34 @@ def test_demo_takes_ones_own_photos_and_gives_json(capsys):
     assert [row["image"] for row in report["predictions"] if row["image"]] == ["a.png", "b.png"]
     assert report["passed"] is True
     assert report["images"] == 2
+
+
+def test_demo_of_a_detector_draws_what_the_package_finds(ondevice_, tmp_path):
+    save_model(detector(), "model")
+    for name, pixels in zip(("a.png", "b.png"), sample_images(96)[2:], strict=True):
+        Image.fromarray(pixels).save(name)
+    args = ("demo", "--task", "detect", "--model", "model", "--out", "out")
+    status, out, err = ondevice_(*args)
+    drawn = tmp_path / "out" / "shapes.png"
+    assert status in (0, 1)  # random weights choose other candidates in half precision
+    with Image.open(drawn) as image:
+        assert image.size == (256, 256)
+    assert "drawn by a program" in err
+    assert [w for w in out.split() if w.endswith(".png")] == ["out/shapes.png"]
+    assert "same boxes" in out
+    _, out, _ = ondevice_(*args, "a.png", "b.png", "--json")
+    said = json.loads(out)
+    assert said["drawings"] == ["out/a-1.png", "out/b-2.png"]
+    assert said["seconds"]["detect with MLX"] > 0
+
+
+def test_demo_takes_a_detector_that_ships(ondevice_, tmp_path, monkeypatch):
+    """Whichever is first; while there is none that is one line."""
+    monkeypatch.setattr("ondevice.registry._SPECS", {})
+    status, out, err = ondevice_("demo", "--task", "detect")
+    assert (status, out) == (2, "")
+    assert err == "error: no detector ships with this version; give one with --model NAME\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_then_verify(capsys):

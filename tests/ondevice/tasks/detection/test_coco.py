@@ -180,6 +180,10 @@ def test_splits_are_found_as_tools_lay_them_out(tmp_path: Path) -> None:
     assert list(annotation_files(coco)) == ["train", "val"]
     assert annotation_files(one) == annotation_files(alone) == {"": alone}
     assert list(annotation_files(roboflow / "train")) == [""]
+    assert is_coco(roboflow)
+    assert is_coco(coco)
+    assert is_coco(alone)
+    assert not is_coco(one)  # any folder may have one .json
 
 
 def test_what_has_no_annotations_or_two_of_a_split_is_refused(tmp_path: Path) -> None:
@@ -188,6 +192,10 @@ def test_what_has_no_annotations_or_two_of_a_split_is_refused(tmp_path: Path) ->
     assert not is_coco(tmp_path)
     with pytest.raises(ConfigError, match="does not exist"):
         annotation_files(tmp_path / "none")
+    photo = images_in(tmp_path) / "a.png"
+    with pytest.raises(ConfigError, match=r"a\.png is no \.json"):
+        annotation_files(photo)
+    assert not is_coco(photo)
     written(tmp_path / "valid", GIVEN)
     (tmp_path / "val").symlink_to("valid")
     assert list(annotation_files(tmp_path)) == ["val"]

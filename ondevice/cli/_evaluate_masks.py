@@ -1,0 +1,125 @@
+"""What ``ondevice evaluate`` does with models that name the class of each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ConfigError, ImageError
+from ._evaluate_boxes import SPLITS
+from ._evaluated import Evaluated, Opened, image_input, tell_split, unseen
+from ._images import Skipped
+from ._output import print_table
+
+if TYPE_CHECKING:
+    from converters.program import Program
+
+    from ..tasks.segmentation.evaluate import Comparison, Evaluation, Segmenter
+    from ..tasks.segmentation.masks import MaskSet
+
+MASKS = ("mask", "mask_image")  # as packages call them
+
+
+def evaluate_masks(opened: Sequence[Opened], images: Path) -> Evaluated:
+    """Intersections over unions and right pixels, on images with masks."""
+    from ..tasks.segmentation.evaluate import evaluate, to_json
+    from ..tasks.segmentation.masks import read_masks
+    from ..tasks.segmentation.report import write_report
+
+    segmenters = [_segmenter(each) for each in opened]
+    given, split = read_masks(images, SPLITS)
+    tell_split(images, split)
+    given = _unseen(given, opened)
+    skipped = Skipped()
+    try:
+        evaluations, comparisons = evaluate(segmenters, given, skipped)
+    except ImageError:  # no image at all: each has its reason
+        skipped.check(len(given.images))
+        raise
+    return Evaluated(
+        to_json(evaluations, comparisons),
+        partial(_print, evaluations, comparisons),
+        partial(write_report, evaluations, comparisons),
+        skipped,
+        len(given.images),
+    )
+
+
+def _unseen(given: MaskSet, opened: Sequence[Opened]) -> MaskSet:
+    from ..tasks.train.dataset import Sample
+
+    left = {s.path for s in unseen([Sample(i.path, 0) for i in given.images], opened)}
+    return replace(given, images=tuple(i for i in given.images if i.path in left))
+
+
+def _segmenter(given: Opened) -> Segmenter:
+    from ..tasks.segmentation.evaluate import model_segmenter
+
+    if given.package is not None:
+        return _package_segmenter(given.package, given.name)
+    return model_segmenter(given.model, given.name)
+
+
+def _package_segmenter(package: Program, name: str) -> Segmenter:
+    """A package, run one image at a time. Raises ConfigError if it gives no numbers of classes
+    that have names."""
+    import numpy as np
+
+    from ..signature.decode import Frame
+    from ..tasks.segmentation.evaluate import Segmenter
+
+    output = next((each for each in MASKS if each in package.outputs), None)
+    if output is None or not package.labels:
+        gives = ", ".join(package.outputs)
+        raise ConfigError(
+            f"{name} gives no masks of classes with names: it gives {gives}; expected "
+            f"{' or '.join(MASKS)}"
+        )
+    image, (side, _) = image_input(package)
+    contract = package.preprocess
+    assert contract is not None  # see image_input
+    contract = replace(contract, size=side)
+
+    def find(photo: Any) -> Any:
+        found = package.predict({image: package.resize_and_crop(photo)})[output]
+        mask = np.rint(np.asarray(found)).astype(np.int64)
+        mask = mask.reshape(mask.shape[-2:])
+        return Frame.of(photo.size, contract).map(mask, smooth=False)
+
+    return Segmenter(name, package.labels, find)
+
+
+def _print(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> None:
+    print_table(
+        ("model", ">images", ">mIoU", ">right pixels", ">mean over classes"),
+        ((e.name, e.images, *map(_percent, e.figures.values())) for e in evaluations),
+    )
+    click.echo()
+    first = evaluations[0]
+    print_table(
+        ("class", ">pixels", *(f">IoU {e.name}" for e in evaluations), ">right"),
+        (
+            (
+                c.name,
+                c.pixels,
+                *(_percent(e.per_class[i].iou) for e in evaluations),
+                _percent(c.accuracy),
+            )
+            for i, c in enumerate(first.per_class)
+            if c.pixels
+        ),
+    )
+    for c in comparisons:
+        click.echo(
+            f"\nmIoU of {c.second} less that of {c.first}: {c.difference:+.3f} "
+            f"(95 % interval {c.low:+.3f} to {c.high:+.3f})"
+        )
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1%}"

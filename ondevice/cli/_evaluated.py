@@ -1,0 +1,93 @@
+"""What ``ondevice evaluate`` has in common for all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ConfigError
+from ._images import Skipped
+
+if TYPE_CHECKING:
+    from converters.program import Program
+
+    from ..tasks.train.dataset import Sample
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model or a package, and what it was called on the command line."""
+
+    name: str
+    model: Any = None
+    package: Program | None = None
+
+    @classmethod
+    def of(cls, name: str) -> Opened:
+        """A package by its suffix, or a model."""
+        from converters.backend import BACKENDS, COMPILED
+
+        from ..tasks.load import load
+
+        if Path(name).suffix in {*BACKENDS, *COMPILED}:
+            from converters.backend import load_package
+
+            return cls(name, package=load_package(name))
+        return cls(name, load(name))
+
+    @property
+    def gives(self) -> set[str]:
+        """The kinds of what comes out or, of a package, the names."""
+        if self.package is not None:
+            return {*self.package.outputs}
+        signature = getattr(self.model, "signature", None)
+        return {output.kind for output in signature.outputs} if signature else set()
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was measured: ``facts`` for JSON, and what prints tables and writes a report."""
+
+    facts: Mapping[str, Any]
+    print: Callable[[], None]
+    write_report: Callable[..., Path]
+    skipped: Skipped
+    total: int  # images
+
+
+def tell_split(images: Path, split: str) -> None:
+    """Say which part of the images is taken, if it has a name."""
+    if split:
+        click.echo(f"{images}: images for {split}", err=True)
+
+
+def unseen(samples: list[Sample], opened: Sequence[Opened]) -> list[Sample]:
+    """Without the images that a saved folder was trained on, which would flatter it."""
+    from ..tasks.train.dataset import unseen
+
+    for name in (each.name for each in opened):
+        left = unseen(samples, Path(name))
+        if not left:
+            click.echo(f"warning: {name} was trained on all of these images", err=True)
+        elif len(left) < len(samples):
+            count = len(samples) - len(left)
+            click.echo(f"{name} was trained on {count:,} of the images: left out", err=True)
+        samples = left or samples
+    return samples
+
+
+def image_input(package: Program) -> tuple[str, tuple[int, ...]]:
+    """The name of the one image that a package takes, and its height and width.
+
+    Raises ConfigError if it takes anything else.
+    """
+    images = {n: package.as_image(f) for n, f in package.inputs.items()}
+    shapes = [(n, f.shape) for n, f in images.items() if f.kind == "image"]
+    if len(shapes) != 1 or len(images) != 1 or package.preprocess is None:
+        takes = ", ".join(map(str, package.inputs.values())) or "nothing"
+        raise ConfigError(f"{package.path} takes {takes}; one image is expected")
+    return shapes[0]

@@ -1,0 +1,131 @@
+"""Images with a mask each: a PNG with the number of each pixel's class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import ConfigError, ImageError, printable
+from ...image.files import is_image_name
+from ..train.listing import SPLITS
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, Any]
+
+MASKS = ("masks", "annotations", "labels")  # folders beside ``images``
+BESIDE = "_masks"  # the masks of ``val`` lie in ``val_masks``
+NAMES = "classes.txt"
+VOID = 255  # pixels that do not count, as most sets have them
+TOLD = 5  # examples of one problem
+ONE_NUMBER = ("1", "L", "P", "I", "I;16")  # PIL's modes
+
+
+@dataclass(frozen=True)
+class MaskedImage:
+    """An image file and that of its mask."""
+
+    path: str
+    mask: str
+
+    def read(self, size: tuple[int, int]) -> Array:
+        """The (height, width) numbers of a photo of ``size`` (width, height), int64.
+
+        Raises ImageError for what is no such mask.
+        """
+        from PIL import Image
+
+        try:
+            with Image.open(self.mask) as image:
+                mode, given, values = image.mode, image.size, np.asarray(image)
+        except Exception as error:  # PIL's plugins raise nearly anything for a broken file
+            raise ImageError(f"{printable(self.mask)} cannot be read: {error}") from error
+        if mode not in ONE_NUMBER:
+            raise ImageError(f"{printable(self.mask)} is {mode}; a mask has a number a pixel")
+        if given != size:
+            sizes = (" x ".join(map(str, each)) for each in (given, size))
+            raise ImageError(
+                "{} has {} pixels, its photo {}".format(printable(self.mask), *sizes)
+            )
+        return values.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class MaskSet:
+    """Images, and what the numbers in their masks mean: ``names`` are from 0, "" of what does
+    not count. Without names they are the numbers of a model's classes."""
+
+    path: Path
+    images: tuple[MaskedImage, ...]
+    names: tuple[str, ...] = ()
+
+
+def read_masks(folder: str | Path, prefer: Sequence[str]) -> tuple[MaskSet, str]:
+    """The images below ``folder`` that have masks, and their split: the first of ``prefer``
+    that there is, or else any.
+
+    Masks are PNG files in ``masks`` beside ``images`` (or in ``annotations``, as ADE20K has
+    them), with folders of splits or without; or in ``val_masks`` beside ``val``.
+    ``classes.txt`` has a name a line, from number 0. Raises ConfigError with all that is wrong.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; give one with images and masks")
+    found = dict(_in_splits(folder)) or dict(_beside(folder))
+    split = next((name for name in (*prefer, *found) if name in found), None)
+    if split is None:
+        raise ConfigError(
+            f"{folder} has no masks; expected PNG files in {' or '.join(MASKS)} beside images, "
+            f"or in val{BESIDE} beside val"
+        )
+    return MaskSet(folder, tuple(_paired(*found[split])), _names(folder)), split
+
+
+Pairs = Iterable[tuple[str, tuple[Path, Path]]]  # splits, with folders of images and of masks
+
+
+def _in_splits(folder: Path) -> Pairs:
+    images = folder / "images"
+    masks = next((folder / name for name in MASKS if (folder / name).is_dir()), None)
+    if masks is None or not images.is_dir():
+        return
+    inside = [path for path in sorted(images.iterdir()) if (masks / path.name).is_dir()]
+    for path in inside:
+        yield SPLITS.get(path.name.lower(), path.name), (path, masks / path.name)
+    if not inside:
+        yield "", (images, masks)
+
+
+def _beside(folder: Path) -> Pairs:
+    for masks in sorted(folder.glob(f"*{BESIDE}")):
+        name = masks.name.removesuffix(BESIDE)
+        if (folder / name).is_dir():
+            yield SPLITS.get(name.lower(), name), (folder / name, masks)
+
+
+def _paired(images: Path, masks: Path) -> list[MaskedImage]:
+    """Each image with its mask, by their names. Raises ConfigError for those without."""
+    files = sorted(p for p in images.iterdir() if is_image_name(p.name))
+    known = {path.stem: path for path in masks.glob("*.png")}
+    if lacking := [path.name for path in files if path.stem not in known]:
+        more = f" and {len(lacking) - TOLD:,} more" if len(lacking) > TOLD else ""
+        names = ", ".join(map(printable, lacking[:TOLD]))
+        raise ConfigError(f"{masks} has no masks of {names}{more}")
+    if not files:
+        raise ConfigError(f"{images} has no images")
+    return [MaskedImage(str(path), str(known[path.stem])) for path in files]
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    path = folder / NAMES
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    names = [line.strip() for line in text.splitlines()]
+    if alike := sorted({name for name in names if name and names.count(name) > 1}):
+        raise ConfigError(f"{path} has {', '.join(map(printable, alike))} more than once")
+    return tuple(names)
