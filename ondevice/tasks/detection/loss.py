@@ -72,11 +72,11 @@ def _layer_loss(
 def varifocal(logits: mx.array, hot: mx.array, quality: mx.array) -> mx.array:
     """(B, N, classes), whose target is ``quality`` (B, N) where ``hot``, else 0.
 
-    Unlike in the paper it does not weigh what is hot by its quality: at the start boxes are
-    poor, and classes would be learned only after them.
+    Unlike in the paper all scores of a candidate that stands for an object weigh the same:
+    classes are told apart from the start, when boxes are poor and scores low. Those of others
+    weigh the more the higher they are.
     """
     target = hot * quality[..., None]
-    share = mx.stop_gradient(mx.sigmoid(logits))
-    weight = ALPHA * mx.power(share, GAMMA) * (1 - hot) + hot
-    entropy = mx.logaddexp(logits, mx.array(0.0)) - logits * target
-    return weight * entropy
+    share, matched = mx.stop_gradient(mx.sigmoid(logits)), hot.max(axis=-1, keepdims=True)
+    weight = ALPHA * mx.power(share, GAMMA) * (1 - matched) + matched
+    return weight * (mx.logaddexp(logits, mx.array(0.0)) - logits * target)

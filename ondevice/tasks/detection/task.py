@@ -17,8 +17,9 @@ from ..train.predict import predictions
 from ..train.task import Task
 from ..train.trainer import Loss
 from .augment import Objects
-from .average_precision import MOST, Boxes, figures, match
+from .average_precision import figures, match
 from .dataset import BoxDataset
+from .evaluate import in_pixels, surest
 from .loss import detection_loss
 from .matching import NONE
 
@@ -81,22 +82,14 @@ class Detection(Task):
     def _precision(self, logits: Array, boxes: Array, paths: Sequence[str]) -> dict[str, float]:
         """In percent; 0 where no object is to be found."""
         truth = [self.dataset.truth[path] for path in paths]
-        rows = zip(logits, boxes, paths, strict=True)
-        found = [best_boxes(s, b, self._frame(path)) for s, b, path in rows]
+        scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        rows, order = zip(boxes, scores, paths, strict=True), np.arange(scores.shape[-1])
+        found = [surest(in_pixels(b, self._frame(path)), s, order) for b, s, path in rows]
         all_figures = figures(match(truth, found, len(self.dataset.classes)))
         return {name: 100 * (all_figures[name] or 0.0) for name in MEASURED}
 
     def _frame(self, path: str) -> Frame:
         return Frame.of(self.dataset.sizes[path], self.spec)
-
-
-def best_boxes(logits: Array, boxes: Array, frame: Frame) -> Boxes:
-    """Of (Q, classes) logits and (Q, 4) boxes the surest ``MOST``, in pixels of a photo."""
-    scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    best = np.argsort(-scores, axis=None, kind="stable")[:MOST]
-    queries, classes = np.unravel_index(best, scores.shape)
-    places = np.array([frame.box(box) for box in boxes[queries]], np.float64)
-    return Boxes(places, classes, scores[queries, classes])
 
 
 def padded(labels: Sequence[Objects]) -> dict[str, Array]:

@@ -14,7 +14,6 @@ from mlx.utils import tree_flatten
 import ondevice
 from ondevice.cli import run
 from ondevice.errors import ConfigError
-from ondevice.tasks.detection.augment import BoxAugment
 from ondevice.tasks.detection.dataset import read_boxes
 from ondevice.tasks.detection.start import new_detector
 from ondevice.tasks.detection.task import Detection
