@@ -1,4 +1,4 @@
-"""A light detector on a backbone of this registry: RT-DETR's encoder and decoder, made narrow.
+"""Light DETR: RT-DETR's encoder and decoder, made narrow, on a backbone of this registry.
 
 Paper: https://arxiv.org/abs/2304.08069 (RT-DETR); the backbones are each its own family's
 """
@@ -50,7 +50,12 @@ class LightDetr(Detr):
 
 
 def _register(
-    backbone: str, *checkpoints: Checkpoint, size: int = 320, dim: int = 96, depth: int = 3
+    backbone: str,
+    params: int,  # of a model of COCO's 80 classes
+    *checkpoints: Checkpoint,
+    size: int = 320,
+    dim: int = 96,
+    depth: int = 3,
 ) -> None:
     register_model(
         ModelSpec(
@@ -69,13 +74,19 @@ def _register(
                 size=size, crop_pct=1, crop_mode="squash", interpolation="bilinear"
             ),
             checkpoints=checkpoints,
+            params=params,
         )
     )
 
 
-_register("shvit_nano", size=192, dim=64, depth=2)
-for _name in (
-    *("shvit_s1", "shvit_s2", "shvit_s3", "shvit_s4"),
-    *(f"efficientvit_m{i}" for i in range(6)),
-):
-    _register(_name)
+_register("shvit_nano", 1_670_408, size=192, dim=64, depth=2)
+_register("shvit_s1", 7_193_616)
+_register("shvit_s2", 12_237_976)
+_register("shvit_s3", 15_010_545)
+_register("shvit_s4", 17_355_292)
+_register("efficientvit_m0", 3_312_852)
+_register("efficientvit_m1", 3_951_656)
+_register("efficientvit_m2", 5_134_266)
+_register("efficientvit_m3", 7_765_066)
+_register("efficientvit_m4", 9_612_124)
+_register("efficientvit_m5", 13_290_884)

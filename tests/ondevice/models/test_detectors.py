@@ -15,7 +15,7 @@ from converters import export, load_package, verify
 from converters.export import lay_out, rename_inputs, to_graph
 from converters.graph.resizing import sample
 from converters.verification.sets import overlaps, paired
-from ondevice import create_model, fuse
+from ondevice import create_model, fuse, list_models, model_spec
 from ondevice.nn.deformable import anchors, best, grid_sample, rows
 
 from ...parity.dense_cases import DenseCase, pairs
@@ -148,6 +148,15 @@ def check(case, prefix, name, logits, boxes, limit):
     same = logits.argmax(axis=-1) == case.arrays[f"{scores}.class"][0][at]
     assert same.mean() > 0.99
     return at
+
+
+@pytest.mark.parametrize("name", list_models("light_detr_*"))
+def test_a_light_detector_has_as_many_parameters_as_are_listed(name):
+    spec = model_spec(name)
+    model = spec.build(spec.config)
+    model.train()
+    count = sum(v.size for _, v in tree_flatten(model.trainable_parameters()))
+    assert count == spec.params
 
 
 @pytest.mark.parametrize("name", NAMES)
