@@ -16,7 +16,7 @@ from .start import check_detector, new_detector
 from .task import Detection
 
 if TYPE_CHECKING:
-    from ..train.run import Options
+    from ..train.options import Options
     from ..train.trainer import Settings
 
 

@@ -204,6 +204,11 @@ def test_a_backbone_is_no_option_of_classifiers(folder, tmp_path, capsys):
     assert "--backbone not for --task classify" in capsys.readouterr().err
 
 
+def test_boxes_are_not_taken_for_classes(folder, tmp_path, capsys):
+    assert run(["train", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert "it has boxes: are they for --task detect?" in capsys.readouterr().err
+
+
 def test_python_refuses_the_same(folder, tmp_path):
     with pytest.raises(ConfigError, match="label_smoothing: not for task detect"):
         train(folder, tmp_path / "out", **QUICK, label_smoothing=0.1)
