@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ConfigError, ImageError
-from ._evaluated import Evaluated, Opened, image_input, tell_split, unseen
+from ._evaluated import Evaluated, Opened, image_input, looking, tell_split, unseen
 from ._images import Skipped
 from ._output import print_table
 
@@ -35,7 +35,7 @@ def evaluate_boxes(opened: Sequence[Opened], images: Path) -> Evaluated:
     tell_other_classes(detectors, coco)
     skipped = Skipped()
     try:
-        evaluations, comparisons = evaluate(detectors, coco, skipped)
+        evaluations, comparisons = evaluate(detectors, coco, skipped, looking)
     except ImageError:  # no image at all: each has its reason
         skipped.check(len(coco.images))
         raise

@@ -12,7 +12,7 @@ import click
 
 from ..errors import ConfigError, ImageError
 from ._evaluate_boxes import SPLITS
-from ._evaluated import Evaluated, Opened, image_input, tell_split, unseen
+from ._evaluated import Evaluated, Opened, image_input, looking, tell_split, unseen
 from ._images import Skipped
 from ._output import print_table
 
@@ -37,7 +37,7 @@ def evaluate_masks(opened: Sequence[Opened], images: Path) -> Evaluated:
     given = _unseen(given, opened)
     skipped = Skipped()
     try:
-        evaluations, comparisons = evaluate(segmenters, given, skipped)
+        evaluations, comparisons = evaluate(segmenters, given, skipped, looking)
     except ImageError:  # no image at all: each has its reason
         skipped.check(len(given.images))
         raise

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ..errors import ConfigError
 from ._images import Skipped
+from ._output import progress
 
 if TYPE_CHECKING:
     from converters.program import Program
 
     from ..tasks.train.dataset import Sample
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class Evaluated:
     write_report: Callable[..., Path]
     skipped: Skipped
     total: int  # images
+
+
+def looking(images: Sequence[T]) -> Iterator[T]:
+    """Themselves, with a line on a terminal that says how far it is."""
+    return progress(images, "looking", len(images))
 
 
 def tell_split(images: Path, split: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, ImageError
 from ._evaluate_boxes import BOXES, coco_set, package_detector, tell_other_classes
+from ._evaluated import looking
 from ._images import Skipped, spread
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Objects:
         def skip(position: int, error: ImageError) -> None:
             skipped.found.setdefault(position, error)
 
-        (ours, theirs), (comparison,) = evaluate(detectors, self.coco, skip)
+        (ours, theirs), (comparison,) = evaluate(detectors, self.coco, skip, looking)
         aps = {
             "images": ours.images,
             "model": ours.figures["AP"],

@@ -78,11 +78,7 @@ def demo(
     drawings = parts.draw(images, theirs, out)
     rows = list(parts.sides(images, ours, theirs))
     if as_json:
-        predictions = [dict(zip(_HEADER, row, strict=True)) for row in rows]
-        facts = {"predictions": predictions, "skipped": skipped.problems}
-        seconds = {step: round(value, 3) for step, value in clock.seconds.items()}
-        facts |= {"drawings": list(map(str, drawings)), "seconds": seconds}
-        print_json(facts | report.to_dict())
+        _print_json(rows, drawings, report, clock, skipped)
     else:
         if not photos:
             click.echo(parts.ORIGIN, err=True)
@@ -103,6 +99,22 @@ def _load(photos: tuple[Path, ...], skipped: Skipped) -> dict[str, Any]:
             skipped(position, error)
     skipped.check(len(photos))
     return found
+
+
+def _print_json(
+    rows: list[tuple[str, ...]],
+    drawings: list[Path],
+    report: Report,
+    clock: Clock,
+    skipped: Skipped,
+) -> None:
+    facts: dict[str, Any] = {
+        "predictions": [dict(zip(_HEADER, row, strict=True)) for row in rows],
+        "skipped": skipped.problems,
+        "drawings": [str(path) for path in drawings],
+        "seconds": {step: round(value, 3) for step, value in clock.seconds.items()},
+    }
+    print_json(facts | report.to_dict())
 
 
 def _drawn(drawings: list[Path]) -> list[tuple[str, str]]:

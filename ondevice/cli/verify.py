@@ -119,20 +119,22 @@ def verify_command(
     chosen = chosen or _samples(opened, network)[:limit]
     shown, skipped = progress(chosen, "verifying", len(chosen)), Skipped()
     report = verify(network, opened, shown, on_error=skipped, **options)
-    if device:
-        report = replace(report, device=device)
-    if objects:
-        report = replace(report, precision=objects.measure(detectors, skipped))
+    precision = objects.measure(detectors, skipped) if objects else {}
+    report = replace(report, device=device or report.device, precision=precision)
     if html:
-        from converters.verification.html import write_html
-
-        write_html(report, opened, html, force=force)
+        _write_html(report, opened, html, force)
     if as_json:
         print_json(report.to_dict() | {"skipped": skipped.problems})
     else:
         print_report(report)
     status = skipped.status(len(chosen))
     ctx.exit(status if report.passed else 1)
+
+
+def _write_html(report: Report, package: Program, path: Path, force: bool) -> None:
+    from converters.verification.html import write_html
+
+    write_html(report, package, path, force=force)
 
 
 def _device(measured: Path | None, run_on: str) -> dict[str, Any]:

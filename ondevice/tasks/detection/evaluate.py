@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from unicodedata import normalize
@@ -125,23 +125,21 @@ class Comparison:
 
 
 def evaluate(
-    detectors: Sequence[Detector], coco: CocoSet, on_error: OnError
+    detectors: Sequence[Detector],
+    coco: CocoSet,
+    on_error: OnError,
+    show: Callable[[Sequence[CocoImage]], Iterable[CocoImage]] = iter,
 ) -> tuple[list[Evaluation], list[Comparison]]:
     """Each of ``detectors`` on the same images, and all others compared with the first.
 
-    Images that cannot be used are left out, and given to ``on_error``. Raises ConfigError for
-    a detector that lacks a class of the set, ImageError if no image can be used.
+    Images that cannot be used are left out, and given to ``on_error``; ``show`` may tell how
+    far it is. Raises ConfigError for a detector that lacks a class of the set, ImageError if no
+    image can be used.
     """
     orders = [class_order(detector, coco) for detector in detectors]
     images: list[CocoImage] = []
     found: list[list[Boxes]] = [[] for _ in detectors]
-    for position, image in enumerate(coco.images):
-        try:
-            photo = as_rgb(image.path)
-            image.check_size(photo.size)
-        except ImageError as error:
-            on_error(position, error)
-            continue
+    for image, photo in _read(show(coco.images), on_error):
         images.append(image)
         for detector, order, boxes in zip(detectors, orders, found, strict=True):
             boxes.append(surest(*detector.find(photo), order))
@@ -155,6 +153,20 @@ def evaluate(
     pairs = zip(detectors[1:], matches[1:], strict=True)
     first = detectors[0].name
     return evaluations, [compare(first, d.name, matches[0], each) for d, each in pairs]
+
+
+def _read(
+    images: Iterable[CocoImage], on_error: OnError
+) -> Iterator[tuple[CocoImage, Image.Image]]:
+    """Each image that can be used, with its photo."""
+    for position, image in enumerate(images):
+        try:
+            photo = as_rgb(image.path)
+            image.check_size(photo.size)
+        except ImageError as error:
+            on_error(position, error)
+            continue
+        yield image, photo
 
 
 def class_order(detector: Detector, coco: CocoSet) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from unicodedata import normalize
@@ -129,19 +129,23 @@ class Comparison:
 
 
 def evaluate(
-    segmenters: Sequence[Segmenter], given: MaskSet, on_error: OnError
+    segmenters: Sequence[Segmenter],
+    given: MaskSet,
+    on_error: OnError,
+    show: Callable[[Sequence[MaskedImage]], Iterable[MaskedImage]] = iter,
 ) -> tuple[list[Evaluation], list[Comparison]]:
     """Each of ``segmenters`` on the same images, and all others compared with the first.
 
-    Images that cannot be used are left out, and given to ``on_error``. Raises ConfigError for
-    one that lacks a class of the set, ImageError if no image can be used.
+    Images that cannot be used are left out, and given to ``on_error``; ``show`` may tell how
+    far it is. Raises ConfigError for one that lacks a class of the set, ImageError if no image
+    can be used.
     """
     names = [normalize("NFC", n) for n in given.names or segmenters[0].classes]
     classes = [name for name in names if name]
     orders = [_order(each, classes) for each in segmenters]
     rows: list[list[tuple[Array, ...]]] = [[] for _ in segmenters]
     worst: list[Worst] = []
-    for path, photo, there in _read(given, _numbers(names), on_error):
+    for path, photo, there in _read(show(given.images), _numbers(names), on_error):
         found = [o[s.find(photo)] for s, o in zip(segmenters, orders, strict=True)]
         worst = _with(worst, Worst(path, _accuracy(there, found[0]), there, found[0]))
         for row, said in zip(rows, found, strict=True):
@@ -159,11 +163,11 @@ def evaluate(
 
 
 def _read(
-    given: MaskSet, numbers: Array, on_error: OnError
+    images: Iterable[MaskedImage], numbers: Array, on_error: OnError
 ) -> Iterator[tuple[str, Image.Image, Array]]:
     """The path of each image that can be used, its photo, and its mask as positions in the
     set's classes."""
-    for position, image in enumerate(given.images):
+    for position, image in enumerate(images):
         try:
             photo = as_rgb(image.path)
             there = _positions(image, photo.size, numbers)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -202,3 +204,34 @@ def test_what_has_no_annotations_or_two_of_a_split_is_refused(tmp_path: Path) ->
     written(tmp_path / "validation", GIVEN)
     with pytest.raises(ConfigError, match=r"has two sets for val, val/.* and validation/"):
         annotation_files(tmp_path)
+
+
+VALUES: list[Any] = [
+    *(None, True, [], {}, "", "x", "\0", "a" * 5000, "../../x", -1, 0, 7, 20, -5.5, 1e308),
+    *(10**30, float("nan"), [1, 2, 3, 4], [1, 2, 3, "4"], [[1]], {"a": 1}),
+]
+
+
+def slots(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each list or object below a value, with each of its keys."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(items):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from slots(inner)
+
+
+def test_whatever_a_file_says_it_is_read_or_refused_in_a_line(tmp_path: Path) -> None:
+    images_in(tmp_path)
+    rng, refused = Random(0), list[str]()
+    for _ in range(400):
+        data = copy.deepcopy(GIVEN)
+        for _ in range(rng.randint(1, 3)):
+            holder, key = rng.choice(list(slots(data)))
+            holder[key] = copy.deepcopy(rng.choice(VALUES))
+        try:
+            read_coco(written(tmp_path, data)).counts()
+        except ConfigError as error:
+            refused.append(str(error))
+    assert 100 < len(refused) < 400
+    assert not [line for line in refused if len(line.splitlines()) > 1]

@@ -72,6 +72,19 @@ def test_a_folder_and_a_package_are_measured_side_by_side(
     assert f"{mlx['mIoU']:.1%}" in out
 
 
+def test_the_report_of_verify_has_the_figures_of_masks(
+    chain: dict[str, Path], tmp_path: Path, ondevice_: Any
+) -> None:
+    html = tmp_path / "report.html"
+    args = ("verify", chain["exact.mlpackage"], "--model", chain["model"], "--no-baselines")
+    status, out, _ = ondevice_(*args, "--json", "--html", html)
+    (found,) = json.loads(out)["steps"][-1]["comparisons"]
+    assert status == 0
+    assert found["of_kind"].keys() == {"equal_pixels", "miou"}
+    for name, value in found["of_kind"].items():
+        assert f"{name} {value:.4g}" in html.read_text()
+
+
 def mask_set(folder: Path, masks: list[Any], names: tuple[str, ...] = ()) -> MaskSet:
     """Black images with these masks."""
     images = []
