@@ -114,7 +114,7 @@ def augment_for(options: Options, dataset: Dataset) -> Augment:
 
 
 def full_settings(given: dict[str, Any], options: Options) -> Settings:
-    """The settings that are ``given``, and what the options make of them. Raises ConfigError."""
+    """The settings that are ``given``, or follow from the options. Raises ConfigError."""
     try:
         settings = Settings(**given)
     except TypeError as error:
