@@ -244,7 +244,8 @@ def _rounding(recipe: str) -> Any:
 
 def _refuse(ctx: click.Context, choice: str, names: Iterable[str]) -> None:
     """Raises UsageError for an option that is given, but not for this choice."""
-    given = [_option(n) for n in sorted(names) if n in ctx.params and is_given(ctx, n)]
+    known = [p.name for p in ctx.command.params if p.name in names]
+    given = [_option(name) for name in known if name and is_given(ctx, name)]
     if given:
         raise click.UsageError(f"{', '.join(given)} not for {choice}.")
 
