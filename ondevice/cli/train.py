@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +15,51 @@ from ._output import Progress, is_given, json_option, print_json, print_table
 if TYPE_CHECKING:
     from ..tasks.train.history import Epoch
 
+TASKS = ("classify", "detect")
 METHODS = ("auto", "knn", "probe", "full", "adapter")
 # Settings of --method full and adapter: the names of their parameters here.
-OF_FULL = (
+OF_FULL = {
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
     *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip", "train_size"),
     "precision",
     *("recipe", "qat_epochs", "teacher", "teacher_views"),
-)
+}
+NOT_FOR_METHOD = {
+    "auto": {"adapter"},
+    "full": {"adapter"},
+    "adapter": set[str](),
+    "probe": {"adapter", *OF_FULL},
+    "knn": {"adapter", "balance", *OF_FULL},
+}
+NOT_FOR_TASK = {
+    "classify": {"backbone"},
+    "detect": {
+        *("adapter", "balance", "label_smoothing", "precision", "train_size"),
+        *("recipe", "qat_epochs", "teacher", "teacher_views"),
+    },
+}
 
 
 @click.command("train")
 @click.argument("images", type=click.Path(path_type=Path))
 @click.option(
     "--model",
-    default="shvit_s1",
+    default="",
+    help="Where to start: model name, name.tag or saved folder.  [shvit_s1, or "
+    "light_detr_shvit_nano to detect]",
+)
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    default="classify",
     show_default=True,
-    help="Where to start: model name, name.tag or saved folder.",
+    help="detect: boxes in COCO's form, as COCO and Roboflow write them.",
+)
+@click.option(
+    "--backbone",
+    default="",
+    help="Classifier whose weights the backbone of a new detector has: name.tag or folder.  "
+    "[the one it is on]",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The folder to write."
@@ -149,12 +178,11 @@ def train_command(
     method: str,
     random_weights: bool,
     as_json: bool,
-    no_flip: bool = False,
-    recipe: str | None = None,
-    qat_epochs: int | None = None,
+    task: str,
     **options: Any,
 ) -> None:
-    """Train a classifier on IMAGES: a folder for each class, or labels.csv.
+    """Train a classifier on IMAGES: a folder for each class, or labels.csv. With --task detect,
+    a detector on boxes.
 
     Folders called train, val and test are kept apart; else a share of each class is set aside.
     Hugging Face's metadata.csv and .jsonl are read as well. What is unreadable or a copy is
@@ -165,30 +193,28 @@ def train_command(
 
     from ..tasks.train.run import train
 
-    if method != "adapter":
-        _refuse(ctx, method, ("adapter",))
-        options["adapter"] = 0
-    if method in ("knn", "probe"):
-        _refuse(ctx, method, OF_FULL)
-        options = {k: v for k, v in options.items() if k not in OF_FULL}
-    if method == "knn":
-        _refuse(ctx, method, ("balance",))
+    for choice, others in (("task", NOT_FOR_TASK[task]), ("method", NOT_FOR_METHOD[method])):
+        _refuse(ctx, f"--{choice} {ctx.params[choice]}", others)
+        options = {k: v for k, v in options.items() if k not in others}
     _check_pairs(ctx)
-    if options.get("lr") is None:  # which depends on the others
-        options.pop("lr", None)
+    if "no_flip" in options:
+        options["flip"] = not options.pop("no_flip")
+    if recipe := options.pop("recipe", None):
+        options["rounding"] = _rounding(recipe)
+    for name in ("qat_epochs", "lr"):  # whose defaults depend on the others
+        if options.get(name) is None:
+            options.pop(name, None)
     skipped: list[str] = []
     group = mx.distributed.init()
     model = train(
         images,
         out,
+        task=task,
         method=method,
         pretrained=not random_weights,
         group=group,
         callbacks=[_shown()] if group.rank() == 0 else [],
         on_skipped=skipped.append,
-        flip=not no_flip,
-        rounding=_rounding(recipe),
-        qat_epochs=qat_epochs or 0,
         **options,
     )
     if group.rank():
@@ -220,20 +246,19 @@ def _option(name: str) -> str:
     return "--adapter-rank" if name == "adapter" else f"--{name.replace('_', '-')}"
 
 
-def _rounding(recipe: str | None) -> Any:
+def _rounding(recipe: str) -> Any:
     """How export rounds by a recipe. Raises ConfigError."""
-    if recipe is None:
-        return None
     from converters.compress.training import rounding
 
     return rounding(recipe)
 
 
-def _refuse(ctx: click.Context, method: str, names: tuple[str, ...]) -> None:
-    """Raises UsageError for an option that is given, but not for this method."""
-    given = [_option(n) for n in names if is_given(ctx, n)]
+def _refuse(ctx: click.Context, choice: str, names: Iterable[str]) -> None:
+    """Raises UsageError for an option that is given, but not for this choice."""
+    known = [p.name for p in ctx.command.params if p.name in names]
+    given = [_option(name) for name in known if name and is_given(ctx, name)]
     if given:
-        raise click.UsageError(f"{', '.join(given)} not for --method {method}.")
+        raise click.UsageError(f"{', '.join(given)} not for {choice}.")
 
 
 def _shown() -> Any:
@@ -253,7 +278,7 @@ def _shown() -> Any:
 
         def on_epoch(self, epoch: Epoch) -> None:
             click.echo(
-                f"epoch {epoch.epoch}: loss {epoch.loss:.3f}, validation {epoch.val_top1:.1%}, "
+                f"epoch {epoch.epoch}: loss {epoch.loss:.3f}, validation {epoch.score:.1%}, "
                 f"{epoch.seconds:.1f} s, {epoch.images_per_second:.0f} images/s",
                 err=True,
             )

@@ -106,6 +106,27 @@ def open_image(
     raise ImageError(f"{name} {problem}")
 
 
+_TURNED = range(5, 9)  # orientations of EXIF in which width and height change places
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """The width and height of what ``open_image`` gives, from the file's header if that says.
+
+    Raises ImageError.
+    """
+    from PIL import ExifTags, Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
+                width, height = image.size
+    except Exception:  # PIL's plugins raise nearly anything; what is wrong is found below
+        return open_image(path).size
+    return (height, width) if turned else (width, height)
+
+
 def _opened(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """What PIL opens; HEIC by pillow-heif, which is asked only if there is some."""
     from PIL import Image, UnidentifiedImageError

@@ -32,7 +32,8 @@ def grid_sample(x: mx.array, grid: mx.array) -> mx.array:
         inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
         weight = (1 - mx.abs(at_x - column)) * (1 - mx.abs(at_y - row)) * inside
         index = mx.clip(row, 0, H - 1) * W + mx.clip(column, 0, W - 1)
-        pixels = rows[batch, index.astype(mx.int32).reshape(B, -1)]
+        index = mx.stop_gradient(index.astype(mx.int32))  # MLX would ask for one
+        pixels = rows[batch, index.reshape(B, -1)]
         pixels = pixels.reshape(*grid.shape[:-1], C)
         total = total + pixels * weight[..., None].astype(x.dtype)
     return mx.array(total)
@@ -127,7 +128,7 @@ def inverse_sigmoid(x: mx.array, eps: float = 1e-5) -> mx.array:
 def best(scores: mx.array, count: int) -> mx.array:
     """(B, N) scores to the (B, count) positions of the largest, the largest first, and of
     equal ones the first."""
-    return mx.argsort(-scores, axis=1)[:, :count]
+    return mx.argsort(-mx.stop_gradient(scores), axis=1)[:, :count]
 
 
 def rows(x: mx.array, index: mx.array) -> mx.array:

@@ -63,6 +63,12 @@ class Augment:
             _erase(pixels, rng)
         return pixels
 
+    def labelled(
+        self, image: Image.Image, label: int, spec: Preprocess, rng: np.random.Generator
+    ) -> tuple[Array, int]:
+        """The same with its class, which stays."""
+        return self(image, spec, rng), label
+
 
 def _box(
     size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator

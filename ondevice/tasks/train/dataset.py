@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,10 +27,10 @@ IMBALANCE = 3  # the largest class has so many times the images of the smallest
 
 @dataclass(frozen=True)
 class Sample:
-    """An image file and the index of its class."""
+    """An image file and the index of its class, or the objects in it."""
 
     path: str
-    label: int
+    label: Any
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,10 @@ class Dataset:
         """How many images of a split each class has."""
         count = Counter(sample.label for sample in self.splits[split])
         return [count[i] for i in range(len(self.classes))]
+
+    def said(self, label: Any) -> str:
+        """A sample's label in words."""
+        return self.classes[label]
 
     @property
     def fingerprint(self) -> str:
@@ -173,7 +177,7 @@ def write_split(dataset: Dataset, folder: Path) -> None:
         table.writerow(("file_name", "label", "split", "sha256"))
         for split, sample in samples:
             path = os.path.relpath(sample.path, dataset.folder)
-            row = (path, dataset.classes[sample.label], split, _digest(sample.path))
+            row = (path, dataset.said(sample.label), split, _digest(sample.path))
             table.writerow(os.fsencode(text).decode("utf-8", "replace") for text in row)
 
 

@@ -18,17 +18,14 @@ from mlx.utils import tree_unflatten
 from ...errors import TrainingError, printable
 from ...nn.rounding import Rounding, move_to
 from ..ranks import Ranks
-from .augment import Augment, mix
 from .dataset import Dataset
 from .half import check_precision
 from .history import Epoch
-from .loader import Batch, Loader
-from .metrics import log_softmax, top_k
+from .loader import Batch, Changes, Loader
 from .optimizer import Arrays
-from .predict import predictions
 from .state import State, save_state
-from .teacher import Teacher
-from .trainer import Loss, Settings, Trainer, soft_cross_entropy
+from .task import Task
+from .trainer import Settings, Trainer
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -57,14 +54,13 @@ class Fit:
     model: nn.Module
     dataset: Dataset
     settings: Settings
-    augment: Augment
+    augment: Changes
+    task: Task
     state: State
     path: Path
     workers: int | None = None
-    loss: Loss = soft_cross_entropy
     callbacks: Sequence[Callback] = ()
     rounding: Rounding | None = None
-    teacher: Teacher | None = None
     ranks: Ranks = field(default_factory=Ranks)
 
     def __call__(self) -> State:
@@ -99,7 +95,7 @@ class Fit:
         """Why images are left out that were found to be damaged on the way."""
         return [*self.train.failed.values(), *self.val.failed.values()]
 
-    def _loader(self, split: str, batch_size: int, augment: Augment | None) -> Loader:
+    def _loader(self, split: str, batch_size: int, augment: Changes | None) -> Loader:
         return Loader(
             self.dataset.splits[split],
             self.model.info.preprocess,
@@ -107,7 +103,7 @@ class Fit:
             augment=augment,
             seed=self.settings.seed,
             workers=self.workers,
-            views=self.teacher.views if self.teacher and augment else 0,
+            views=self.task.views if augment else 0,
             rank=self.ranks.rank if augment else 0,
             ranks=self.ranks.size if augment else 1,
         )
@@ -120,7 +116,9 @@ class Fit:
             self.settings,
             steps=total,
             epoch_steps=per_epoch,
-            loss=self.loss,
+            loss=self.task.loss,
+            outputs=self.task.outputs,
+            compiled=self.task.compiled,
             ranks=self.ranks,
         )
         if self.state.arrays:
@@ -137,24 +135,23 @@ class Fit:
         if self.rounding and number > self.settings.epochs - self.settings.qat_epochs:
             self._round(self.rounding, number)
         start, rate, trainer = time.perf_counter(), self.trainer.rate, self.trainer
-        weights = class_weights(self.dataset, self.settings)
         losses, images = [], 0
         for batch, together in self._batches(number):
-            targets = self._targets(batch, weights, number)
-            losses.append(self._step(batch, targets, together))
+            losses.append(self._step(batch, number, together))
             images += together
             for callback in self.callbacks:
                 callback.on_step(trainer.done, trainer.steps, losses[-1])
         self._share_failures()
         speed = images / (time.perf_counter() - start)
         chosen = dict(trainer.average or trainer.arrays())
-        validated = np.array(_validate(trainer, chosen, self.val))
-        val_loss, top1 = map(float, self.ranks.gather(validated)[0])
+        validated = np.array(_validate(self.task, trainer, chosen, self.val))
+        val_loss, score = map(float, self.ranks.gather(validated)[0])
         if not np.isfinite(val_loss):
             error = TrainingError(f"the validation's loss is {val_loss} after epoch {number}")
             raise _stopped(error, self.state, self.path)
         seconds = time.perf_counter() - start
-        return Epoch(number, rate, _mean(losses), val_loss, top1, seconds, speed), chosen
+        facts = (number, rate, _mean(losses), val_loss, score, seconds, speed)
+        return Epoch(*facts, self.task.metric), chosen
 
     def _batches(self, number: int) -> Iterator[tuple[Batch, int]]:
         """This rank's share of each batch, and how many images all ranks have; to the last of
@@ -200,22 +197,11 @@ class Fit:
         loader = Loader(some, self.train.spec, batch_size=RANGE_IMAGES, workers=self.workers)
         return [pixels for batch in loader.epoch() for pixels in batch.pixels]
 
-    def _targets(self, batch: Batch, weights: Array, epoch: int) -> Array:
-        """(B, classes) from the labels, or from what the teacher says."""
-        if self.teacher:
-            found = self.teacher.targets(epoch, batch.positions)
-        else:
-            classes, smoothing = len(weights), self.settings.label_smoothing
-            found = np.eye(classes)[batch.labels] * (1 - smoothing) + smoothing / classes
-        return found * weights[batch.labels, None]
-
-    def _step(self, batch: Batch, targets: Array, together: int) -> float:
-        pixels = batch.pixels
+    def _step(self, batch: Batch, epoch: int, together: int) -> float:
         rng = np.random.default_rng([self.settings.seed, 1, self.trainer.done])
-        if len(pixels) > 1 and rng.random() < self.augment.mix:
-            pixels, targets = mix(pixels, targets, rng)
+        pixels, targets = self.task.batch(batch, epoch, rng)
         try:
-            return self.trainer.step(pixels, targets.astype(np.float32), together)
+            return self.trainer.step(pixels, targets, together)
         except TrainingError as error:
             raise _stopped(error, self.state, self.path) from error
 
@@ -224,22 +210,14 @@ def _mean(losses: Sequence[float]) -> float:
     return float(np.mean(losses)) if losses else float("nan")
 
 
-def class_weights(dataset: Dataset, settings: Settings) -> Array:
-    """(classes,) of mean 1 over the images: with ``balance`` the rarer the heavier."""
-    counts = np.array(dataset.counts())
-    return counts.sum() / (len(counts) * counts) if settings.balance else np.ones(len(counts))
-
-
-def _validate(trainer: Trainer, chosen: Arrays, val: Loader) -> tuple[float, float]:
-    """Loss and accuracy of the weights that would be saved; the model trains on afterwards."""
+def _validate(task: Task, trainer: Trainer, chosen: Arrays, val: Loader) -> tuple[float, float]:
+    """Loss and score of the weights that would be saved; the model trains on afterwards."""
     model, own = trainer.model, trainer.arrays()
     model.update(tree_unflatten(list(chosen.items())))
-    logits, positions = predictions(trainer.inference(), val, val.spec)
+    found = task.validate(trainer.inference(), val)
     model.update(tree_unflatten(list(own.items())))
     trainer.train_mode()
-    labels = np.array([val.samples[i].label for i in positions])
-    logs = log_softmax(logits)
-    return -float(logs[np.arange(len(labels)), labels].mean()), top_k(logits, labels, 1)
+    return found
 
 
 def _record(state: State, trainer: Trainer, epoch: Epoch, chosen: Arrays) -> None:

@@ -4,47 +4,56 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ...config import ModelInfo
 from ...pages import Axis, Cell, Curve, percent, plot, template
 from ...weights.folder import read_info
 
+METRICS = {"top1": "top-1", "ap": "AP"}  # as people write them
+
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one epoch; the validation is of the weights that would be saved after it."""
+    """Figures of one epoch; the validation is of the weights that would be saved after it.
+
+    ``score``, from 0 to 1, is what ``metric`` says: top-1 accuracy, or average precision.
+    """
 
     epoch: int
     lr: float
     loss: float
     val_loss: float
-    val_top1: float
+    score: float
     seconds: float
     images_per_second: float
+    metric: str = "top1"
 
 
 def write_history(epochs: Sequence[Epoch], folder: Path) -> None:
     """``history.csv``, ``.svg`` and ``.html`` in ``folder``, a saved model. Raises OSError."""
     with (folder / "history.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [field.name for field in fields(Epoch)])
-        table.writeheader()
-        table.writerows(asdict(epoch) for epoch in epochs)
-    (folder / "history.svg").write_text(accuracy(epochs, as_file=True), encoding="utf-8")
+        table = csv.writer(file)
+        *columns, _ = (field.name for field in fields(Epoch))
+        named = {"score": f"val_{epochs[0].metric}"}
+        table.writerow(named.get(name, name) for name in columns)
+        table.writerows([getattr(epoch, name) for name in columns] for epoch in epochs)
+    (folder / "history.svg").write_text(scores(epochs, as_file=True), encoding="utf-8")
     page = to_html(epochs, read_info(folder))
     (folder / "history.html").write_text(page, encoding="utf-8")
 
 
 def to_html(epochs: Sequence[Epoch], info: ModelInfo) -> str:
     """The training as one page: what came of it, its curves and its epochs."""
-    best = max(epochs, key=lambda epoch: epoch.val_top1)
+    best = max(epochs, key=lambda epoch: epoch.score)
     about = {"started from": info.provenance, "licence": info.license, **info.metrics}
     return template(Path(__file__).with_name("history.html.jinja")).render(
         info=info,
         best=best,
+        metric=METRICS[best.metric],
         seconds=sum(epoch.seconds for epoch in epochs),
-        accuracy=accuracy(epochs),
+        scores=scores(epochs),
         losses=losses(epochs),
         about=[(name, str(value)) for name, value in about.items()],
         epochs=[_row(epoch, "ok" if epoch is best else "") for epoch in epochs],
@@ -52,21 +61,21 @@ def to_html(epochs: Sequence[Epoch], info: ModelInfo) -> str:
 
 
 def _row(e: Epoch, kind: str) -> Sequence[object]:
-    accuracy = Cell(percent(e.val_top1), kind)
+    score = Cell(percent(e.score), kind)
     speed = f"{e.seconds:.1f}", f"{e.images_per_second:.0f}"
-    return e.epoch, accuracy, f"{e.loss:.3f}", f"{e.val_loss:.3f}", f"{e.lr:.2e}", *speed
+    return e.epoch, score, f"{e.loss:.3f}", f"{e.val_loss:.3f}", f"{e.lr:.2e}", *speed
 
 
-def accuracy(epochs: Sequence[Epoch], *, as_file: bool = False) -> str:
-    """Validation accuracy over epochs as SVG, the best one marked."""
-    best = max(range(len(epochs)), key=lambda i: epochs[i].val_top1)
+def scores(epochs: Sequence[Epoch], *, as_file: bool = False) -> str:
+    """The validation's score over epochs as SVG, the best one marked."""
+    best = max(range(len(epochs)), key=lambda i: epochs[i].score)
     curve = Curve(
-        [(e.epoch, 100 * e.val_top1) for e in epochs],
-        [f"epoch {e.epoch}: {e.val_top1:.1%}, loss {e.loss:.3f}" for e in epochs],
+        [(e.epoch, 100 * e.score) for e in epochs],
+        [f"epoch {e.epoch}: {e.score:.1%}, loss {e.loss:.3f}" for e in epochs],
         marked=best,
     )
     ticks = [(v, str(v)) for v in range(0, 101, 20)]
-    y = Axis("validation top-1, %", 0, 100, ticks)
+    y = Axis(f"validation {METRICS[epochs[0].metric]}, %", 0, 100, ticks)
     return plot([curve], _epochs(epochs), y, as_file=as_file)
 
 

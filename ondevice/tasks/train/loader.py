@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from ...config import Preprocess
 from ...errors import ImageError
 from ...image.open import open_image
 from ...image.preprocess import resize_and_crop
-from .augment import Augment
 from .dataset import Sample
 
 if TYPE_CHECKING:
@@ -29,11 +28,20 @@ AHEAD = 2  # batches that are made before they are asked for
 KEEP = 512 << 20  # bytes of decoded images that are kept from one epoch to the next
 
 
+class Changes(Protocol):
+    """How images are changed, and what is said of them with them: such as ``Augment``."""
+
+    def labelled(
+        self, image: Image.Image, label: Any, spec: Preprocess, rng: np.random.Generator
+    ) -> tuple[Array, Any]:
+        """An RGB image as (size, size, 3) uint8 pixel values, and its label."""
+
+
 class Batch(NamedTuple):
-    """(B, size, size, 3) uint8 pixel values, (B,) classes and (B,) positions of the samples."""
+    """(B, size, size, 3) uint8 pixel values, the B labels and (B,) positions of the samples."""
 
     pixels: Array
-    labels: Array
+    labels: list[Any]
     positions: Array
 
 
@@ -52,7 +60,7 @@ class Loader:
         spec: Preprocess,
         *,
         batch_size: int,
-        augment: Augment | None = None,
+        augment: Changes | None = None,
         seed: int = 0,
         workers: int | None = None,
         views: int = 0,
@@ -93,14 +101,12 @@ class Loader:
             if self.shuffled and whole and len(found) < self.batch_size:
                 return
             whole = True
-            positions = [position for position, _ in found]
-            labels = [self.samples[i].label for i in positions]
-            pixels = np.stack([pixels for _, pixels in found])
-            yield Batch(pixels, np.array(labels), np.array(positions))
+            positions, pixels, labels = zip(*found, strict=True)
+            yield Batch(np.stack(pixels), list(labels), np.array(positions))
 
-    def _images(self, epoch: int) -> Iterator[tuple[int, Array]]:
-        """Positions and pixel values of what can be read, so many batches ahead."""
-        waiting: deque[tuple[int, Future[Array]]] = deque()
+    def _images(self, epoch: int) -> Iterator[tuple[int, Array, Any]]:
+        """Positions, pixel values and labels of what can be read, so many batches ahead."""
+        waiting: deque[tuple[int, Future[tuple[Array, Any]]]] = deque()
         order = iter(self.order(epoch))
         with warnings.catch_warnings(), ThreadPoolExecutor(self.workers) as pool:
             warnings.simplefilter("ignore")  # of PIL's; in threads it is undone at random
@@ -112,7 +118,7 @@ class Loader:
                         return
                     position, future = waiting.popleft()
                     try:
-                        yield position, future.result()
+                        yield position, *future.result()
                     except ImageError as error:
                         self.failed[position] = str(error)
             finally:  # whoever asked for batches may want no more of them
@@ -126,13 +132,14 @@ class Loader:
             return str(error)
         return ""
 
-    def _read(self, position: int, epoch: int) -> Array:
-        path = self.samples[position].path
+    def _read(self, position: int, epoch: int) -> tuple[Array, Any]:
+        path, label = self.samples[position].path, self.samples[position].label
         if self.augment is None:
-            return resize_and_crop(path, self.spec)
+            return resize_and_crop(path, self.spec), label
         view = epoch % self.views if self.views else epoch
         rng = np.random.default_rng([self.seed, view, position])
-        return self.augment(self._kept.get(path, 2 * self.spec.size), self.spec, rng)
+        image = self._kept.get(path, 2 * self.spec.size)
+        return self.augment.labelled(image, label, self.spec, rng)
 
 
 class _Kept:

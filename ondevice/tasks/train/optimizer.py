@@ -15,6 +15,7 @@ import mlx.core as mx
 
 Arrays = dict[str, mx.array]
 
+BACKBONE = "backbone."  # of a detector, as its parameters are called
 _GROUP = re.compile(r".*?\b(blocks|downsample|layers)\.\d+|[^.]+")
 
 
@@ -22,9 +23,16 @@ def rate_scales(names: Iterable[str], decay: float) -> dict[str, float]:
     """What each parameter's learning rate is multiplied by: 1 in the head, less before it.
 
     ``names`` are in the order in which a model computes; from one block to the one before it
-    the rate is multiplied by ``decay``.
+    the rate is multiplied by ``decay``. Of a model with a ``backbone``, all that is behind it
+    is one block.
     """
-    groups = {name: found[0] for name in names if (found := _GROUP.match(name))}
+    names = list(names)
+    behind = any(name.startswith(BACKBONE) for name in names)
+    groups = {
+        name: "" if behind and not name.startswith(BACKBONE) else found[0]
+        for name in names
+        if (found := _GROUP.match(name))
+    }
     depth = {group: i for i, group in enumerate(dict.fromkeys(groups.values()))}
     return {name: decay ** (len(depth) - 1 - depth[group]) for name, group in groups.items()}
 

@@ -1,11 +1,11 @@
-"""From a folder of images to a saved model: the methods, and what is written."""
+"""From a folder of images to a saved model: tasks and methods, and what is written."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,76 +14,39 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from ...config import ModelInfo
 from ...cpu import blas
 from ...errors import ConfigError
-from ...nn.rounding import Rounding
 from ...weights.folder import save_model
 from ...weights.hash import weights_hash
-from ...weights.output import check_free, replacing
+from ...weights.output import replacing
+from ..detection.coco_files import is_coco
 from ..load import load
 from ..ranks import Ranks
 from .augment import Augment
-from .dataset import VAL_SHARE, Dataset, read_dataset, write_split
-from .fit import Callback, Fit, class_weights
+from .classification import Classification, class_weights
+from .dataset import Dataset, read_dataset, write_split
+from .fit import Fit
 from .history import Epoch, write_history
 from .loader import Loader
-from .metrics import calibration_error, fit_temperature, top_k
+from .metrics import top_k
 from .near import near_notes
+from .options import MODELS, Options, augment_for, check, check_task, full_settings, method_for
 from .predict import predictions
 from .probe import Linear, class_means, nearest_neighbours, regression
-from .start import check_size, check_start, head_input, linear, new_model
-from .state import State, check_no_state, load_state, state_path
+from .start import head_input, linear, new_model
+from .state import State, load_state, state_path
+from .task import Task
 from .teacher import Teacher, ask, class_order, kept_or_asked, teacher_path
-from .trainer import Loss, Settings, soft_cross_entropy
+from .trainer import Settings, soft_cross_entropy
 
 if TYPE_CHECKING:
+    from ..detection.augment import BoxAugment
+
     Array = np.ndarray[Any, Any]
 
 logger = logging.getLogger("ondevice")
 
-MIX_FROM = 1000  # images to train on: with fewer, mixed ones teach too little
-FULL_FROM = 200  # images to train on: with fewer, a head alone is the safer choice
 FEATURE_BATCH = 32
-ADAPTER_RANK = 8
-ROUNDED_LR = 3e-5  # where all epochs round: what is trained already is only to find its levels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What ``train`` takes beside its ``Settings``.
-
-    ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
-    stay), "full" (all weights), "adapter" (a head and bottlenecks beside weights that stay) or
-    "auto". ``resume`` goes on with what was killed, to the same weights. ``augment`` says how
-    images are changed for "full" and "adapter"; by default of ``MIX_FROM`` images or more a
-    fifth of the batches is mixed, and without ``flip`` none is mirrored. ``train_size`` is the
-    side in pixels of what "full" and "adapter" train on, where it is not that of the input.
-    ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
-    ``qat_epochs``; by default of a fifth of all. Where all epochs round, ``lr`` is 3e-5 by
-    default. ``teacher``, a model's name or folder, says
-    what is learned instead of the labels: of ``teacher_views`` random views of each image,
-    found once. Its views are not mixed. The processes of a ``group`` share each batch, and rank
-    0 writes.
-    """
-
-    model: str = "shvit_s1"
-    method: str = "auto"
-    size: int | None = None
-    pretrained: bool = True
-    val_share: float = VAL_SHARE
-    resume: bool = False
-    force: bool = False
-    workers: int | None = None
-    augment: Augment | None = None
-    flip: bool = True
-    train_size: int | None = None
-    loss: Loss = soft_cross_entropy
-    callbacks: Sequence[Callback] = ()
-    rounding: Rounding | None = None
-    teacher: str = ""
-    teacher_views: int = 8
-    group: mx.distributed.Group | None = None
 
 
 @dataclass
@@ -94,7 +57,8 @@ class Training:
     dataset: Dataset
     settings: Settings
     options: Options
-    augment: Augment
+    augment: Augment | BoxAugment
+    task: Task
     out: Path
     epochs: list[Epoch] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -131,6 +95,9 @@ def train(
 ) -> nn.Module:
     """Train a model on the folder ``images``, save it in the folder ``out``, return it.
 
+    Images lie in a folder for each class; with ``task="detect"`` they have boxes in COCO's
+    form, and the model is a detector.
+
     ``options`` are the fields of ``Options`` and ``Settings``. ``model.info.metrics`` has what
     was measured on the validation images, ``out`` a history of the epochs as well.
     ``on_skipped`` is called with the reason for each image that is left out.
@@ -139,10 +106,13 @@ def train(
     """
     own = {f.name: options.pop(f.name) for f in fields(Options) if f.name in options}
     given = Options(**own)
-    settings = _settings(options, given)
-    _check(given, Path(out))
-    training, method = _prepared(Path(images), Path(out), given, settings)
-    METHODS[method](training)
+    check_task(given, own.keys() | options.keys())
+    given = replace(given, model=given.model or MODELS[given.task])
+    settings = full_settings(options, given)
+    check(given, Path(out))
+    prepare = PREPARE[given.task]
+    training, method = prepare(Path(images), Path(out), given, settings)
+    RUN[method](training)
     if training.ranks.rank == 0:
         _finish(training, method)
     training.ranks.wait()
@@ -152,12 +122,29 @@ def train(
     return training.model
 
 
-def _prepared(
+def _detector(
+    images: Path, out: Path, options: Options, settings: Settings
+) -> tuple[Training, str]:
+    """The same of a detector."""
+    from ..detection.prepare import prepare
+
+    blas.advise()
+    model, dataset, augment, task = prepare(images, options, settings)
+    for note in (*dataset.notes, *near_notes(dataset.splits)):
+        logger.warning(note)
+    return Training(model, dataset, settings, options, augment, task, out), "full"
+
+
+def _classifier(
     images: Path, out: Path, options: Options, settings: Settings
 ) -> tuple[Training, str]:
     """All that is read before a training begins, and its method."""
-    dataset = read_dataset(images, val_share=options.val_share, seed=settings.seed)
-    method = _method(options, dataset)
+    try:
+        dataset = read_dataset(images, val_share=options.val_share, seed=settings.seed)
+    except ConfigError as error:
+        boxes = "; it has boxes: are they for --task detect?" if is_coco(images) else ""
+        raise ConfigError(f"{error}{boxes}") from error
+    method = method_for(options, dataset)
     blas.advise()
     model = new_model(
         options.model,
@@ -169,89 +156,17 @@ def _prepared(
     )
     for note in (*dataset.notes, *near_notes(dataset.splits)):
         logger.warning(note)
-    augment = _augment(options, dataset, model.info)
-    training = Training(model, dataset, settings, options, augment, out)
+    augment = augment_for(options, dataset, model.info)
+    loss, spec = options.loss or soft_cross_entropy, model.info.preprocess
+    task = Classification(dataset, settings, augment, spec, loss, workers=options.workers)
+    training = Training(model, dataset, settings, options, augment, task, out)
     if options.teacher:
         training.teacher = load(options.teacher)
         class_order(training.teacher, dataset.classes)
     return training, method
 
 
-def _check(options: Options, out: Path) -> None:
-    """Raises what is wrong before an image is read."""
-    check_free(out.absolute(), force=options.force, marker="config.json")
-    if not (options.resume or options.force):
-        check_no_state(state_path(out))
-    method = options.method
-    if method not in ("auto", *METHODS):
-        raise ConfigError(f"no method {method!r}; there are auto, {', '.join(METHODS)}")
-    check_start(options.model)
-
-
-def _augment(options: Options, dataset: Dataset, info: ModelInfo) -> Augment:
-    """Raises ConfigError."""
-    if options.train_size:
-        check_size("train_size", options.train_size, info)
-    many = len(dataset.splits["train"]) >= MIX_FROM
-    augment = options.augment or Augment(mix=0.2 if many and not options.teacher else 0.0)
-    if augment.mix and options.teacher:
-        raise ConfigError(f"mix is {augment.mix}, but a teacher sees each image by itself: 0")
-    size = options.train_size or augment.size
-    return replace(augment, flip=augment.flip and options.flip, size=size)
-
-
-def _settings(given: dict[str, Any], options: Options) -> Settings:
-    """Raises ConfigError."""
-    try:
-        settings = Settings(**given)
-    except TypeError as error:
-        raise ConfigError(f"no such setting: {error}") from error
-    if options.method == "adapter" and not options.pretrained:
-        raise ConfigError("adapters are for weights that stay, not for random ones: use full")
-    if options.method == "adapter" and not settings.adapter:
-        settings = replace(settings, adapter=ADAPTER_RANK)
-    if settings.adapter and options.method != "adapter":
-        raise ConfigError(f"adapter={settings.adapter} goes with --method adapter")
-    ranks = options.group.size() if options.group else 1
-    if settings.batch_size % (ranks * settings.accumulate):
-        raise ConfigError(
-            f"batch_size is {settings.batch_size}, expected a multiple of {ranks} ranks times "
-            f"accumulate={settings.accumulate}"
-        )
-    if options.teacher_views < 1:
-        raise ConfigError(f"teacher_views is {options.teacher_views}, expected 1 or more")
-    if settings.qat_epochs and not options.rounding:
-        raise ConfigError("qat_epochs are of weights rounded by a recipe: give one")
-    if options.rounding and not settings.qat_epochs:
-        settings = replace(settings, qat_epochs=max(1, settings.epochs // 5))
-    if settings.qat_epochs == settings.epochs and "lr" not in given:
-        settings = replace(settings, lr=ROUNDED_LR)
-    if settings.frozen_norms is None and not options.pretrained:
-        return replace(settings, frozen_norms=False)
-    return settings
-
-
-def _method(options: Options, dataset: Dataset) -> str:
-    """What "auto" means for these images. Raises ConfigError for what does not go with it."""
-    method, pretrained = options.method, options.pretrained
-    if method == "auto":
-        count = len(dataset.splits["train"])
-        needed = options.rounding or options.teacher or not pretrained
-        method = "full" if count >= FULL_FROM or needed else "probe"
-        logger.info("%d images to train on: method %s", count, method)
-    if method in ("full", "adapter"):
-        return method
-    if not pretrained:
-        raise ConfigError(f"random weights have no features for {method}; use full")
-    if options.resume:
-        raise ConfigError(
-            f"--resume goes with --method full or adapter; {method} takes seconds"
-        )
-    several = options.group is not None and options.group.size() > 1
-    for name in ("rounding", "teacher", "train_size", "group"):
-        if getattr(options, name) and (name != "group" or several):
-            raise ConfigError(f"a {name} goes with --method full or adapter, not {method}")
-    return method
+PREPARE = {"classify": _classifier, "detect": _detector}
 
 
 def _full(training: Training) -> None:
@@ -264,18 +179,19 @@ def _full(training: Training) -> None:
     ranks, settings = training.ranks, training.settings
     said = json.dumps([about, state.step]).encode()
     ranks.agree(hashlib.sha256(said).digest(), "images, models, options or states")
+    if training.teacher and isinstance(training.task, Classification):
+        training.task.teacher = _asked(training)
     fit = Fit(
         training.model,
         training.dataset,
         replace(settings, batch_size=settings.batch_size // ranks.size),
         training.augment,
+        training.task,
         state,
         path,
         options.workers,
-        options.loss,
         options.callbacks,
         options.rounding,
-        _asked(training) if training.teacher else None,
         ranks,
     )
     training.epochs = fit().epochs
@@ -288,7 +204,9 @@ def _full(training: Training) -> None:
 def _asked(training: Training) -> Teacher:
     """What the teacher says of the training images: kept on disk while training goes on."""
     teacher, options, about = training.teacher, training.options, training.about
+    augment = training.augment
     assert teacher is not None
+    assert isinstance(augment, Augment)
     names = ("images", "input", "augment", "teacher", "views", "seed")
 
     def progress(done: int, total: int) -> None:
@@ -301,7 +219,7 @@ def _asked(training: Training) -> Teacher:
             training.dataset.classes,
             training.dataset.splits["train"],
             training.model.info.preprocess,
-            augment=training.augment,
+            augment=augment,
             views=options.teacher_views,
             seed=training.settings.seed,
             workers=options.workers,
@@ -349,7 +267,7 @@ def _set_head(model: nn.Module, head: Linear) -> None:
     layer.bias = mx.array(head.bias.astype(np.float32))
 
 
-METHODS: dict[str, Callable[[Training], None]] = {
+RUN: dict[str, Callable[[Training], None]] = {
     "knn": _knn,
     "probe": _probe,
     "full": _full,
@@ -376,27 +294,11 @@ def _finish(training: Training, method: str) -> None:
 
 
 def _measured(training: Training) -> dict[str, Any]:
-    """Accuracy and calibration on the validation images, and on those for a test."""
+    """What the task measures on the validation images, and on those for a test."""
     found: dict[str, Any] = {}
     for split in ("val", "test"):
-        if not training.dataset.splits.get(split):
-            continue
-        logits, labels = _scores(training, training.model, split)
-        found[f"{split}_images"] = len(labels)
-        found[f"{split}_top1"] = round(100 * top_k(logits, labels, 1), 2)
-        found[f"{split}_ece"] = round(calibration_error(logits, labels), 4)
-        if split == "val":
-            found["temperature"] = round(fit_temperature(logits, labels), 4)
-        if training.network:
-            rounded = top_k(*_scores(training, training.network, split), 1)
-            found[f"{split}_top1_rounded"] = round(100 * rounded, 2)
+        if training.dataset.splits.get(split):
+            found |= training.task.measure(training.model, split)
+            if training.network:
+                found |= training.task.measure_rounded(training.network, split)
     return found | {"skipped": len({*training.skipped})}
-
-
-def _scores(training: Training, network: nn.Module, split: str) -> tuple[Array, Array]:
-    """(N, classes) logits and (N,) classes of the images of a split."""
-    samples, spec = training.dataset.splits[split], training.model.info.preprocess
-    workers = training.options.workers
-    loader = Loader(samples, spec, batch_size=FEATURE_BATCH, workers=workers)
-    logits, positions = predictions(network, loader, spec)
-    return logits, np.array([samples[i].label for i in positions])

@@ -43,7 +43,7 @@ class State:
     def best_epoch(self) -> int:
         """The first of those with the best validation; once weights are rounded, of those."""
         known = [epoch for epoch in self.epochs if epoch.epoch >= self.rounded_from]
-        return max(known, key=lambda e: (e.val_top1, -e.epoch)).epoch
+        return max(known, key=lambda e: (e.score, -e.epoch)).epoch
 
 
 def state_path(out: Path) -> Path:

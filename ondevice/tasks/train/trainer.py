@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from ...cpu import kernels
 from ...errors import ConfigError, TrainingError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-Loss = Callable[[mx.array, mx.array], mx.array]
+Loss = Callable[[Any, Any], mx.array]  # of outputs and targets
 
 TABLES_KEPT = 16  # steps until a table of rounded values is found anew
 FREEZE_BELOW = 32  # images of a batch, whose statistics are then too noisy
@@ -101,17 +102,27 @@ class Settings:
             raise ConfigError(f"impossible settings: {', '.join(problems)}")
 
 
+def call(model: nn.Module, x: mx.array) -> Any:
+    """The outputs of most models: ``model(x)``."""
+    return model(x)
+
+
 def soft_cross_entropy(logits: mx.array, targets: mx.array) -> mx.array:
     """Mean over images of (B, classes) targets, which may be smoothed, mixed or weighted."""
     logs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     return -(targets * logs).sum(axis=-1).mean()
 
 
+def _rows(part: slice, array: Array) -> mx.array:
+    return mx.array(array[part])
+
+
 class Trainer:
     """A model, its optimizer, and one step after the other: ``step`` has them all.
 
     ``steps`` are those of the whole training, ``epoch_steps`` those of one epoch, which warm-up
-    counts. ``loss`` gives a number for (B, classes) logits and (B, classes) targets. Of several
+    counts. ``loss`` gives a number for what ``outputs`` gives of the model and images, such as
+    (B, classes) logits, and the targets; ``compiled`` is whether MLX may compile it. Of several
     ``ranks`` each computes the gradients of its share of a batch, and all take the same step;
     batch norms that learn normalize each share by itself.
     """
@@ -124,9 +135,12 @@ class Trainer:
         steps: int,
         epoch_steps: int = 0,
         loss: Loss = soft_cross_entropy,
+        outputs: Callable[[nn.Module, mx.array], Any] = call,
+        compiled: bool = True,
         ranks: Ranks | None = None,
     ) -> None:
-        self.model, self.settings, self.loss = model, settings, loss
+        self.model, self.settings = model, settings
+        self.outputs, self.loss = outputs, loss
         self.ranks = ranks or Ranks()
         self.steps, self.warmup, self.done = steps, settings.warmup * epoch_steps, 0
         self.train_mode()
@@ -142,7 +156,8 @@ class Trainer:
         self._gradients, self._update = self._gradients_of_part, self._updated
         if not kernels.is_plain_cpu():  # there it takes longer, and gains nothing
             state = [model.state, mx.random.state]
-            self._gradients = mx.compile(self._gradients, inputs=state, outputs=state)
+            if compiled:
+                self._gradients = mx.compile(self._gradients, inputs=state, outputs=state)
             state = [model.state, self.optimizer.state, self.average]
             self._update = mx.compile(self._update, inputs=state, outputs=state)
 
@@ -177,8 +192,10 @@ class Trainer:
         """What is saved: the parameters, and the statistics of batch norms."""
         return dict(tree_flatten(self.model.parameters()))
 
-    def step(self, pixels: Array, targets: Array, images: int = 0) -> float:
-        """One step on (B, H, W, 3) uint8 pixel values and (B, classes) targets; its loss.
+    def step(self, pixels: Array, targets: Any, images: int = 0) -> float:
+        """One step on (B, H, W, 3) uint8 pixel values and their targets; its loss.
+
+        Targets are (B, classes), or a tree of arrays that each have a row an image.
 
         ``images`` are those of all ranks, if there are several.
 
@@ -192,9 +209,8 @@ class Trainer:
         loss = 0.0
         for part in self._parts(len(pixels)):
             share = mx.array(self.scale.value * len(pixels[part]) / (images or len(pixels)))
-            value, gradients = self._gradients(
-                mx.array(pixels[part]), mx.array(targets[part]), share, errors
-            )
+            wanted = tree_map(partial(_rows, part), targets)
+            value, gradients = self._gradients(mx.array(pixels[part]), wanted, share, errors)
             total = {k: total[k] + g if total else g for k, g in gradients.items()}
             mx.eval(value, total, self.model.state)
             loss += float(value.item())  # type: ignore[arg-type]
@@ -251,14 +267,15 @@ class Trainer:
         return rounded_model(self.model, errors, self.rounding.ranges)
 
     def _gradients_of_part(
-        self, pixels: mx.array, targets: mx.array, share: mx.array, errors: Errors
+        self, pixels: mx.array, targets: Any, share: mx.array, errors: Errors
     ) -> tuple[mx.array, Arrays]:
         def loss(parameters: Arrays) -> mx.array:
             used = in_precision(self.model, {**frozen, **parameters}, precision)
             self.model.update(tree_unflatten(list(used.items())))
             network = self._network(errors)
             x = normalize(pixels, self.model.info.preprocess).astype(PRECISIONS[precision])
-            return share * self.loss(network(x).astype(mx.float32), targets)
+            found = tree_map(lambda y: y.astype(mx.float32), self.outputs(network, x))
+            return share * self.loss(found, targets)
 
         precision, parameters = self.settings.precision, self.parameters()
         learned = {*parameters, *(k for k in self.arrays() if ".running_" in k)}

@@ -15,17 +15,15 @@ from converters import export, load_package, verify
 from converters.export.build import lay_out, rename_inputs, to_graph
 from converters.graph.resizing import sample
 from converters.verification.sets import overlaps, paired
-from ondevice import create_model, fuse
+from ondevice import create_model, fuse, list_models, model_spec
 from ondevice.nn.deformable import anchors, best, grid_sample, rows
 
 from ...parity.dense_cases import DenseCase, pairs
 from ...support.lowered import function_of
 from .test_dense import scrambled
 
-SMALL = {
+LIGHT = {
     "num_classes": 5,
-    "dims": (8, 16, 24, 32),
-    "depths": (1, 2, 1, 1),
     "encoder_dim": 32,
     "encoder_ffn": 48,
     "decoder_dim": 32,
@@ -34,6 +32,7 @@ SMALL = {
     "heads": 4,
     "queries": 12,
 }
+SMALL = {**LIGHT, "dims": (8, 16, 24, 32), "depths": (1, 2, 1, 1)}
 WINDOWED = {
     "num_classes": 5,
     "embed_dim": 24,
@@ -49,14 +48,16 @@ WINDOWED = {
     "queries": 12,
     "groups": 2,
 }
-SIZE = 96
-NAMES = ["rtdetr_r18vd", "rtdetr_v2_r50vd", "rf_detr_nano"]
+SIZES = {"rtdetr_r18vd": 96, "rtdetr_v2_r50vd": 96, "rf_detr_nano": 96}
+SIZES |= {"light_detr_shvit_nano": 128, "light_detr_efficientvit_m0": 128}
+NAMES = list(SIZES)
+CONFIGS = {"rt": SMALL, "rf": WINDOWED, "li": LIGHT}
 
 
 def small(name="rtdetr_r18vd"):
     mx.random.seed(0)
-    model = scrambled(create_model(name, **(WINDOWED if name.startswith("rf") else SMALL)))
-    spec = replace(model.info.preprocess, size=SIZE)
+    model = scrambled(create_model(name, **CONFIGS[name[:2]]))
+    spec = replace(model.info.preprocess, size=SIZES[name])
     model.info = replace(model.info, preprocess=spec, labels=tuple("abcde"))
     return model
 
@@ -75,7 +76,7 @@ def test_boxes_are_those_of_transformers(name, prepare):
     boxes = mx.sigmoid(rows(odds, chosen))
     at = check(case, "enc_topk", "enc_topk_bboxes", rows(logits, chosen), boxes, 1e-4)
     assert (at == np.arange(300)).mean() > 0.98  # and nearly in order
-    found = model.decoder(rows(features, chosen), boxes, maps)
+    found = model.decoder(rows(features, chosen), boxes, maps)[-1]
     check(case, "", "pred_boxes", *found, limit=1e-2)
 
 
@@ -106,7 +107,7 @@ def test_upstream_names_are_taken():
     given["transformer.enc_output.1.weight"] = mx.zeros((32, 32))  # another group's
     assert not {"enc_output.weight", "bbox_embed.layers.0.weights"} & given.keys()
     other = create_model("rf_detr_nano", weights=given, **WINDOWED)
-    x = mx.random.uniform(shape=(1, SIZE, SIZE, 3))
+    x = mx.random.uniform(shape=(1, 96, 96, 3))
     assert mx.array_equal(other(x)["coordinates"], model(x)["coordinates"])
 
 
@@ -149,9 +150,18 @@ def check(case, prefix, name, logits, boxes, limit):
     return at
 
 
+@pytest.mark.parametrize("name", list_models("light_detr_*"))
+def test_a_light_detector_has_as_many_parameters_as_are_listed(name):
+    spec = model_spec(name)
+    model = spec.build(spec.config)
+    model.train()
+    count = sum(v.size for _, v in tree_flatten(model.trainable_parameters()))
+    assert count == spec.params
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fused_gives_the_same(name):
-    model, x = small(name), mx.random.uniform(shape=(2, SIZE, SIZE, 3))
+    model, x = small(name), mx.random.uniform(shape=(2, SIZES[name], SIZES[name], 3))
     wanted, found = model(x), fuse(model)(x)
     for key in wanted:
         assert float(mx.abs(wanted[key] - found[key]).max()) < 1e-4
@@ -198,6 +208,7 @@ def test_a_package_samples_and_stays_within_five_axes(name):
     [
         ("rtdetr_r18vd", "float32", 1.0),
         ("rtdetr_r18vd", "float16", 0.9),
+        ("light_detr_shvit_nano", "float32", 1.0),
         ("rf_detr_nano", "float32", 1.0),
         # Two candidates of twelve that score alike are chosen in the other order: what each
         # becomes depends on its position. All others overlap by 0.998.

@@ -225,7 +225,7 @@ def test_a_rounded_model_learns_what_rounding_took(folder, tmp_path):
     ]
     right = np.mean([int(y.argmax()) == i // 20 for i, y in enumerate(found)])
     assert model.info.metrics["val_top1_rounded"] >= 100 * right + 5
-    rounded = [epoch.val_top1 for epoch in kept.epochs[1:]]
+    rounded = [epoch.score for epoch in kept.epochs[1:]]
     assert model.info.metrics["val_top1_rounded"] == round(100 * max(rounded), 2)
 
 
@@ -298,5 +298,5 @@ def test_classes_that_are_known_keep_their_head(folder, tmp_path):
     weights = (m.head.linear.weight for m in (before, after))
     np.testing.assert_allclose(*weights, atol=1e-6)
     assert math.isclose(
-        100 * kept.epochs[0].val_top1, before.info.metrics["val_top1"], abs_tol=0.01
+        100 * kept.epochs[0].score, before.info.metrics["val_top1"], abs_tol=0.01
     )

@@ -18,9 +18,10 @@ from mlx.utils import tree_flatten
 
 import ondevice
 from ondevice.errors import ConfigError, OutputError, TrainingError
-from ondevice.tasks.train import fit, state as states
+from ondevice.tasks.train import classification, fit, state as states
 from ondevice.tasks.train.run import train
 from ondevice.tasks.train.state import state_path
+from ondevice.tasks.train.trainer import soft_cross_entropy
 
 from . import photos
 
@@ -157,7 +158,7 @@ def test_what_has_changed_is_said_on_resume(tmp_path):
 
 
 def test_early_stopping_and_its_resume(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(fit, "top_k", lambda *_: 0.5)
+    monkeypatch.setattr(classification, "top_k", lambda *_: 0.5)
     train(folder, tmp_path / "out", **{**QUICK, "epochs": 9, "patience": 2})
     rows = list(csv.DictReader((tmp_path / "out" / "history.csv").read_text().splitlines()))
     assert len(rows) == 3
@@ -168,7 +169,7 @@ def nan_after(step):
 
     def loss(logits, targets):
         calls.append(0)
-        value = fit.soft_cross_entropy(logits, targets)
+        value = soft_cross_entropy(logits, targets)
         return value * math.nan if len(calls) > step else value
 
     return loss
@@ -196,7 +197,7 @@ def test_weights_that_are_no_numbers_are_not_kept(folder, tmp_path):
     def loss(logits, targets):
         calls.append(0)
         zero = mx.sqrt(mx.square(logits.sum()) * 0) if len(calls) == 6 else 0
-        return fit.soft_cross_entropy(logits, targets) + zero
+        return soft_cross_entropy(logits, targets) + zero
 
     with pytest.raises(TrainingError, match=r"nan after epoch 2; .* epoch 1: --resume"):
         train(folder, out, **QUICK, loss=loss)

@@ -74,6 +74,15 @@ def test_rates_fall_from_the_head_to_the_stem():
     assert len({*scales.values()}) == 15
 
 
+def test_behind_a_backbone_all_learn_alike():
+    model = create_model("light_detr_shvit_nano")
+    scales = rate_scales(Trainer(model, Settings(), steps=1).parameters(), 0.5)
+    behind = {scale for name, scale in scales.items() if not name.startswith("backbone.")}
+    assert behind == {1}
+    assert scales["backbone.stages.2.blocks.2.ffn.m.pw1.conv.weight"] == 0.5
+    assert scales["backbone.patch_embed.0.conv.weight"] == min(scales.values())
+
+
 def test_the_rate_rises_then_falls():
     rates = [learning_rate(i, peak=1, warmup=4, total=24) for i in range(25)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1, 1]
