@@ -130,19 +130,20 @@ def test_training_rounds_the_inputs_that_export_rounds():
     assert rounded == {path: tuple(given) for path, given in chosen.ranges.items()}
 
 
-@pytest.mark.parametrize(("name", "share"), [("palette4", 0.1), ("w8a8", 0.6)])
+@pytest.mark.parametrize(("name", "share"), [("palette4", 0.1), ("w8a8", 0.8)])
 def test_the_package_computes_what_was_trained(name, share, tmp_path):
-    """Its error is a share of what rounding changes: of 8-bit activations, half precision lets
-    some fall the other way."""
+    """It is nearer to what was trained than to the exact network, by this share; had each rounded
+    for itself it would be 1.4 times as far. Of 8-bit activations, sums in half precision let some
+    fall the other way, and what follows with them."""
     model, chosen = prepared(name)
     errors = rounding_errors(model, chosen, fresh=True)
     network = rounded_model(model, errors, chosen.ranges).eval()
     package = load_package(export(model, tmp_path / "nano.mlpackage", outputs="logits"))
-    images = pixels(4)
+    images = pixels(16)
     x = normalize(mx.array(np.stack(images)), model.info.preprocess)
     wanted, exact = np.array(network(x)), np.array(model(x))
     got = np.concatenate([package.predict({"image": image})["logits"] for image in images])
-    assert np.linalg.norm(got - wanted) < share * np.linalg.norm(exact - wanted)
+    assert np.linalg.norm(got - wanted) < share * np.linalg.norm(got - exact)
     assert json.loads(package.metadata["ondevice.recipe"])["name"] == name
 
 
