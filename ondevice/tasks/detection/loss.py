@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 CLASS_WEIGHT, BOX_WEIGHT, OVERLAP_WEIGHT = 2.0, 5.0, 2.0
-ALPHA, GAMMA = 0.75, 2.0  # of candidates that stand for nothing
-COPIES = 4  # candidates for each object among all pixels, of which the decoder gets the best
+GAMMA = 1.5  # of candidates that stand for nothing: they count by their score to this power
+COPIES = 1  # candidates for each object among all pixels, of which the decoder gets the best
 
 Candidates = Sequence[tuple[mx.array, mx.array]]
 
@@ -78,5 +78,5 @@ def varifocal(logits: mx.array, hot: mx.array, quality: mx.array) -> mx.array:
     """
     target = hot * quality[..., None]
     share, matched = mx.stop_gradient(mx.sigmoid(logits)), hot.max(axis=-1, keepdims=True)
-    weight = ALPHA * mx.power(share, GAMMA) * (1 - matched) + matched
+    weight = mx.power(share, GAMMA) * (1 - matched) + matched
     return weight * (mx.logaddexp(logits, mx.array(0.0)) - logits * target)
