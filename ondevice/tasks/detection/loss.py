@@ -18,37 +18,31 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 CLASS_WEIGHT, BOX_WEIGHT, OVERLAP_WEIGHT = 2.0, 5.0, 2.0
-ALPHA, GAMMA = 0.75, 2.0  # of candidates that stand for nothing
-COPIES = 4  # candidates for each object among all pixels, of which the decoder gets the best
+GAMMA = 1.5  # of candidates that stand for nothing: they count by their score to this power
 
 Candidates = Sequence[tuple[mx.array, mx.array]]
 
 
-def detection_loss(
-    found: Candidates, targets: Mapping[str, mx.array | Array], copies: int = COPIES
-) -> mx.array:
+def detection_loss(found: Candidates, targets: Mapping[str, mx.array | Array]) -> mx.array:
     """The sum over what ``Detr.candidates`` gives, for each object of a batch.
 
-    In the first of them each object has ``copies`` candidates. ``targets`` are ``boxes`` (B, M,
-    4), centre and size as parts of the image, and their ``classes`` (B, M), ``NONE`` where an
-    image has fewer than M.
+    ``targets`` are ``boxes`` (B, M, 4), centre and size as parts of the image, and their
+    ``classes`` (B, M), ``NONE`` where an image has fewer than M.
     """
     boxes, classes = (np.array(targets[name]) for name in ("boxes", "classes"))
     total = mx.array(0.0)
-    for layer, (logits, places) in enumerate(found):
-        at = _matches(logits, places, boxes, classes, 1 if layer else copies)
+    for logits, places in found:
+        at = _matches(logits, places, boxes, classes)
         total = total + _layer_loss(logits, places, boxes, classes, at)
     return total
 
 
-def _matches(
-    logits: mx.array, places: mx.array, boxes: Array, classes: Array, copies: int
-) -> Array:
+def _matches(logits: mx.array, places: mx.array, boxes: Array, classes: Array) -> Array:
     """(B, N) numbers of objects."""
     mx.eval(logits, places)
     scores, found = (np.array(mx.stop_gradient(x)) for x in (logits, places))
     rows = zip(scores, found, boxes, classes, strict=True)
-    return np.stack([match(s, p, b[c != NONE], c[c != NONE], copies) for s, p, b, c in rows])
+    return np.stack([match(s, p, b[c != NONE], c[c != NONE]) for s, p, b, c in rows])
 
 
 def _layer_loss(
@@ -78,5 +72,5 @@ def varifocal(logits: mx.array, hot: mx.array, quality: mx.array) -> mx.array:
     """
     target = hot * quality[..., None]
     share, matched = mx.stop_gradient(mx.sigmoid(logits)), hot.max(axis=-1, keepdims=True)
-    weight = ALPHA * mx.power(share, GAMMA) * (1 - matched) + matched
+    weight = mx.power(share, GAMMA) * (1 - matched) + matched
     return weight * (mx.logaddexp(logits, mx.array(0.0)) - logits * target)

@@ -18,20 +18,20 @@ CLASS_COST, BOX_COST, OVERLAP_COST = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss, by which classes are compared
 
 
-def match(logits: Array, boxes: Array, wanted: Array, classes: Array, copies: int = 1) -> Array:
+def match(logits: Array, boxes: Array, wanted: Array, classes: Array) -> Array:
     """(N, classes) logits and (N, 4) boxes of an image to the (N,) numbers of the objects that
     they stand for, ``NONE`` for most: those of (M, 4) boxes and their (M,) classes.
 
-    Of the matchings that give each object ``copies`` candidates, as far as there are enough,
-    it is the one whose differences are the least together.
+    Of the matchings that give each object a candidate, as far as there are enough, it is the
+    one whose differences are the least together.
     """
     found = np.full(len(boxes), NONE)
     if len(wanted):
-        cost = np.tile(costs(logits, boxes, wanted, classes).T, (copies, 1))
+        cost = costs(logits, boxes, wanted, classes).T
         chosen = assignment(cost) if len(cost) <= len(boxes) else assignment(cost.T)
         pairs = np.arange(len(chosen)), chosen
         objects, candidates = pairs if len(cost) <= len(boxes) else pairs[::-1]
-        found[candidates] = objects % len(wanted)
+        found[candidates] = objects
     return found
 
 

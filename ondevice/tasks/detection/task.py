@@ -57,7 +57,7 @@ class Detection(Task):
         """The loss of the last layer, and AP."""
         logits, boxes, positions = self._found(network, val)
         targets = padded([val.samples[i].label for i in positions])
-        loss = detection_loss([(mx.array(logits), mx.array(boxes))], targets, copies=1)
+        loss = detection_loss([(mx.array(logits), mx.array(boxes))], targets)
         paths = [val.samples[i].path for i in positions]
         return float(np.array(loss)), self._precision(logits, boxes, paths)["AP"] / 100
 

@@ -52,14 +52,6 @@ def test_the_class_decides_between_equal_boxes():
     assert match(LOGITS, same, same[:1], np.array([1])).tolist() == [NONE, 0, NONE]
 
 
-@pytest.mark.parametrize(("copies", "each"), [(1, 1), (3, 3), (4, 4)])
-def test_copies_give_each_object_several_candidates(copies, each):
-    rng = np.random.default_rng(0)
-    boxes = rng.uniform(0.2, 0.5, (9, 4))
-    at = match(rng.normal(size=(9, 2)), boxes, BOXES[:2], np.array([0, 1]), copies)
-    assert [(at == i).sum() for i in range(2)] == [each, each]
-
-
 def test_more_objects_than_candidates_leave_some_without():
     at = match(LOGITS[:1], BOXES[:1], BOXES, np.array([0, 1, 1]))
     assert at.tolist() == [0]
