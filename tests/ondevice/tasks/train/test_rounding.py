@@ -132,9 +132,9 @@ def test_training_rounds_the_inputs_that_export_rounds():
 
 @pytest.mark.parametrize(("name", "share"), [("palette4", 0.1), ("w8a8", 0.8)])
 def test_the_package_computes_what_was_trained(name, share, tmp_path):
-    """It is nearer to what was trained than to the exact network, by this share; had each rounded
-    for itself it would be 1.4 times as far. Of 8-bit activations, sums in half precision let some
-    fall the other way, and what follows with them."""
+    """It is nearer to what was trained than to the exact network, by this share; had each
+    rounded for itself it would be 1.4 times as far. Of 8-bit activations, sums in half
+    precision let some fall the other way, and what follows with them."""
     model, chosen = prepared(name)
     errors = rounding_errors(model, chosen, fresh=True)
     network = rounded_model(model, errors, chosen.ranges).eval()
