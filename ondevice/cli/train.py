@@ -20,7 +20,8 @@ METHODS = ("auto", "knn", "probe", "full", "adapter")
 # Settings of --method full and adapter: the names of their parameters here.
 OF_FULL = {
     *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
-    *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip", "train_size"),
+    *("label_smoothing", "drop_path", "ema", "patience", "resume", "no_flip", "augment"),
+    "train_size",
     "precision",
     *("recipe", "qat_epochs", "teacher", "teacher_views"),
 }
@@ -34,7 +35,7 @@ NOT_FOR_METHOD = {
 NOT_FOR_TASK = {
     "classify": {"backbone"},
     "detect": {
-        *("adapter", "balance", "label_smoothing", "precision", "train_size"),
+        *("adapter", "balance", "label_smoothing", "precision", "train_size", "augment"),
         *("recipe", "qat_epochs", "teacher", "teacher_views"),
     },
 }
@@ -162,6 +163,12 @@ NOT_FOR_TASK = {
     default="float32",
     show_default=True,
     help="What a step computes in; weights are kept in float32.",
+)
+@click.option(
+    "--augment",
+    type=click.Choice(("light", "usual", "strong")),
+    help="How far images are changed: strong where few of them are learned by heart, light "
+    "where training is short.  [usual]",
 )
 @click.option("--no-flip", is_flag=True, help="Left and right differ: do not mirror images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

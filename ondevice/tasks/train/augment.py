@@ -70,6 +70,13 @@ class Augment:
         return self(image, spec, rng), label
 
 
+AUGMENTS = {  # by name: for a network that learns too little, for one that learns by heart
+    "light": Augment(scale=(0.65, 1.0), changes=0, erase=0.0),
+    "usual": Augment(),
+    "strong": Augment(scale=(0.25, 1.0), changes=2, strength=0.5, erase=0.25, mix=0.6),
+}
+
+
 def _box(
     size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:

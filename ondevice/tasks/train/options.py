@@ -14,7 +14,7 @@ from ...config import ModelInfo
 from ...errors import ConfigError
 from ...nn.rounding import Rounding
 from ...weights.output import check_free
-from .augment import Augment
+from .augment import AUGMENTS, Augment
 from .dataset import VAL_SHARE, Dataset
 from .fit import Callback
 from .start import check_size, check_start
@@ -42,8 +42,9 @@ class Options:
     ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
     stay), "full" (all weights), "adapter" (a head and bottlenecks beside weights that stay) or
     "auto". ``resume`` goes on with what was killed, to the same weights. ``augment`` says how
-    images are changed for "full" and "adapter"; by default of ``MIX_FROM`` images or more a
-    fifth of the batches is mixed, and without ``flip`` none is mirrored. ``train_size`` is the
+    images are changed for "full" and "adapter": an ``Augment``, or the name of one of
+    ``AUGMENTS``; by default "usual", and of ``MIX_FROM`` images or more a fifth of the batches
+    is mixed. Without ``flip`` none is mirrored. ``train_size`` is the
     side in pixels of what "full" and "adapter" train on, where it is not that of the input.
     ``rounding``, which ``converters.rounding`` makes of a recipe, is that of the last
     ``qat_epochs``; by default of a fifth of all. Where all epochs round, ``lr`` is 3e-5 by
@@ -62,7 +63,7 @@ class Options:
     resume: bool = False
     force: bool = False
     workers: int | None = None
-    augment: Augment | BoxAugment | None = None
+    augment: Augment | BoxAugment | str | None = None
     flip: bool = True
     train_size: int | None = None
     loss: Loss | None = None
@@ -111,9 +112,15 @@ def augment_for(options: Options, dataset: Dataset, info: ModelInfo) -> Augment:
     if options.train_size:
         check_size("train_size", options.train_size, info)
     many = len(dataset.splits["train"]) >= MIX_FROM
-    if not isinstance(options.augment, Augment | None):
-        raise ConfigError(f"a {type(options.augment).__name__} is for task detect")
-    augment = options.augment or Augment(mix=0.2 if many and not options.teacher else 0.0)
+    given = options.augment
+    if isinstance(given, str):
+        if given not in AUGMENTS:
+            raise ConfigError(f"no augment {given!r}; there are {', '.join(AUGMENTS)}")
+        named = replace(AUGMENTS[given], mix=0.0) if options.teacher else AUGMENTS[given]
+        given = named if given != "usual" else None
+    if not isinstance(given, Augment | None):
+        raise ConfigError(f"a {type(given).__name__} is for task detect")
+    augment = given or Augment(mix=0.2 if many and not options.teacher else 0.0)
     if augment.mix and options.teacher:
         raise ConfigError(f"mix is {augment.mix}, but a teacher sees each image by itself: 0")
     size = options.train_size or augment.size

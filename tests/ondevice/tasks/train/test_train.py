@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -19,9 +20,13 @@ from mlx.utils import tree_flatten
 import ondevice
 from ondevice.errors import ConfigError, OutputError, TrainingError
 from ondevice.tasks.train import classification, fit, state as states
+from ondevice.tasks.train.augment import AUGMENTS
+from ondevice.tasks.train.dataset import read_dataset
+from ondevice.tasks.train.options import Options, augment_for
 from ondevice.tasks.train.run import train
 from ondevice.tasks.train.state import state_path
 from ondevice.tasks.train.trainer import soft_cross_entropy
+from ondevice.weights.folder import model_info
 
 from . import photos
 
@@ -246,7 +251,18 @@ def test_an_output_that_exists_is_kept(folder, tmp_path):
     assert (out / "diary.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("teacher", ["", NANO])
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_changes_of_images_have_names(folder, name, teacher):
+    dataset = read_dataset(folder)
+    options = Options(model=NANO, augment=name, flip=False, teacher=teacher, train_size=48)
+    found = augment_for(options, dataset, model_info(NANO))
+    wanted = {"flip": False, "size": 48, **({"mix": 0.0} if teacher else {})}
+    assert found == replace(AUGMENTS[name], **wanted)
+
+
 REFUSED = {
+    "augment": ({"augment": "wild"}, "no augment 'wild'; there are light, usual, strong"),
     "text": ({"model": "mobileclip_s0"}, "compares images with texts"),
     "size": ({"size": 40}, "size is 40, but shvit_nano.cifar10 takes multiples of 16"),
     "train size": (
