@@ -63,7 +63,7 @@ def test_the_commands_of_the_pages_are_found():
     ("line", "said"),
     [
         ("ondevice exprot shvit_s4", "no command 'exprot'"),
-        ("ondevice export --out SHViT.mlpackage", "Missing argument 'MODEL'"),
+        ("ondevice export --out SHViT.mlpackage", "Missing argument 'MODEL...'"),
         ("ondevice export shvit_s4 --target iOS99", "'iOS99' is not one of"),
         ("ondevice export shvit_s9", "no model 'shvit_s9'"),
         ("ondevice export shvit_s4.in22k", "no weights shvit_s4.in22k"),

@@ -127,6 +127,8 @@ def _model(name: str) -> None:
 
 
 def _export(given: dict[str, Any]) -> None:
+    for model in given["models"]:
+        _model(model)
     names = ("target", "precision", "attention", "gelu")
     settings = CoreMLSettings(**{k: given[k] for k in names if given[k]})
     if problems := settings.problems():
