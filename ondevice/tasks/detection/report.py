@@ -50,6 +50,7 @@ def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
         of_classes=("class", ">objects", *titles),
         classes=list(map(_class_row, zip(*(e.per_class for e in evaluations), strict=True))),
         plots=plots,
+        keys=names if len(names) > 1 else [],
         more=sum(c.objects > 0 for c in evaluations[0].per_class) - len(plots),
         drawings={each.path: _drawing(each) for each in evaluations[0].worst},
     )
