@@ -72,7 +72,9 @@ def _outputs(network: Any) -> list[str]:
 
 
 def _sizes(spec: ModelSpec) -> str:
-    return "this size only" if spec.fixed_size else f"any multiple of {spec.stride}"
+    if spec.fixed_size:
+        return "this size only"
+    return "any size" if spec.stride == 1 else f"any multiple of {spec.stride}"
 
 
 def _weights(spec: ModelSpec) -> list[dict[str, Any]]:
