@@ -290,3 +290,16 @@ def test_a_full_disk_is_one_line():
         done = subprocess.run([*ONDEVICE, "list"], stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr == b"error: No space left on device: standard output\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        ("davit_tiny", "any size"),
+        ("shvit_s4", "any multiple of 16"),
+        ("swin_s3_tiny_224", "this size only"),
+    ],
+)
+def test_show_says_which_sizes_are_taken(model, sizes, capsys):
+    assert run(["show", model]) == 0
+    assert f"px; {sizes}" in capsys.readouterr().out
