@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ConfigError, ImageError
-from ._evaluated import Evaluated, Opened, image_input, looking, tell_split, unseen
+from ._evaluated import (
+    Evaluated,
+    Opened,
+    image_input,
+    looking,
+    print_differences,
+    tell_split,
+    unseen,
+)
 from ._images import Skipped
 from ._output import print_table
 
@@ -27,8 +34,8 @@ SPLITS = ("test", "val", "", "train")  # the first that there is
 
 def evaluate_boxes(opened: Sequence[Opened], images: Path) -> Evaluated:
     """Average precision and recall by COCO's protocol, on a set in COCO's form."""
-    from ..tasks.detection.evaluate import evaluate, to_json
-    from ..tasks.detection.report import write_report
+    from ..tasks.detection.evaluate import evaluate
+    from ..tasks.detection.report import to_html
 
     detectors = [_detector(each) for each in opened]
     coco = _unseen(coco_set(images), opened)
@@ -40,9 +47,10 @@ def evaluate_boxes(opened: Sequence[Opened], images: Path) -> Evaluated:
         skipped.check(len(coco.images))
         raise
     return Evaluated(
-        to_json(evaluations, comparisons),
-        partial(_print, evaluations, comparisons),
-        partial(write_report, evaluations, comparisons),
+        evaluations,
+        comparisons,
+        _print,
+        to_html,
         skipped,
         len(coco.images),
     )
@@ -137,12 +145,7 @@ def _print(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
             if c.objects
         ),
     )
-    for c in comparisons:
-        if c.difference is not None:
-            click.echo(
-                f"\nAP of {c.second} less that of {c.first}: {c.difference:+.3f} "
-                f"(95 % interval {c.low:+.3f} to {c.high:+.3f})"
-            )
+    print_differences("AP", comparisons)
 
 
 def _share(value: float | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
 def evaluate_classes(opened: Sequence[Opened], images: Path) -> Evaluated:
     """Accuracy, calibration and each class, on a folder of images for each class."""
-    from ..tasks.train.evaluate import evaluate, labelled_images, to_json
-    from ..tasks.train.report import write_report
+    from ..tasks.train.evaluate import evaluate, labelled_images
+    from ..tasks.train.report import to_html
 
     scorers = [_scorer(each) for each in opened]
     samples, split = labelled_images(images, scorers[0].classes)
@@ -36,9 +35,10 @@ def evaluate_classes(opened: Sequence[Opened], images: Path) -> Evaluated:
         skipped.check(len(samples))
         raise
     return Evaluated(
-        to_json(evaluations, comparisons),
-        partial(_print, evaluations, comparisons),
-        partial(write_report, evaluations, comparisons),
+        evaluations,
+        comparisons,
+        _print,
+        to_html,
         skipped,
         len(samples),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,15 @@ import click
 
 from ..errors import ConfigError, ImageError
 from ._evaluate_boxes import SPLITS
-from ._evaluated import Evaluated, Opened, image_input, looking, tell_split, unseen
+from ._evaluated import (
+    Evaluated,
+    Opened,
+    image_input,
+    looking,
+    print_differences,
+    tell_split,
+    unseen,
+)
 from ._images import Skipped
 from ._output import print_table
 
@@ -27,9 +34,9 @@ MASKS = ("mask", "mask_image")  # as packages call them
 
 def evaluate_masks(opened: Sequence[Opened], images: Path) -> Evaluated:
     """Intersections over unions and right pixels, on images with masks."""
-    from ..tasks.segmentation.evaluate import evaluate, to_json
+    from ..tasks.segmentation.evaluate import evaluate
     from ..tasks.segmentation.masks import read_masks
-    from ..tasks.segmentation.report import write_report
+    from ..tasks.segmentation.report import to_html
 
     segmenters = [_segmenter(each) for each in opened]
     given, split = read_masks(images, SPLITS)
@@ -42,9 +49,10 @@ def evaluate_masks(opened: Sequence[Opened], images: Path) -> Evaluated:
         skipped.check(len(given.images))
         raise
     return Evaluated(
-        to_json(evaluations, comparisons),
-        partial(_print, evaluations, comparisons),
-        partial(write_report, evaluations, comparisons),
+        evaluations,
+        comparisons,
+        _print,
+        to_html,
         skipped,
         len(given.images),
     )
@@ -114,11 +122,7 @@ def _print(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison])
             if c.pixels
         ),
     )
-    for c in comparisons:
-        click.echo(
-            f"\nmIoU of {c.second} less that of {c.first}: {c.difference:+.3f} "
-            f"(95 % interval {c.low:+.3f} to {c.high:+.3f})"
-        )
+    print_differences("mIoU", comparisons)
 
 
 def _percent(value: float | None) -> str | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,13 +53,33 @@ class Opened:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was measured: ``facts`` for JSON, and what prints tables and writes a report."""
+    """What was measured of each model and between them, and what shows it: both functions are
+    called with the two."""
 
-    facts: Mapping[str, Any]
-    print: Callable[[], None]
-    write_report: Callable[..., Path]
+    evaluations: Sequence[Any]
+    comparisons: Sequence[Any]
+    print: Callable[[Any, Any], None]
+    to_html: Callable[[Any, Any], str]
     skipped: Skipped
     total: int  # images
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "models": [each.to_dict() for each in self.evaluations],
+            "comparisons": [asdict(each) for each in self.comparisons],
+            "skipped": self.skipped.problems,
+        }
+
+
+def print_differences(figure: str, comparisons: Sequence[Any]) -> None:
+    """What a figure differs by, and how sure that is."""
+    for c in comparisons:
+        if c.difference is not None:
+            click.echo(
+                f"\n{figure} of {c.second} less that of {c.first}: {c.difference:+.3f} "
+                f"(95 % interval {c.low:+.3f} to {c.high:+.3f})"
+            )
 
 
 def looking(images: Sequence[T]) -> Iterator[T]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..weights.output import check_free
+from ..weights.output import check_free, replacing
 from ._evaluated import Evaluated, Opened
 from ._images import SKIPS
 from ._output import json_option, print_json
@@ -61,11 +61,13 @@ def evaluate_command(
     opened = [Opened.of(name) for name in models]
     found = _function(task or _task_of(opened[0]))(opened, images)
     if html:
-        found.write_report(html, force=force)
+        page = found.to_html(found.evaluations, found.comparisons)
+        with replacing(html, force=force) as partial:
+            partial.write_text(page, encoding="utf-8")
     if as_json:
-        print_json({**found.facts, "skipped": found.skipped.problems})
+        print_json(found.to_json())
     else:
-        found.print()
+        found.print(found.evaluations, found.comparisons)
     ctx.exit(found.skipped.status(found.total))
 
 

@@ -284,13 +284,3 @@ def compare(
 def _difference(sides: Sequence[Sequence[Any]], times: Array | None) -> float | None:
     a, b = (average_precision(side, times) for side in sides)
     return None if a is None or b is None else b - a
-
-
-def to_json(
-    evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
-) -> Mapping[str, Any]:
-    """What ``ondevice evaluate --json`` prints."""
-    return {
-        "models": [evaluation.to_dict() for evaluation in evaluations],
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-    }

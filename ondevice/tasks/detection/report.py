@@ -11,7 +11,6 @@ from ...errors import ImageError
 from ...image.open import open_image
 from ...pages import Axis, Curve, data_url, plot, template
 from ...signature.decode import Detection
-from ...weights.output import replacing
 from ..draw import draw_boxes
 from .average_precision import RECALL
 from .evaluate import ClassFigures, Comparison, Evaluation, Mistakes
@@ -23,19 +22,6 @@ if TYPE_CHECKING:
 LONGEST = 400  # pixels of the longer side of images
 PLOTS = 24  # classes whose curves are drawn: those with the most objects
 TICKS = [(0.0, "0"), (0.5, "0.5"), (1.0, "1")]
-
-
-def write_report(
-    evaluations: Sequence[Evaluation],
-    comparisons: Sequence[Comparison],
-    path: Path,
-    *,
-    force: bool = False,
-) -> Path:
-    """Write the page to ``path``, whole or not at all. Raises OutputError."""
-    with replacing(path, force=force) as partial:
-        partial.write_text(to_html(evaluations, comparisons), encoding="utf-8")
-    return path
 
 
 def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:

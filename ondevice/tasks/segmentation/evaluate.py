@@ -265,13 +265,3 @@ def _compared(first: str, second: str, a: Counts, b: Counts) -> Comparison:
     found = [_mean(b.iou(times)) - _mean(a.iou(times)) for times in drawn]
     low, high = np.percentile(found, [2.5, 97.5])
     return Comparison(first, second, _mean(b.iou()) - _mean(a.iou()), float(low), float(high))
-
-
-def to_json(
-    evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
-) -> Mapping[str, Any]:
-    """What ``ondevice evaluate --json`` prints."""
-    return {
-        "models": [evaluation.to_dict() for evaluation in evaluations],
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-    }

@@ -12,7 +12,6 @@ import numpy as np
 from ...errors import ImageError
 from ...image.open import open_image
 from ...pages import data_url, percent, template
-from ...weights.output import replacing
 from ..draw import draw_mask
 from .evaluate import ClassFigures, Comparison, Evaluation, Worst
 
@@ -20,19 +19,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 LONGEST = 300  # pixels of the longer side of images
-
-
-def write_report(
-    evaluations: Sequence[Evaluation],
-    comparisons: Sequence[Comparison],
-    path: Path,
-    *,
-    force: bool = False,
-) -> Path:
-    """Write the page to ``path``, whole or not at all. Raises OutputError."""
-    with replacing(path, force=force) as partial:
-        partial.write_text(to_html(evaluations, comparisons), encoding="utf-8")
-    return path
 
 
 def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:

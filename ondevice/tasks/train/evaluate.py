@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -251,13 +251,3 @@ def _mistakes(
         if k != s.label
     ]
     return sorted(found, key=lambda m: (-m.probability, m.path))[:WORST]
-
-
-def to_json(
-    evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
-) -> Mapping[str, Any]:
-    """What ``ondevice evaluate --json`` prints."""
-    return {
-        "models": [evaluation.to_dict() for evaluation in evaluations],
-        "comparisons": [asdict(comparison) for comparison in comparisons],
-    }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from ...errors import ImageError
 from ...image.open import open_image
 from ...pages import Cell, data_url, percent, template
-from ...weights.output import replacing
 from .evaluate import ClassFigures, Comparison, Evaluation
 
 if TYPE_CHECKING:
@@ -18,19 +17,6 @@ if TYPE_CHECKING:
 
 THUMBNAIL = 128  # pixels of the longer side
 MANY = 60  # classes, of which a confusion is too wide to be read
-
-
-def write_report(
-    evaluations: Sequence[Evaluation],
-    comparisons: Sequence[Comparison],
-    path: Path,
-    *,
-    force: bool = False,
-) -> Path:
-    """Write the page to ``path``, whole or not at all. Raises OutputError."""
-    with replacing(path, force=force) as partial:
-        partial.write_text(to_html(evaluations, comparisons), encoding="utf-8")
-    return path
 
 
 def to_html(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
