@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError, ImageError
+from ..errors import ConfigError
 from ._evaluated import (
+    SPLITS,
     Evaluated,
     Opened,
+    evaluated,
     image_input,
     looking,
     print_differences,
     tell_split,
-    unseen,
+    without_seen,
 )
-from ._images import Skipped
 from ._output import print_table
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from ..tasks.detection.evaluate import Comparison, Detector, Evaluation
 
 BOXES, SCORES = "coordinates", "confidence"  # as packages call them
-SPLITS = ("test", "val", "", "train")  # the first that there is
 
 
 def evaluate_boxes(opened: Sequence[Opened], images: Path) -> Evaluated:
@@ -38,22 +39,10 @@ def evaluate_boxes(opened: Sequence[Opened], images: Path) -> Evaluated:
     from ..tasks.detection.report import to_html
 
     detectors = [_detector(each) for each in opened]
-    coco = _unseen(coco_set(images), opened)
+    coco = without_seen(coco_set(images), opened)
     tell_other_classes(detectors, coco)
-    skipped = Skipped()
-    try:
-        evaluations, comparisons = evaluate(detectors, coco, skipped, looking)
-    except ImageError:  # no image at all: each has its reason
-        skipped.check(len(coco.images))
-        raise
-    return Evaluated(
-        evaluations,
-        comparisons,
-        _print,
-        to_html,
-        skipped,
-        len(coco.images),
-    )
+    measure = partial(evaluate, detectors, coco, show=looking)
+    return evaluated(measure, len(coco.images), _print, to_html)
 
 
 def coco_set(images: Path) -> CocoSet:
@@ -68,14 +57,6 @@ def coco_set(images: Path) -> CocoSet:
     for note in coco.notes:
         click.echo(f"warning: {coco.path}: {note}", err=True)
     return coco
-
-
-def _unseen(coco: CocoSet, opened: Sequence[Opened]) -> CocoSet:
-    from ..tasks.train.dataset import Sample
-
-    samples = unseen([Sample(image.path, 0) for image in coco.images], opened)
-    left = {sample.path for sample in samples}
-    return replace(coco, images=tuple(i for i in coco.images if i.path in left))
 
 
 def tell_other_classes(detectors: Sequence[Detector], coco: CocoSet) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ConfigError, ImageError
-from ._evaluated import Evaluated, Opened, image_input, tell_split, unseen
-from ._images import Skipped
+from ._evaluated import Evaluated, Opened, evaluated, image_input, tell_split, unseen
 from ._output import print_table
 
 if TYPE_CHECKING:
@@ -28,20 +28,8 @@ def evaluate_classes(opened: Sequence[Opened], images: Path) -> Evaluated:
     samples, split = labelled_images(images, scorers[0].classes)
     tell_split(images, split)
     samples = unseen(samples, opened)
-    skipped = Skipped()
-    try:
-        evaluations, comparisons = evaluate(scorers, samples, skipped)
-    except ImageError:  # no image at all: each has its reason
-        skipped.check(len(samples))
-        raise
-    return Evaluated(
-        evaluations,
-        comparisons,
-        _print,
-        to_html,
-        skipped,
-        len(samples),
-    )
+    measure = partial(evaluate, scorers, samples)
+    return evaluated(measure, len(samples), _print, to_html)
 
 
 def _scorer(given: Opened) -> Scorer:

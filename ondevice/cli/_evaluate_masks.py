@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ConfigError, ImageError
-from ._evaluate_boxes import SPLITS
+from ..errors import ConfigError
 from ._evaluated import (
+    SPLITS,
     Evaluated,
     Opened,
+    evaluated,
     image_input,
     looking,
     print_differences,
     tell_split,
-    unseen,
+    without_seen,
 )
-from ._images import Skipped
 from ._output import print_table
 
 if TYPE_CHECKING:
     from converters.program import Program
 
     from ..tasks.segmentation.evaluate import Comparison, Evaluation, Segmenter
-    from ..tasks.segmentation.masks import MaskSet
 
 MASKS = ("mask", "mask_image")  # as packages call them
 
@@ -41,28 +41,9 @@ def evaluate_masks(opened: Sequence[Opened], images: Path) -> Evaluated:
     segmenters = [_segmenter(each) for each in opened]
     given, split = read_masks(images, SPLITS)
     tell_split(images, split)
-    given = _unseen(given, opened)
-    skipped = Skipped()
-    try:
-        evaluations, comparisons = evaluate(segmenters, given, skipped, looking)
-    except ImageError:  # no image at all: each has its reason
-        skipped.check(len(given.images))
-        raise
-    return Evaluated(
-        evaluations,
-        comparisons,
-        _print,
-        to_html,
-        skipped,
-        len(given.images),
-    )
-
-
-def _unseen(given: MaskSet, opened: Sequence[Opened]) -> MaskSet:
-    from ..tasks.train.dataset import Sample
-
-    left = {s.path for s in unseen([Sample(i.path, 0) for i in given.images], opened)}
-    return replace(given, images=tuple(i for i in given.images if i.path in left))
+    given = without_seen(given, opened)
+    measure = partial(evaluate, segmenters, given, show=looking)
+    return evaluated(measure, len(given.images), _print, to_html)
 
 
 def _segmenter(given: Opened) -> Segmenter:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ImageError
 from ._images import Skipped
 from ._output import progress
 
 if TYPE_CHECKING:
     from converters.program import Program
 
+    from ..tasks.detection.coco import CocoSet
+    from ..tasks.segmentation.masks import MaskSet
     from ..tasks.train.dataset import Sample
 
 T = TypeVar("T")
+S = TypeVar("S", "CocoSet", "MaskSet")
+SPLITS = ("test", "val", "", "train")  # the first that there is
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,25 @@ class Evaluated:
         }
 
 
+def evaluated(
+    measure: Callable[[Skipped], tuple[Sequence[Any], Sequence[Any]]],
+    total: int,
+    print: Callable[[Any, Any], None],
+    to_html: Callable[[Any, Any], str],
+) -> Evaluated:
+    """What ``measure`` finds in ``total`` images, of which it says what it skips.
+
+    Raises ConfigError, ImageError.
+    """
+    skipped = Skipped()
+    try:
+        evaluations, comparisons = measure(skipped)
+    except ImageError:  # no image at all: each has its reason
+        skipped.check(total)
+        raise
+    return Evaluated(evaluations, comparisons, print, to_html, skipped, total)
+
+
 def print_differences(figure: str, comparisons: Sequence[Any]) -> None:
     """What a figure differs by, and how sure that is."""
     for c in comparisons:
@@ -106,6 +129,14 @@ def unseen(samples: list[Sample], opened: Sequence[Opened]) -> list[Sample]:
             click.echo(f"{name} was trained on {count:,} of the images: left out", err=True)
         samples = left or samples
     return samples
+
+
+def without_seen(given: S, opened: Sequence[Opened]) -> S:
+    """A set, whose ``images`` have paths, as ``unseen`` leaves it."""
+    from ..tasks.train.dataset import Sample
+
+    left = {s.path for s in unseen([Sample(i.path, 0) for i in given.images], opened)}
+    return replace(given, images=tuple(i for i in given.images if i.path in left))
 
 
 def image_input(package: Program) -> tuple[str, tuple[int, ...]]:
