@@ -40,9 +40,10 @@ class Settings:
     """How to train. ``batch_size`` images are a step, in ``accumulate`` parts if not 1.
 
     ``layer_decay`` is what the learning rate is multiplied by from a block to the one before;
-    ``ema`` the share of an average of weights that a step keeps, 0 for none; ``patience`` the
-    epochs without a better validation after which training stops, 0 for never. In the last
-    ``qat_epochs`` of all weights are rounded as an exporter does. With ``adapter``, its rank,
+    ``ema`` the share of an average of weights that a step keeps, 0 for none, less in the first
+    steps, so that little remains of the weights it starts from; ``patience`` the epochs without
+    a better validation after which training stops, 0 for never. In the last ``qat_epochs`` of
+    all weights are rounded as an exporter does. With ``adapter``, its rank,
     only adapters and the head learn. ``precision`` is what a step computes in: "float32",
     "bfloat16" or "float16".
     """
@@ -288,8 +289,11 @@ class Trainer:
     def _updated(self, gradients: Arrays, rate: mx.array) -> None:
         found = self.optimizer.updated(self.parameters(), gradients, rate)
         self.model.update(tree_unflatten(list(found.items())))
-        keep = self.settings.ema
-        for name, array in self.arrays().items() if keep else ():
+        if not self.settings.ema:
+            return
+        steps = self.optimizer.state["steps"]
+        keep = mx.minimum(self.settings.ema, (1 + steps) / (10 + steps))
+        for name, array in self.arrays().items():
             self.average[name] = keep * self.average[name] + (1 - keep) * array
 
     def state(self) -> Arrays:
