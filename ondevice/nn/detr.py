@@ -230,28 +230,32 @@ class Detr(Detector):
         maps = self.encoder([project(y) for project, y in layers])
         return [f(y) for f, y in zip(self.decoder_input_proj, maps, strict=True)]
 
-    def proposals(self, maps: list[mx.array]) -> tuple[mx.array, mx.array, mx.array]:
-        """Of every pixel: (B, N, dim) features, (B, N, classes) logits, (B, N, 4) log odds."""
+    def proposals(self, maps: list[mx.array]) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        """Of every pixel: (B, N, dim) features, (B, N, classes) logits, (B, N, 4) log odds; and
+        those of its anchor (N, 4)."""
         B, _, _, dim = maps[0].shape
         sizes = [(y.shape[1], y.shape[2]) for y in maps]
         places, valid = anchors(sizes, self.config.anchor_side)
         flat = mx.concatenate([y.reshape(B, -1, dim) for y in maps], axis=1)
         linear, norm = self.enc_output
         features = norm(linear(flat * valid))
-        return features, self.enc_score_head(features), self.enc_bbox_head(features) + places
+        odds = self.enc_bbox_head(features) + places
+        return features, self.enc_score_head(features), odds, places
 
-    def candidates(self, x: mx.array) -> list[tuple[mx.array, mx.array]]:
+    def candidates(self, x: mx.array) -> list[tuple[mx.array, ...]]:
         """(B, H, W, 3) image to what a loss compares with the truth, each as (B, N, classes)
-        logits and (B, N, 4) boxes: of every pixel, then of each layer of the decoder."""
+        logits and (B, N, 4) boxes: of every pixel, with their anchors (N, 4), then of each
+        layer of the decoder."""
         maps = self.memory(x)
-        features, logits, odds = self.proposals(maps)
+        features, logits, odds, places = self.proposals(maps)
         chosen = best(logits.max(axis=-1), self.config.queries)
         queries, boxes = rows(features, chosen), mx.sigmoid(rows(odds, chosen))
         if self.training:  # they are judged as candidates, not by what becomes of them
             queries, boxes = mx.stop_gradient(queries), mx.stop_gradient(boxes)
         found = self.decoder(queries, boxes, maps)
-        return [(logits, mx.sigmoid(odds)), *found]
+        return [(logits, mx.sigmoid(odds), mx.sigmoid(places)), *found]
 
     def detect(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """(B, H, W, 3) image to (B, Q, classes) logits and (B, Q, 4) boxes."""
-        return self.candidates(x)[-1]
+        logits, boxes = self.candidates(x)[-1]
+        return logits, boxes

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from .matching import NONE, generalized_overlap, match, overlap
+from .matching import NONE, generalized_overlap, match, match_anchors, overlap
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -20,19 +20,23 @@ if TYPE_CHECKING:
 CLASS_WEIGHT, BOX_WEIGHT, OVERLAP_WEIGHT = 2.0, 5.0, 2.0
 GAMMA = 1.5  # of candidates that stand for nothing: they count by their score to this power
 
-Candidates = Sequence[tuple[mx.array, mx.array]]
+Candidates = Sequence[tuple[mx.array, ...]]
 
 
 def detection_loss(found: Candidates, targets: Mapping[str, mx.array | Array]) -> mx.array:
     """The sum over what ``Detr.candidates`` gives, for each object of a batch.
 
     ``targets`` are ``boxes`` (B, M, 4), centre and size as parts of the image, and their
-    ``classes`` (B, M), ``NONE`` where an image has fewer than M.
+    ``classes`` (B, M), ``NONE`` where an image has fewer than M. Candidates with anchors are
+    matched by these alone: which is to find an object is then settled from the first step on.
     """
     boxes, classes = (np.array(targets[name]) for name in ("boxes", "classes"))
     total = mx.array(0.0)
-    for logits, places in found:
-        at = _matches(logits, places, boxes, classes)
+    for logits, places, *anchors in found:
+        if anchors:
+            at = _matches_of_anchors(np.array(anchors[0]), boxes, classes)
+        else:
+            at = _matches(logits, places, boxes, classes)
         total = total + _layer_loss(logits, places, boxes, classes, at)
     return total
 
@@ -43,6 +47,12 @@ def _matches(logits: mx.array, places: mx.array, boxes: Array, classes: Array) -
     scores, found = (np.array(mx.stop_gradient(x)) for x in (logits, places))
     rows = zip(scores, found, boxes, classes, strict=True)
     return np.stack([match(s, p, b[c != NONE], c[c != NONE]) for s, p, b, c in rows])
+
+
+def _matches_of_anchors(anchors: Array, boxes: Array, classes: Array) -> Array:
+    """(B, N) numbers of objects."""
+    rows = zip(boxes, classes, strict=True)
+    return np.stack([match_anchors(anchors, b[c != NONE]) for b, c in rows])
 
 
 def _layer_loss(

@@ -18,6 +18,9 @@ CLASS_COST, BOX_COST, OVERLAP_COST = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss, by which classes are compared
 
 
+SPREAD = 1.8  # the side of the objects of an anchor, by its own: finer maps tell more apart
+
+
 def match(logits: Array, boxes: Array, wanted: Array, classes: Array) -> Array:
     """(N, classes) logits and (N, 4) boxes of an image to the (N,) numbers of the objects that
     they stand for, ``NONE`` for most: those of (M, 4) boxes and their (M,) classes.
@@ -25,13 +28,25 @@ def match(logits: Array, boxes: Array, wanted: Array, classes: Array) -> Array:
     Of the matchings that give each object a candidate, as far as there are enough, it is the
     one whose differences are the least together.
     """
-    found = np.full(len(boxes), NONE)
-    if len(wanted):
-        cost = costs(logits, boxes, wanted, classes).T
-        chosen = assignment(cost) if len(cost) <= len(boxes) else assignment(cost.T)
-        pairs = np.arange(len(chosen)), chosen
-        objects, candidates = pairs if len(cost) <= len(boxes) else pairs[::-1]
-        found[candidates] = objects
+    return _cheapest(costs(logits, boxes, wanted, classes))
+
+
+def match_anchors(anchors: Array, wanted: Array) -> Array:
+    """The same of (N, 4) anchors, each for objects around it ``SPREAD`` times as large."""
+    squares = anchors * np.array([1, 1, SPREAD, SPREAD])
+    return _cheapest(-generalized_overlap(squares[:, None], wanted[None]).astype(np.float64))
+
+
+def _cheapest(cost: Array) -> Array:
+    """(N, M) costs to the (N,) numbers of the objects, or ``NONE``."""
+    count, objects = cost.shape
+    found = np.full(count, NONE)
+    if not objects:
+        return found
+    if objects <= count:
+        found[assignment(cost.T)] = np.arange(objects)
+    else:
+        found[:] = assignment(cost)
     return found
 
 

@@ -71,7 +71,7 @@ def test_boxes_are_those_of_transformers(name, prepare):
     case = DenseCase(name)
     model = prepare(case.create())
     maps = model.memory(case.input[:1])
-    features, logits, odds = model.proposals(maps)
+    features, logits, odds, _ = model.proposals(maps)
     chosen = best(logits.max(axis=-1), 300)
     boxes = mx.sigmoid(rows(odds, chosen))
     at = check(case, "enc_topk", "enc_topk_bboxes", rows(logits, chosen), boxes, 1e-4)

@@ -85,6 +85,20 @@ def test_images_without_objects_have_a_loss():
     assert (np.array(gradient) >= 0).all()  # every score has to fall
 
 
+def test_candidates_with_anchors_are_matched_by_these():
+    """Wherever their boxes are by now."""
+    (logits, boxes), *_ = found()
+    anchors = mx.array(np.tile(np.float32([[0.9, 0.9, 0.1, 0.1]]), (6, 1)))
+    anchors[4] = mx.array([0.5, 0.5, 0.3, 0.3])
+    targets = padded(LABELS[1:2])
+
+    def value(x):
+        return detection_loss([(logits[:1], x, anchors)], targets)
+
+    moved = np.abs(np.array(mx.grad(value)(boxes[:1]))).sum(axis=-1)
+    assert (moved[0] > 0).tolist() == [False] * 4 + [True, False]
+
+
 TINY = {
     "num_classes": 3,
     "encoder_dim": 16,

@@ -13,6 +13,7 @@ from ondevice.tasks.detection.matching import (
     costs,
     generalized_overlap,
     match,
+    match_anchors,
 )
 
 
@@ -60,6 +61,22 @@ def test_more_objects_than_candidates_leave_some_without():
 def test_an_image_without_objects_matches_nothing():
     at = match(LOGITS, BOXES, np.zeros((0, 4)), np.zeros(0, int))
     assert at.tolist() == [NONE] * 3
+
+
+ANCHORS = np.array(  # two finer ones beside each other, and a coarser one in the same place
+    [[0.25, 0.25, 0.1, 0.1], [0.75, 0.25, 0.1, 0.1], [0.25, 0.25, 0.4, 0.4]]
+)
+
+
+def test_an_anchor_is_for_objects_of_its_place_and_size():
+    objects = np.array([[0.3, 0.3, 0.6, 0.6], [0.7, 0.3, 0.2, 0.15]])
+    assert match_anchors(ANCHORS, objects).tolist() == [NONE, 1, 0]
+    assert match_anchors(ANCHORS, objects[:0]).tolist() == [NONE] * 3
+
+
+def test_of_two_objects_in_a_place_each_has_an_anchor():
+    objects = np.array([[0.25, 0.25, 0.3, 0.3], [0.25, 0.25, 0.2, 0.2]])
+    assert match_anchors(ANCHORS, objects).tolist() == [1, NONE, 0]
 
 
 def test_what_is_alike_costs_least():
