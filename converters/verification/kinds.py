@@ -78,10 +78,10 @@ _GATES: dict[str, dict[str, Mapping[str, float]]] = {
     "boxes": {
         "float32": {"matched": 1.0},
         "float16": {"matched": 0.99},
-        "compressed": {"matched": 0.8},
+        "compressed": {"alike": 0.8},
     },
 }
-OF_KINDS = ("delta1", "abs_rel", "equal_levels", "equal_pixels", "miou", "matched")
+OF_KINDS = ("delta1", "abs_rel", "equal_levels", "equal_pixels", "miou", "matched", "alike")
 _SETS = frozenset({"boxes", "scores"})
 
 

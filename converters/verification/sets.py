@@ -16,13 +16,15 @@ from ..graph.graph import Array
 SURE = 0.3  # the least score of a box that has to be matched ...
 LEAST = 10  # ... unless fewer reach it: then these are the surest
 SAME = 0.99  # the least intersection over union of boxes that are the same
+ALIKE = 0.75  # of boxes that mark the same object, as compression may leave them
 
 
 def paired(
     kinds: Mapping[str, str], wanted: Mapping[str, Any], got: Mapping[str, Array]
 ) -> tuple[dict[str, Array], dict[str, float]]:
     """``got`` with its boxes and scores in the order of those in ``wanted`` that they fit
-    best, and the share of ``matched`` ones: the same class, and nearly the same box.
+    best, and the shares of ``matched`` ones, the same class and nearly the same box, and of
+    ``alike`` ones, the same class and a box around the same object.
 
     Nothing changes where there are no boxes with scores for each class.
     """
@@ -37,8 +39,9 @@ def paired(
         for name in (boxes, scores):
             found[name] = found[name].copy()
             found[name][row] = found[name][row][order]
-    share = _matched(wanted[boxes], wanted[scores], found[boxes], found[scores])
-    return found, {"matched": share}
+    likeness = _likeness(wanted[boxes], wanted[scores], found[boxes], found[scores])
+    shares = {"matched": likeness >= SAME, "alike": likeness >= ALIKE}
+    return found, {name: float(share.mean()) for name, share in shares.items()}
 
 
 def overlaps(a: Array, b: Array) -> Array:
@@ -68,13 +71,13 @@ def _order(likeness: Array, ours: Array, theirs: Array) -> Array:
     return order
 
 
-def _matched(boxes: Array, scores: Array, got_boxes: Array, got_scores: Array) -> float:
-    """The share of sure boxes, over a batch, whose pair is the same."""
-    found: list[float] = []
+def _likeness(boxes: Array, scores: Array, got_boxes: Array, got_scores: Array) -> Array:
+    """Of each sure box of a batch its intersection over union with its pair; 0 if the classes
+    differ."""
+    found: list[Array] = []
     for a, s, b, t in zip(boxes, scores, got_boxes, got_scores, strict=True):
         best = s.max(axis=-1)
         limit = min(SURE, float(np.sort(best)[-min(LEAST, len(best))]))
-        same = np.diagonal(overlaps(a, b)) >= SAME
-        same &= s.argmax(axis=-1) == t.argmax(axis=-1)
-        found += same[best >= limit].tolist()
-    return float(np.mean(found))
+        same_class = s.argmax(axis=-1) == t.argmax(axis=-1)
+        found.append((np.diagonal(overlaps(a, b)) * same_class)[best >= limit])
+    return np.concatenate(found)

@@ -257,7 +257,7 @@ def test_the_order_of_boxes_is_no_error():
     order = np.random.default_rng(1).permutation(20)
     got = {name: array[:, order] for name, array in wanted.items()}
     found, figures = paired(KINDS, wanted, got)
-    assert figures == {"matched": 1.0}
+    assert figures == {"matched": 1.0, "alike": 1.0}
     assert all((found[name] == wanted[name]).all() for name in wanted)
 
 
@@ -273,6 +273,7 @@ def test_other_boxes_are(fault):
         got["coordinates"][:] = got["coordinates"][:, :1]
     _, figures = paired(KINDS, wanted, got)
     assert figures["matched"] < 1
+    assert (figures["alike"] == 1) == (fault == "a box moved")  # by a twentieth of its side
 
 
 def test_what_no_box_is_sure_of_is_judged_by_the_surest():
@@ -280,7 +281,7 @@ def test_what_no_box_is_sure_of_is_judged_by_the_surest():
     wanted["confidence"] *= 0.1
     got = {name: array.copy() for name, array in wanted.items()}
     got["coordinates"][:, :, 2:] *= 2
-    assert paired(KINDS, wanted, got)[1] == {"matched": 0.0}
+    assert paired(KINDS, wanted, got)[1] == {"matched": 0.0, "alike": 0.0}
 
 
 def test_overlaps_of_boxes():
