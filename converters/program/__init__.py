@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
 LABELS_KEY = "ondevice.labels"
+OVERLAP_KEY = "ondevice.max_overlap"
 KEYWORDS_KEY = "ondevice.keywords"
 EXAMPLES_KEY = "ondevice.examples"  # type and shape of each, where the package's say another
 
@@ -128,6 +130,21 @@ class Program(ABC):
         """The classes in order. Raises PackageError."""
         own = f"{LABELS_KEY}.{self.selected or self.default_function}"
         return tuple(map(str, self._said(own if own in self.metadata else LABELS_KEY)))
+
+    @property
+    def max_overlap(self) -> float:
+        """Of two boxes of one class whose intersection over union is larger the less sure one
+        is dropped; 1: none has to be. Raises PackageError."""
+        text = self.metadata.get(OVERLAP_KEY, "1")
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not 0 <= found <= 1:
+            raise PackageError(
+                f"{self.path}: bad {OVERLAP_KEY}: {text!r:.60}, expected a number from 0 to 1"
+            )
+        return found
 
     @property
     def keywords(self) -> tuple[str, ...]:

@@ -31,6 +31,11 @@ def problems(model: nn.Module, signature: Signature, package: Program) -> Iterat
         yield from _contract_problems(given.contract, package)
     if PROBABILITIES in package.arrays or _spoken(package) or signature.labels:
         yield from label_problems(signature.labels, package.labels)
+    if signature.max_overlap != package.max_overlap:
+        yield (
+            f"boxes of one class may overlap by {package.max_overlap:g} in the package and by "
+            f"{signature.max_overlap:g} in the model"
+        )
     if package.is_compressed:
         yield from weight_problems(model, package)
 

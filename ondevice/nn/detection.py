@@ -12,6 +12,10 @@ from .image_model import check_image
 class Detector(nn.Module):
     """Abstract: a family gives ``detect``."""
 
+    # Of two boxes of one class that overlap more the less sure one is dropped; 1: none has
+    # to be.
+    max_overlap: float = 1.0
+
     def detect(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """(B, H, W, 3) image to (B, N, classes) logits and (B, N, 4) boxes: centre x and y,
         width and height, as parts of the image."""
@@ -19,7 +23,7 @@ class Detector(nn.Module):
 
     def __call__(self, x: mx.array) -> dict[str, mx.array]:
         """(B, H, W, 3) image to ``confidence`` (B, N, classes) from 0 to 1 and ``coordinates``
-        (B, N, 4), in no order. Boxes are made to differ: none has to be suppressed.
+        (B, N, 4), in no order. ``max_overlap`` says whether any have to be dropped.
 
         Raises ConfigError for an image that does not fit.
         """
@@ -40,15 +44,26 @@ class Detector(nn.Module):
                 item="confidence",
                 labels=labels,
                 text="The score of each class of each box, from 0 to 1; keep what reaches a "
-                "threshold such as 0.5: no suppression is needed",
+                f"threshold such as 0.5{_suppression(self.max_overlap)}",
             ),
             Output(
                 "coordinates",
                 "boxes",
                 item="coordinates",
                 labels=labels,
+                max_overlap=self.max_overlap,
                 text="Boxes as centre x, centre y, width and height, parts of the image",
             ),
         )
         names = tuple(output.name for output in outputs)
         return Signature((image,), outputs, names, self.info.name)
+
+
+def _suppression(max_overlap: float) -> str:
+    """What to do with boxes that reach a threshold."""
+    if max_overlap == 1:
+        return ": no suppression is needed"
+    return (
+        ", and of two boxes of one class whose intersection over union is above "
+        f"{max_overlap:g} the surer one"
+    )

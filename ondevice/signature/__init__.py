@@ -116,7 +116,8 @@ class Output:
     which packages hold channels-first. ``pixels`` says as what image a half-precision package
     gives it, if as one: "grey" and "rgb" of 8 bits, whose values are whole numbers from 0 to
     255, or "grey16" of any values. ``group`` is a name under which several are asked for. Of
-    ``labels`` there is one for each class.
+    ``labels`` there is one for each class. Of two ``boxes`` of one class whose intersection
+    over union is above ``max_overlap`` the less sure one is dropped; 1: none has to be.
     """
 
     name: str
@@ -128,6 +129,7 @@ class Output:
     labels: tuple[str, ...] = ()
     group: str = ""
     text: str = ""  # a line for people
+    max_overlap: float = 1.0
 
     @property
     def is_classifier(self) -> bool:
@@ -161,6 +163,11 @@ class Signature:
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, of the first output that has any."""
         return next((output.labels for output in self.outputs if output.labels), ())
+
+    @property
+    def max_overlap(self) -> float:
+        """That of the boxes, if any come out."""
+        return next((o.max_overlap for o in self.outputs if o.kind == "boxes"), 1.0)
 
     @property
     def kinds(self) -> str:
