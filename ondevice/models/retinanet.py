@@ -1,4 +1,4 @@
-"""RetinaNet on SHViT and EfficientViT: an anchor for every place, of which the best are kept.
+"""RetinaNet on SHViT and EfficientViT: nine anchors for each position, the surest are kept.
 
 Papers: https://arxiv.org/abs/1708.02002 (RetinaNet), https://arxiv.org/abs/2401.16456 (SHViT),
 https://arxiv.org/abs/2305.07027 (EfficientViT)
