@@ -23,7 +23,7 @@ from ondevice.weights.hash import weights_hash
 
 from ..graph.graph import Array
 from ..graph.passes.layout import NCHW, Order
-from ..program import LABELS_KEY, OVERLAP_KEY, PREPROCESS_KEY
+from ..program import LABELS_KEY, MAX_OVERLAP_KEY, PREPROCESS_KEY
 
 Fn = Callable[..., Any]
 Step = Callable[[mx.array], mx.array]
@@ -307,8 +307,9 @@ def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
     }
     if signature.labels and not function.labels:  # a classifier has a place for them
         metadata[LABELS_KEY] = json.dumps(signature.labels)
-    if signature.max_overlap < 1:
-        metadata[OVERLAP_KEY] = f"{signature.max_overlap:g}"
+    for output in signature.outputs:
+        if output.max_overlap < 1:
+            metadata[MAX_OVERLAP_KEY] = f"{output.max_overlap:g}"
     for given in signature.images:
         if given.contract:
             metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())

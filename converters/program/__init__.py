@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
 LABELS_KEY = "ondevice.labels"
-OVERLAP_KEY = "ondevice.max_overlap"
+MAX_OVERLAP_KEY = "ondevice.max_overlap"
 KEYWORDS_KEY = "ondevice.keywords"
 EXAMPLES_KEY = "ondevice.examples"  # type and shape of each, where the package's say another
 
@@ -126,25 +125,24 @@ class Program(ABC):
             raise PackageError(f"{self.path}: bad {PREPROCESS_KEY}: {error}") from error
 
     @property
+    def max_overlap(self) -> float:
+        """Of two boxes of one class that overlap more, the less sure one has to be dropped.
+
+        Raises PackageError.
+        """
+        said = self.metadata.get(MAX_OVERLAP_KEY, "1")
+        try:
+            if 0 <= float(said) <= 1:
+                return float(said)
+        except ValueError:
+            pass
+        raise PackageError(f"{self.path}: bad {MAX_OVERLAP_KEY}: {said!r}, expected 0 to 1")
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The classes in order. Raises PackageError."""
         own = f"{LABELS_KEY}.{self.selected or self.default_function}"
         return tuple(map(str, self._said(own if own in self.metadata else LABELS_KEY)))
-
-    @property
-    def max_overlap(self) -> float:
-        """Of two boxes of one class whose intersection over union is larger the less sure one
-        is dropped; 1: none has to be. Raises PackageError."""
-        text = self.metadata.get(OVERLAP_KEY, "1")
-        try:
-            found = float(text)
-        except ValueError:
-            found = math.nan
-        if not 0 <= found <= 1:
-            raise PackageError(
-                f"{self.path}: bad {OVERLAP_KEY}: {text!r:.60}, expected a number from 0 to 1"
-            )
-        return found
 
     @property
     def keywords(self) -> tuple[str, ...]:

@@ -10,11 +10,13 @@ from .image_model import check_image
 
 
 class Detector(nn.Module):
-    """Abstract: a family gives ``detect``."""
+    """Abstract: a family gives ``detect``.
 
-    # Of two boxes of one class that overlap more the less sure one is dropped; 1: none has
-    # to be.
-    max_overlap: float = 1.0
+    Of two boxes of one class that overlap by more than ``max_overlap`` the less sure one has
+    to be dropped; 1 where a model gives each object once.
+    """
+
+    max_overlap = 1.0
 
     def detect(self, x: mx.array) -> tuple[mx.array, mx.array]:
         """(B, H, W, 3) image to (B, N, classes) logits and (B, N, 4) boxes: centre x and y,
@@ -23,7 +25,7 @@ class Detector(nn.Module):
 
     def __call__(self, x: mx.array) -> dict[str, mx.array]:
         """(B, H, W, 3) image to ``confidence`` (B, N, classes) from 0 to 1 and ``coordinates``
-        (B, N, 4), in no order. ``max_overlap`` says whether any have to be dropped.
+        (B, N, 4), in no order.
 
         Raises ConfigError for an image that does not fit.
         """

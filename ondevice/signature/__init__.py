@@ -116,8 +116,8 @@ class Output:
     which packages hold channels-first. ``pixels`` says as what image a half-precision package
     gives it, if as one: "grey" and "rgb" of 8 bits, whose values are whole numbers from 0 to
     255, or "grey16" of any values. ``group`` is a name under which several are asked for. Of
-    ``labels`` there is one for each class. Of two ``boxes`` of one class whose intersection
-    over union is above ``max_overlap`` the less sure one is dropped; 1: none has to be.
+    ``labels`` there is one for each class. Of two ``boxes`` of one class that overlap by more
+    than ``max_overlap`` the less sure one has to be dropped; 1 where none has to be.
     """
 
     name: str
@@ -128,8 +128,8 @@ class Output:
     pixels: Pixels = ""
     labels: tuple[str, ...] = ()
     group: str = ""
-    text: str = ""  # a line for people
     max_overlap: float = 1.0
+    text: str = ""  # a line for people
 
     @property
     def is_classifier(self) -> bool:

@@ -184,8 +184,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def surest(boxes: Array, scores: Array, order: Array) -> Boxes:
-    """The ``KEPT`` surest of (N, 4) boxes with (N, classes) scores of 0 or more, of classes of
-    the set.
+    """The ``KEPT`` surest of (N, 4) boxes with (N, classes) scores, of classes of the set. A
+    score of 0 says that a box is not of that class.
 
     Raises ConfigError if they are not finite: the network overflows, or has no weights.
     """
@@ -194,8 +194,8 @@ def surest(boxes: Array, scores: Array, order: Array) -> Boxes:
     ranked = np.argsort(-scores, axis=None, kind="stable")[:KEPT]
     rows, columns = np.divmod(ranked, scores.shape[1])
     classes = order[columns]
-    is_found = (classes >= 0) & (scores[rows, columns] >= 0)
-    rows, columns, classes = (a[is_found] for a in (rows, columns, classes))
+    said = (classes >= 0) & (scores[rows, columns] > 0)
+    rows, columns, classes = (a[said] for a in (rows, columns, classes))
     return Boxes(boxes[rows], classes, scores[rows, columns].astype(np.float64))
 
 

@@ -229,7 +229,7 @@ def test_a_package_that_says_nonsense_of_it_is_refused(package, said, monkeypatc
     metadata = {**package.metadata, "ondevice.max_overlap": said}
     monkeypatch.setattr(type(package), "metadata", metadata)
     with pytest.raises(
-        PackageError, match=r"bad ondevice\.max_overlap: '.*a number from 0 to 1"
+        PackageError, match=r"bad ondevice\.max_overlap: '.*', expected 0 to 1$"
     ):
         _ = package.max_overlap
 
