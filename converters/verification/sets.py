@@ -62,13 +62,14 @@ def _order(likeness: Array, ours: Array, theirs: Array) -> Array:
     """Which of theirs stands for each of ours: the most alike are paired first."""
     apart = np.abs(ours[:, None] - theirs[None]).max(axis=-1)
     count = len(ours)
-    order = np.full(count, -1)
-    is_free = np.ones(count, bool)
-    for pair in np.argsort(apart - likeness, axis=None, kind="stable"):
-        mine, other = divmod(int(pair), count)
+    ranked = np.argsort(apart - likeness, axis=None, kind="stable")
+    order, is_free, left = [-1] * count, [True] * count, count
+    for mine, other in zip(*(part.tolist() for part in np.divmod(ranked, count)), strict=True):
         if order[mine] < 0 and is_free[other]:
-            order[mine], is_free[other] = other, False
-    return order
+            order[mine], is_free[other], left = other, False, left - 1
+            if not left:  # of a thousand boxes there are a million pairs
+                break
+    return np.array(order)
 
 
 def _likeness(boxes: Array, scores: Array, got_boxes: Array, got_scores: Array) -> Array:

@@ -180,6 +180,8 @@ def _renames(backbone: str) -> tuple[tuple[str, str], ...]:
 
 
 def _register(backbone: str, params: int, ap: float, url: str, more: str = "") -> None:
+    """``url`` on GitHub. The authors' photos are as large as fits into 1333 x 800 px, resized
+    without antialiasing, the rest to the right and below; here they are in the middle."""
     register_model(
         ModelSpec(
             name=f"retinanet_{backbone}",
