@@ -189,7 +189,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def surest(boxes: Array, scores: Array, order: Array) -> Boxes:
-    """The ``KEPT`` surest of (N, 4) boxes with (N, classes) scores, of classes of the set.
+    """The ``KEPT`` surest of (N, 4) boxes with (N, classes) scores, of classes of the set. A
+    score of 0 says that a box is not of that class.
 
     Raises ConfigError if they are not finite: the network overflows, or has no weights.
     """
@@ -198,7 +199,8 @@ def surest(boxes: Array, scores: Array, order: Array) -> Boxes:
     ranked = np.argsort(-scores, axis=None, kind="stable")[:KEPT]
     rows, columns = np.divmod(ranked, scores.shape[1])
     classes = order[columns]
-    rows, columns, classes = (a[classes >= 0] for a in (rows, columns, classes))
+    said = (classes >= 0) & (scores[rows, columns] > 0)
+    rows, columns, classes = (a[said] for a in (rows, columns, classes))
     return Boxes(boxes[rows], classes, scores[rows, columns].astype(np.float64))
 
 
