@@ -7,7 +7,7 @@ that Apple's Turi Create writes; types and ranks are what Core ML's validator as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import numpy as np
 from ondevice.errors import PackageError
 from ondevice.signature import OBJECTS
 
-from ..program import Feature
+from ..program import Feature, Finding
 from ..program.stored import TensorType
 from .loaded import Package, feature_of
 from .reader import SavedPackage, quiet
@@ -151,6 +151,12 @@ class ObjectsPackage(Package):
             everything=(*network.everything, self._operation),
             types={**network.types, **self._types},
         )
+
+    def findings(self, function: str | None = None) -> Sequence[Finding]:
+        """Of the network: the stage is none of the Neural Engine's."""
+        from .lint import lint
+
+        return lint(super().stored(function))
 
     @cached_property
     def _operation(self) -> StoredOp:

@@ -57,10 +57,7 @@ class Detector(nn.Module):
         columns = mx.arange(-(-classes // COLUMNS) * COLUMNS)
         is_surest = mx.argmax(logits, axis=-1, keepdims=True) == columns
         scores = mx.sigmoid(logits.max(axis=-1, keepdims=True))
-        return {
-            "raw_confidence": mx.where(is_surest, scores, 0),
-            "raw_coordinates": boxes,
-        }
+        return {"raw_confidence": scores * is_surest, "raw_coordinates": boxes}
 
     @property
     def signature(self) -> Signature:
