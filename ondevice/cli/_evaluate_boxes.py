@@ -99,7 +99,8 @@ def package_detector(package: Program, name: str) -> Detector:
     def find(photo: Any) -> tuple[Any, Any]:
         found = package.predict({image: package.resize_and_crop(photo)})
         boxes = np.asarray(found[BOXES]).reshape(-1, 4)
-        scores = np.asarray(found[SCORES]).reshape(len(boxes), -1)
+        scores = np.asarray(found[SCORES])
+        scores = scores.reshape(-1, scores.shape[-1])[:, : len(package.labels)]
         boxes = in_pixels(boxes, Frame.of(photo.size, contract))
         return boxes, suppressed(boxes, scores, package.max_overlap)
 

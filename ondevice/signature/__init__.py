@@ -34,6 +34,7 @@ OutputKind = Literal[
 ]
 Pixels = Literal["", "grey", "grey16", "rgb"]
 THRESHOLD = 0.5  # of the score of an object that is worth telling
+OBJECTS = "objects"  # the group of a detector's outputs that Apple's Vision reads objects from
 
 
 @dataclass(frozen=True)
