@@ -220,7 +220,8 @@ class Package(Program):
             else self.given_array(feature, inputs[name])
             for name, feature in features.items()
         }
-        given |= {name: float(inputs[name]) for name in inputs.keys() - features.keys()}
+        others = inputs.keys() - features.keys()
+        given |= {name: self.number(name, inputs[name]) for name in others}
         results: dict[str, Any] = self.core_ml_model(function).predict(given)
         return {name: _plain(value) for name, value in results.items()}
 

@@ -27,7 +27,7 @@ from .suppression import Suppression
 if TYPE_CHECKING:
     from ..function import Function
 
-CONFIDENCE = 0.25  # the least score of an object, as Create ML has it
+CONFIDENCE = 0.25  # the least score of an object, as Turi Create has it
 _UNUSED = "unused {}"  # the label of a column that no class has
 _TEXTS = {
     "confidence": "The score of each object's class, objects x classes; the others are 0",
@@ -122,7 +122,8 @@ class ObjectsPackage(Package):
 
     @property
     def keep_all(self) -> dict[str, float]:
-        return self.stage.keep_all
+        named = self.stage.keep_all.items()
+        return {name: value for name, value in named if name in self.optional_inputs}
 
     @property
     def model_outputs(self) -> dict[str, str]:
@@ -146,10 +147,11 @@ class ObjectsPackage(Package):
     def stored(self, function: str | None = None) -> StoredFunction:
         """The network's operations, and the stage as one more."""
         network = super().stored(function)
+        types = {n: TensorType("fp32", f.shape) for n, f in self.outputs.items()}
         return replace(
             network,
             everything=(*network.everything, self._operation),
-            types={**network.types, **self._types},
+            types={**network.types, **types},
         )
 
     def findings(self, function: str | None = None) -> Sequence[Finding]:
@@ -164,10 +166,6 @@ class ObjectsPackage(Package):
         gives = (self.stage.kept_scores, self.stage.kept_boxes)
         return StoredOp("non_maximum_suppression", reads, gives, {}, ())
 
-    @property
-    def _types(self) -> dict[str, TensorType]:
-        return {name: TensorType("fp32", f.shape) for name, f in self.outputs.items()}
-
     def _run(
         self,
         inputs: Mapping[str, Any],
@@ -175,7 +173,12 @@ class ObjectsPackage(Package):
         function: str | None,
     ) -> dict[str, Any]:
         values = super()._run(inputs, keep, function)
-        chosen = {name: float(inputs[name]) for name in self.optional_inputs if name in inputs}
+        chosen = {n: self.number(n, inputs[n]) for n in self.optional_inputs if n in inputs}
         scores, boxes = (np.asarray(values[name]) for name in self.model_outputs)
+        if scores.ndim != 2 or boxes.shape != (len(scores), 4):
+            raise PackageError(
+                f"{self.path}: its network gives scores {list(scores.shape)} and boxes "
+                f"{list(boxes.shape)}; expected [boxes, classes] and [boxes, 4]"
+            )
         kept = self.stage.run(scores, boxes, chosen)
         return values | dict(zip(self.model_outputs.values(), kept, strict=True))

@@ -381,6 +381,15 @@ class Program(ABC):
             )
         return array.astype(_numpy_type(feature))
 
+    def number(self, name: str, value: Any) -> float:
+        """An input that is one. Raises PackageError."""
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise PackageError(
+                f"{self.path}: input {name!r} is a number; given {value!r:.60}"
+            ) from error
+
     def pixels(self, feature: Feature, value: Any) -> Array:
         """The image of exactly the declared size, as uint8 (height, width, channels)."""
         mode = PIL_MODES[feature.dtype]

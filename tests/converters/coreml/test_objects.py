@@ -259,6 +259,8 @@ def test_its_own_thresholds_hold_where_none_are_given(package, model):
     assert (every >= CONFIDENCE).sum() == len(package.predict({"image": pixels})["confidence"])
     with pytest.raises(PackageError, match="takes image; given image, nonsense"):
         package.predict({"image": pixels, "nonsense": 1})
+    with pytest.raises(PackageError, match="'iouThreshold' is a number; given 'much'"):
+        package.predict({"image": pixels, "iouThreshold": "much"})
 
 
 def test_verify_compares_every_box(model, saved):
@@ -441,6 +443,20 @@ def test_a_broken_pipeline_is_one_line(copied, how, why):
     assert "\n" not in str(caught.value)
 
 
+def test_boxes_without_four_numbers_are_refused(copied):
+    """Scores and boxes exchanged, without labels to tell."""
+
+    def exchanged(spec):
+        own = last(spec)
+        own.confidenceInputFeatureName = "raw_coordinates"
+        own.coordinatesInputFeatureName = "raw_confidence"
+        own.ClearField("stringClassLabels")
+
+    package = load_package(change(copied, exchanged))
+    with pytest.raises(PackageError, match=r"scores \[12, 4\] and boxes \[12, 80\]; expected"):
+        package.predict({"image": Image.new("RGB", (128, 128))})
+
+
 def last(spec):
     return spec.pipeline.models[1].nonMaximumSuppression
 
@@ -453,7 +469,7 @@ def test_packages_that_others_made_are_read(copied):
         own = last(spec)
         own.int64ClassLabels.vector.extend(range(COLUMNS))
         own.ClearField("pickTop")
-        own.iouThresholdInputFeatureName = own.confidenceThresholdInputFeatureName = ""
+        own.iouThresholdInputFeatureName = ""
         del spec.pipeline.models[1].description.input[2:]
         del spec.description.input[1:]
 
