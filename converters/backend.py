@@ -101,6 +101,8 @@ class Backend:
     name, the default first. ``load(path)`` opens what ``save`` wrote, and whatever else has
     the ``suffix``; it raises PackageError. ``marker`` is the file that tells such a folder
     from others. ``names(inputs, outputs)`` gives the names as the format can have them.
+    ``has_objects`` says whether packages can end in a stage that suppresses boxes, as Apple's
+    Vision asks for.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Backend:
     save: Callable[[Mapping[str, Part], Path, Mapping[str, str]], None]
     load: Callable[[Path], Program]
     names: Callable[[Sequence[str], Sequence[str]], tuple[list[str], list[str]]]
+    has_objects: bool = False
     distributions: tuple[str, ...] = ()  # whose versions a package names
 
     @property

@@ -34,12 +34,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Checkpoint:
     """One published set of weights of a variant.
 
-    ``repo`` is a Hugging Face repository; empty for weights that ship inside the package.
-    ``config`` holds the hyper-parameters in which these weights differ from the variant.
+    ``repo`` is a Hugging Face repository, ``url`` the authors' own file where the hub has none;
+    weights without either ship inside the package. ``config`` holds the hyper-parameters in
+    which these weights differ from the variant.
     """
 
     tag: str
-    repo: str
+    repo: str = ""
+    url: str = ""
     file: str = "model.safetensors"
     license: str = "unknown"
     top1: float | None = None  # published ImageNet-1k accuracy, percent
@@ -47,6 +49,16 @@ class Checkpoint:
     config: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""  # what a user should know, e.g. which contract was chosen and why
     labels: str = ""  # whose classes these are: a name that ``known_labels`` takes, or ""
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether the weights are inside the package."""
+        return not (self.repo or self.url)
+
+    @property
+    def source(self) -> str:
+        """Where they come from; "" of what ships."""
+        return f"https://huggingface.co/{self.repo}" if self.repo else self.url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +115,7 @@ class ModelSpec:
             info,
             tag=tag,
             labels=known_labels(known.labels) if whole and known.labels else (),
-            source=f"https://huggingface.co/{known.repo}" if known.repo else "",
+            source=known.source,
             top1=known.top1 if whole else None,
         )
 
@@ -113,7 +125,7 @@ class ModelSpec:
         That is how the model is built, how it takes images, and the licence, which weights
         trained further still are under. Raises ConfigError for an impossible override.
         """
-        known = self.checkpoint(tag) if tag or self.checkpoints else Checkpoint(tag="", repo="")
+        known = self.checkpoint(tag) if tag or self.checkpoints else Checkpoint(tag="")
         fields = {**self.config.to_dict(), **known.config, **overrides}
         try:
             config = type(self.config).from_dict(fields)

@@ -62,6 +62,7 @@ open class MLFeatureDescription: NSObject {
     public var name: String { "" }
     public var type: MLFeatureType { .invalid }
     public var imageConstraint: MLImageConstraint? { nil }
+    public var isOptional: Bool { false }
 }
 
 public struct MLModelMetadataKey: RawRepresentable, Hashable, Sendable {

@@ -69,5 +69,6 @@ BACKEND = Backend(
     save=_save,
     load=_load,
     names=check_names,
+    has_objects=True,
     distributions=("coremltools",),
 )

@@ -111,8 +111,10 @@ def placement(package: Package, unit: str) -> list[tuple[str, str]]:
 
 
 def _preferred(plan: Any, function: str) -> Iterator[tuple[str, str]]:
-    """From a compute plan; operations inside blocks of others count with those."""
-    for operation in plan.model_structure.program.functions[function].block.operations:
+    """From a compute plan; operations inside blocks of others count with those. Nothing is
+    known of a pipeline's."""
+    program = plan.model_structure.program
+    for operation in program.functions[function].block.operations if program else ():
         usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
         if usage is not None:
             kind = type(usage.preferred_compute_device).__name__

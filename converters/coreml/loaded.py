@@ -29,7 +29,10 @@ _SYSTEMS = {6: "iOS15", 7: "iOS16", 8: "iOS17", 9: "iOS18", 10: "iOS26"}
 
 def load_package(path: str | Path) -> Package:
     """Open a saved ``.mlpackage``. Raises PackageError."""
-    return Package(open_package(path))
+    from .objects import ObjectsPackage
+
+    saved = open_package(path)
+    return (ObjectsPackage if saved.is_pipeline else Package)(saved)
 
 
 class Package(Program):
@@ -50,7 +53,7 @@ class Package(Program):
 
     @property
     def functions(self) -> list[str]:
-        return sorted(self.saved.spec.mlProgram.functions)
+        return sorted(self.saved.network.mlProgram.functions)
 
     @property
     def default_function(self) -> str:
@@ -71,7 +74,7 @@ class Package(Program):
         description = self.saved.spec.description
         several = {f.name: f for f in description.functions}
         declared = getattr(several.get(name, description), which)
-        return {f.name: _feature(f) for f in declared}
+        return {f.name: feature_of(f) for f in declared}
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -164,7 +167,7 @@ class Package(Program):
 
     def on(self, unit: str) -> Package:
         """The same package, which Core ML runs on ``unit``."""
-        return Package(self.saved, compute_units=unit)
+        return type(self)(self.saved, compute_units=unit)
 
     def measure(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         from .device import measure
@@ -211,12 +214,14 @@ class Package(Program):
 
     def _predict_with_coreml(self, inputs: Mapping[str, Any], function: str) -> dict[str, Any]:
         features = self.checked(inputs, function)
-        given = {
-            name: Image.fromarray(self.pixels(features[name], value))
-            if features[name].kind == "image"
-            else self.given_array(features[name], value)
-            for name, value in inputs.items()
+        given: dict[str, Any] = {
+            name: Image.fromarray(self.pixels(feature, inputs[name]))
+            if feature.kind == "image"
+            else self.given_array(feature, inputs[name])
+            for name, feature in features.items()
         }
+        others = inputs.keys() - features.keys()
+        given |= {name: self.number(name, inputs[name]) for name in others}
         results: dict[str, Any] = self.core_ml_model(function).predict(given)
         return {name: _plain(value) for name, value in results.items()}
 
@@ -236,7 +241,8 @@ class Package(Program):
             return ct.models.MLModel(str(self.path), compute_units=units, **several)
 
 
-def _feature(declared: Any) -> Feature:
+def feature_of(declared: Any) -> Feature:
+    """An input or output as a specification declares it."""
     kind = declared.type.WhichOneof("Type")
     if kind == "imageType":
         image = declared.type.imageType
@@ -245,7 +251,9 @@ def _feature(declared: Any) -> Feature:
     if kind == "multiArrayType":
         array = declared.type.multiArrayType
         dtype = _ARRAY_TYPES.get(array.dataType, str(array.dataType))
-        return Feature(declared.name, "array", tuple(array.shape), dtype)
+        ranges = array.shapeRange.sizeRanges
+        flexible = (r.upperBound if r.lowerBound == r.upperBound else -1 for r in ranges)
+        return Feature(declared.name, "array", tuple(array.shape or flexible), dtype)
     return Feature(declared.name, (kind or "unknown").removesuffix("Type"))
 
 

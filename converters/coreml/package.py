@@ -16,6 +16,7 @@ from ondevice.weights.output import folder_bytes
 
 from ..backend import Part
 from ..function import PROBABILITIES, Function
+from .objects import gives_objects, with_suppression
 from .reader import quiet
 from .sharing import share_constants, shorten_names, small_constants_inline
 from .target import opset
@@ -42,7 +43,7 @@ def to_package(program: Program, function: Function, *, target: str) -> Any:
                 list(function.labels), predicted_probabilities_output=PROBABILITIES
             )
         with small_constants_inline():
-            return ct.convert(
+            network = ct.convert(
                 program,
                 convert_to="mlprogram",
                 minimum_deployment_target=opset(target),
@@ -50,6 +51,7 @@ def to_package(program: Program, function: Function, *, target: str) -> Any:
                 skip_model_load=True,
                 **options,
             )
+    return with_suppression(network, function) if gives_objects(function) else network
 
 
 def _input_types(program: Program, function: Function) -> list[Any]:
@@ -129,7 +131,8 @@ def describe(package: Any, function: Function, metadata: Mapping[str, str]) -> N
         if form:
             package.input_description[name] = form.text
     for output in function.signature.outputs:
-        if output.text and output.name != PROBABILITIES:
+        is_said = output.name in package.output_description and output.name != PROBABILITIES
+        if output.text and is_said:
             package.output_description[output.name] = output.text
 
 

@@ -42,9 +42,20 @@ class SavedPackage:
     spec: Any
     weights_dir: Path
 
+    @property
+    def is_pipeline(self) -> bool:
+        """Whether a stage that suppresses boxes stands behind the network."""
+        return self.spec.WhichOneof("Type") == "pipeline"
+
+    @property
+    def network(self) -> Any:
+        """The specification that has the ML program: the package's, or its pipeline's first."""
+        return self.spec.pipeline.models[0] if self.is_pipeline else self.spec
+
     def program(self) -> Any:
         """The MIL program, as coremltools' own objects. Raises PackageError."""
-        for function in self.spec.mlProgram.functions.values():
+        network = self.network
+        for function in network.mlProgram.functions.values():
             for block in function.block_specializations.values():
                 for operation in block.operations:
                     blobs_of(operation, self)
@@ -52,7 +63,7 @@ class SavedPackage:
             from coremltools.converters.mil.frontend.milproto.load import load
 
             try:
-                return load(self.spec, self.spec.specificationVersion, str(self.weights_dir))
+                return load(network, network.specificationVersion, str(self.weights_dir))
             except Exception as error:  # whatever a foreign program makes coremltools raise
                 raise PackageError(
                     f"{self.path}: coremltools cannot read its program: {_first_line(error)}"
@@ -88,10 +99,22 @@ def open_package(path: str | Path) -> SavedPackage:
         spec.ParseFromString(model.read_bytes())
     except Exception as error:  # protobuf's DecodeError, or OSError
         raise PackageError(f"{path}: the model specification is corrupt: {error}") from error
-    kind = spec.WhichOneof("Type")
-    if kind != "mlProgram":
-        raise PackageError(f"{path}: is a {kind or 'model of no type'}, not an ML program")
+    _check_kind(path, spec)
     return SavedPackage(path, spec, model.parent / "weights")
+
+
+def _check_kind(path: Path, spec: Any) -> None:
+    """Raises PackageError for what is no ML program, nor one with a stage behind it."""
+    kind = spec.WhichOneof("Type") or "model of no type"
+    if kind == "pipeline":
+        kinds = [str(model.WhichOneof("Type")) for model in spec.pipeline.models]
+        if kinds != ["mlProgram", "nonMaximumSuppression"]:
+            raise PackageError(
+                f"{path}: is a pipeline of {', '.join(kinds) or 'nothing'}; expected an ML "
+                "program, or one with a nonMaximumSuppression behind it"
+            )
+    elif kind != "mlProgram":
+        raise PackageError(f"{path}: is a {kind}, not an ML program")
 
 
 def _model_file(path: Path) -> Path:

@@ -166,7 +166,7 @@ _FORMATS = {
 
 def stored_function(package: SavedPackage, name: str) -> StoredFunction:
     """Raises PackageError."""
-    stored = package.spec.mlProgram.functions[name]
+    stored = package.network.mlProgram.functions[name]
     if stored.opset not in stored.block_specializations:
         raise PackageError(f"{package.path}: function {name!r} has no block {stored.opset!r}")
     block = stored.block_specializations[stored.opset]

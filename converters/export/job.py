@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ondevice.errors import ConfigError
+from ondevice.signature import OBJECTS, Output
 from ondevice.weights.output import replacing
 
 from ..backend import BACKENDS, COMPILED, Backend, Settings, backend_of, load_package
@@ -58,8 +59,11 @@ class Job:
     def write(self, functions: Mapping[str, Function], metadata: Mapping[str, str]) -> Path:
         """The first package's path. One function becomes a package, several share one.
 
-        All packages are there in the end, or none.
+        All packages are there in the end, or none. Raises ConfigError for outputs that cannot
+        be in such packages.
         """
+        if listed := list(dict.fromkeys(_object_problems(self.formats, functions))):
+            raise ConfigError(f"{OBJECTS} are for Apple's Vision: {'; '.join(listed)}")
         with ExitStack() as stack:
             partial = [
                 stack.enter_context(
@@ -84,6 +88,30 @@ class Job:
             for i, path in beside.items():
                 golden_of(first, load_package(partial[i])).write(path)
         return self.formats[0].path
+
+
+def _object_problems(
+    formats: Iterable[Format], functions: Mapping[str, Function]
+) -> Iterator[str]:
+    """What keeps packages that are to give objects from ending in the stage that does."""
+    asked = [f for f in functions.values() if any(map(_is_of_objects, f.signature.outputs))]
+    others = [str(f.path) for f in formats if not f.backend.has_objects]
+    if asked and others:
+        yield f"{', '.join(others)} cannot give them: a .mlpackage can"
+    if asked and len(functions) > 1:
+        yield "a package of several functions cannot give them: export one by one"
+    for function in asked:
+        outputs, model = function.signature.outputs, function.signature.model
+        if len(outputs) != 2 or not all(map(_is_of_objects, outputs)):
+            yield f"they come alone; asked for {', '.join(function.output_names)}"
+        if function.io_dtype:
+            yield "it gives an image, and no array"
+        if not function.signature.labels:
+            yield f"it shows labels, and {model} has none"
+
+
+def _is_of_objects(output: Output) -> bool:
+    return output.group == OBJECTS
 
 
 def _backends(paths: Iterable[str | Path]) -> dict[Path, Backend]:

@@ -17,13 +17,13 @@ from ondevice.config.labels import check_labels
 from ondevice.errors import ConfigError
 from ondevice.image.preprocess import normalize
 from ondevice.nn.fuse import fuse
-from ondevice.signature import Input, Output, Signature
+from ondevice.signature import OBJECTS, Input, Output, Signature
 from ondevice.signature.decode import probabilities
 from ondevice.weights.hash import weights_hash
 
 from ..graph.graph import Array
 from ..graph.passes.layout import NCHW, Order
-from ..program import LABELS_KEY, PREPROCESS_KEY
+from ..program import LABELS_KEY, MAX_OVERLAP_KEY, PREPROCESS_KEY
 
 Fn = Callable[..., Any]
 Step = Callable[[mx.array], mx.array]
@@ -119,7 +119,8 @@ class Function:
     @property
     def output_dtypes(self) -> tuple[str, ...]:
         """The type of each output; "" is the package's precision, as images of half precision
-        have it. Images of 8 bits are made of float32, and places of boxes need it."""
+        have it. Images of 8 bits are made of float32; places of boxes need it, and so does what
+        suppresses them."""
         return tuple(
             self.io_dtype or ("float32" if _is_exact(output) else "")
             for output in self.signature.outputs
@@ -162,7 +163,8 @@ class Function:
 
 
 def _is_exact(output: Output) -> bool:
-    return output.pixels in ("grey", "rgb") or output.kind == "boxes"
+    is_of_boxes = output.kind == "boxes" or output.group == OBJECTS
+    return output.pixels in ("grey", "rgb") or is_of_boxes
 
 
 def model_function(
@@ -291,7 +293,9 @@ def without_labels(function: Function) -> Function:
 def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
     """What a package says of the model in it, as far as it is known."""
     info, signature = model.info, function.signature
-    kinds = ", ".join(o.name for o in signature.outputs)
+    kinds = ", ".join(
+        dict.fromkeys(OBJECTS if o.group == OBJECTS else o.name for o in signature.outputs)
+    )
     takes = ", ".join(
         f"{i.shape[1]} px RGB image" if i.contract else str(i) for i in signature.inputs
     )
@@ -307,6 +311,9 @@ def describe_model(model: nn.Module, function: Function) -> dict[str, str]:
     }
     if signature.labels and not function.labels:  # a classifier has a place for them
         metadata[LABELS_KEY] = json.dumps(signature.labels)
+    for output in signature.outputs:
+        if output.max_overlap < 1:
+            metadata[MAX_OVERLAP_KEY] = f"{output.max_overlap:g}"
     for given in signature.images:
         if given.contract:
             metadata[PREPROCESS_KEY] = json.dumps(given.contract.to_dict())

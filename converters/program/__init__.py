@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 PREPROCESS_KEY = "ondevice.preprocess"
 INPUT_KEY = "ondevice.input"
 LABELS_KEY = "ondevice.labels"
+MAX_OVERLAP_KEY = "ondevice.max_overlap"
 KEYWORDS_KEY = "ondevice.keywords"
 EXAMPLES_KEY = "ondevice.examples"  # type and shape of each, where the package's say another
 
@@ -102,6 +103,16 @@ class Program(ABC):
         return self.features("output")
 
     @property
+    def optional_inputs(self) -> dict[str, Feature]:
+        """What ``predict`` takes besides, and can do without."""
+        return {}
+
+    @property
+    def keep_all(self) -> Mapping[str, float]:
+        """The optional inputs with which nothing is left out of what is computed."""
+        return {}
+
+    @property
     def arrays(self) -> tuple[str, ...]:
         """The outputs that are arrays, or images, which are arrays of (1, channels, height,
         width): not a class label or its scores by label."""
@@ -122,6 +133,25 @@ class Program(ABC):
             return found
         except (ValueError, AttributeError, ConfigError) as error:
             raise PackageError(f"{self.path}: bad {PREPROCESS_KEY}: {error}") from error
+
+    @property
+    def model_outputs(self) -> Mapping[str, str]:
+        """What the model calls the outputs that are arrays, with the package's names."""
+        return {name: name for name in self.arrays}
+
+    @property
+    def max_overlap(self) -> float:
+        """Of two boxes of one class that overlap more, the less sure one has to be dropped.
+
+        Raises PackageError.
+        """
+        said = self.metadata.get(MAX_OVERLAP_KEY, "1")
+        try:
+            if 0 <= float(said) <= 1:
+                return float(said)
+        except ValueError:
+            pass
+        raise PackageError(f"{self.path}: bad {MAX_OVERLAP_KEY}: {said!r}, expected 0 to 1")
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -322,7 +352,7 @@ class Program(ABC):
             raise PackageError(
                 f"{self.path}: takes a dict of {', '.join(features)}; given {kind}"
             )
-        if inputs.keys() != features.keys():
+        if inputs.keys() - self.optional_inputs.keys() != features.keys():
             given = ", ".join(inputs) or "nothing"
             raise PackageError(f"{self.path}: takes {', '.join(features)}; given {given}")
         return features
@@ -330,7 +360,7 @@ class Program(ABC):
     def given(self, inputs: Mapping[str, Any], function: str | None) -> dict[str, Array]:
         """What ``predict`` was given, as the arrays that go in: an image's channels first."""
         features = self.checked(inputs, function)
-        return {name: self.given_array(features[name], x) for name, x in inputs.items()}
+        return {name: self.given_array(f, inputs[name]) for name, f in features.items()}
 
     def given_array(self, feature: Feature, value: Any) -> Array:
         """One input as the array that goes in. Raises PackageError."""
@@ -344,12 +374,21 @@ class Program(ABC):
         array = np.asarray(value)
         if not array.ndim and feature.shape == (1,):  # a package has no shape ()
             array = array.reshape(1)
-        if feature.shape and not _fits(array.shape, feature.shape):
+        if feature.shape and not fits(array.shape, feature.shape):
             raise PackageError(
                 f"{self.path}: input {feature.name!r} has shape {list(feature.shape)}; "
                 f"given {list(array.shape)}"
             )
         return array.astype(_numpy_type(feature))
+
+    def number(self, name: str, value: Any) -> float:
+        """An input that is one. Raises PackageError."""
+        try:
+            return float(value)
+        except (TypeError, ValueError) as error:
+            raise PackageError(
+                f"{self.path}: input {name!r} is a number; given {value!r:.60}"
+            ) from error
 
     def pixels(self, feature: Feature, value: Any) -> Array:
         """The image of exactly the declared size, as uint8 (height, width, channels)."""
@@ -387,7 +426,7 @@ def _numpy_type(feature: Feature) -> str:
     return "int32" if feature.dtype == "int32" else "float32"
 
 
-def _fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
+def fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
     """Whether an array of that shape is one of the declared: -1 is any length."""
     pairs = zip(shape, declared, strict=False)
     return len(shape) == len(declared) and all(d in (-1, n) for n, d in pairs)

@@ -100,7 +100,8 @@ def _values(
         if wanted is not None:
             seen.add(name)
             yield name, value, wanted
-    outputs, wanted_outputs = package.predict(ours), other.predict(theirs)
+    outputs = package.predict({**ours, **package.keep_all})
+    wanted_outputs = other.predict({**theirs, **other.keep_all})
     for name in package.arrays:
         both = name in other.arrays and name not in seen
         if both and outputs[name].shape == wanted_outputs[name].shape:

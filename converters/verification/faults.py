@@ -31,6 +31,7 @@ def problems(model: nn.Module, signature: Signature, package: Program) -> Iterat
         yield from _contract_problems(given.contract, package)
     if PROBABILITIES in package.arrays or _spoken(package) or signature.labels:
         yield from label_problems(signature.labels, package.labels)
+    yield from _overlap_problems(signature, package)
     if package.is_compressed:
         yield from weight_problems(model, package)
 
@@ -46,6 +47,16 @@ def _contract_problems(contract: Any, package: Program) -> Iterator[str]:
                 f"preprocessing: {name} is {said[name]} in the package and {wanted[name]} in "
                 "the model"
             )
+
+
+def _overlap_problems(signature: Signature, package: Program) -> Iterator[str]:
+    """Whether as many boxes that overlap are dropped of the package's as of the model's."""
+    wanted = [output.max_overlap for output in signature.outputs if output.kind == "boxes"]
+    if wanted and not np.isclose(package.max_overlap, wanted[0]):
+        yield (
+            f"boxes of one class may overlap by {package.max_overlap:g} in the package and by "
+            f"{wanted[0]:g} in the model"
+        )
 
 
 def label_problems(wanted: Sequence[str], found: Sequence[str]) -> Iterator[str]:

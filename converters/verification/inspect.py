@@ -69,7 +69,10 @@ def inspect(package: str | Path | Program, function: str | None = None) -> Inspe
         target=package.system,
         functions=tuple(package.functions),
         function=function or package.default_function,
-        inputs=tuple(package.features("input", function).values()),
+        inputs=(
+            *package.features("input", function).values(),
+            *package.optional_inputs.values(),
+        ),
         outputs=tuple(package.features("output", function).values()),
         operations=dict(counts.most_common()),
         data_moving=tuple(op for op in counts if op in package.data_moving),

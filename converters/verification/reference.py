@@ -20,6 +20,7 @@ from ..graph.record import record, rounding
 from ..graph.results import arrays_in
 from ..graph.trace import translated
 from ..graph.untouched import evaluated
+from ..program import fits
 from .rankings import Ranking, rankings
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def reference_of(model: nn.Module, package: Program) -> Reference:
 
 def _own(signature: Signature, package: Program) -> Signature:
     """The model's signature for the outputs and the image size of the package."""
-    names = [name for name in package.arrays if name != PROBABILITIES]
+    names = [name for name in package.model_outputs if name != PROBABILITIES]
     known = {output.name for output in signature.outputs}
     if foreign := [name for name in names if name not in known]:
         raise ConfigError(
@@ -159,10 +160,11 @@ def _fitted(signature: Signature, package: Program) -> Signature:
 
 def _check_shapes(reference: Reference, package: Program) -> None:
     """Raises ConfigError for an output that has not the model's shape."""
+    made, outputs = package.model_outputs, package.outputs
     wrong = [
-        f"{name} is {list(declared.shape)}; the model gives {list(shape)}"
+        f"{made[name]} is {list(declared.shape)}; the model gives {list(shape)}"
         for name, shape in reference.shapes().items()
-        if not _is_declared(shape, declared := package.outputs[name])
+        if not _is_declared(shape, declared := outputs[made[name]])
     ]
     if wrong:
         raise ConfigError(
@@ -173,7 +175,8 @@ def _check_shapes(reference: Reference, package: Program) -> None:
 
 def _is_declared(shape: tuple[int, ...], feature: Feature) -> bool:
     """Whether a package declares such a shape, or none."""
-    return feature.shape in ((), shape[-2:] if feature.kind == "image" else shape)
+    is_image = feature.kind == "image"
+    return not feature.shape or fits(shape[-2:] if is_image else shape, feature.shape)
 
 
 def function_of(model: nn.Module, package: Program) -> Function:

@@ -26,13 +26,20 @@ def paired(
     best, and the shares of ``matched`` ones, the same class and nearly the same box, and of
     ``alike`` ones, the same class and a box around the same object.
 
-    Nothing changes where there are no boxes with scores for each class.
+    Nothing changes where there are no boxes with scores for each class, or another number of
+    them. Those of one image may be without a batch axis.
     """
     found = {name: np.asarray(got[name]) for name in wanted}
     names = {kind: name for name, kind in kinds.items() if kind in ("boxes", "scores")}
-    if len(names) != 2 or wanted[names["scores"]].ndim != 3:
+    if len(names) != 2 or wanted[names["scores"]].ndim not in (2, 3):
         return found, {}
     boxes, scores = names["boxes"], names["scores"]
+    if any(wanted[name].shape != found[name].shape for name in (boxes, scores)):
+        return found, {}
+    if wanted[scores].ndim == 2:
+        both = ({n: side[n][None] for n in (boxes, scores)} for side in (wanted, found))
+        batch, figures = paired(kinds, *both)
+        return found | {name: array[0] for name, array in batch.items()}, figures
     for row in range(len(wanted[boxes])):
         ours, theirs = ((side[boxes][row], side[scores][row]) for side in (wanted, found))
         order = _order(overlaps(ours[0], theirs[0]), ours[1], theirs[1])
@@ -62,13 +69,14 @@ def _order(likeness: Array, ours: Array, theirs: Array) -> Array:
     """Which of theirs stands for each of ours: the most alike are paired first."""
     apart = np.abs(ours[:, None] - theirs[None]).max(axis=-1)
     count = len(ours)
-    order = np.full(count, -1)
-    is_free = np.ones(count, bool)
-    for pair in np.argsort(apart - likeness, axis=None, kind="stable"):
-        mine, other = divmod(int(pair), count)
+    ranked = np.argsort(apart - likeness, axis=None, kind="stable")
+    order, is_free, left = [-1] * count, [True] * count, count
+    for mine, other in zip(*(part.tolist() for part in np.divmod(ranked, count)), strict=True):
         if order[mine] < 0 and is_free[other]:
-            order[mine], is_free[other] = other, False
-    return order
+            order[mine], is_free[other], left = other, False, left - 1
+            if not left:  # of a thousand boxes there are a million pairs
+                break
+    return np.array(order)
 
 
 def _likeness(boxes: Array, scores: Array, got_boxes: Array, got_scores: Array) -> Array:

@@ -257,8 +257,10 @@ class _Tried:
     def add(
         self, name: str, given: Sequence[Array], wanted: Mapping[str, Array | Ranking]
     ) -> None:
-        got = self.package.predict(self.package.named(given), run_on=self.run_on)
-        arrays, figures = paired(self.kinds, wanted, got)
+        inputs = {**self.package.named(given), **self.package.keep_all}
+        got = self.package.predict(inputs, run_on=self.run_on)
+        ours = {name: got[theirs] for name, theirs in self.package.model_outputs.items()}
+        arrays, figures = paired(self.kinds, wanted, ours)
         for output, array in wanted.items():
             metrics = self.metrics.setdefault(output, Metrics(output, self.kinds[output]))
             found = arrays[output]

@@ -26,7 +26,7 @@ def default_model() -> str:
     for spec in map(model_spec, list_models()):
         if isinstance(spec.build, type) and issubclass(spec.build, Detector):
             for checkpoint in spec.checkpoints:
-                if not checkpoint.repo:
+                if checkpoint.is_shipped:
                     return f"{spec.name}.{checkpoint.tag}"
     raise ConfigError("no detector ships with this version; give one with --model NAME")
 

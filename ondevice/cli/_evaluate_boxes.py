@@ -83,8 +83,8 @@ def package_detector(package: Program, name: str) -> Detector:
     that have names."""
     import numpy as np
 
-    from ..signature.decode import Frame
-    from ..tasks.detection.evaluate import Detector, in_pixels
+    from ..signature.decode import Frame, in_pixels, suppressed
+    from ..tasks.detection.evaluate import Detector
 
     if not {BOXES, SCORES} <= {*package.outputs} or not package.labels:
         gives = ", ".join(package.outputs)
@@ -99,8 +99,10 @@ def package_detector(package: Program, name: str) -> Detector:
     def find(photo: Any) -> tuple[Any, Any]:
         found = package.predict({image: package.resize_and_crop(photo)})
         boxes = np.asarray(found[BOXES]).reshape(-1, 4)
-        scores = np.asarray(found[SCORES]).reshape(len(boxes), -1)
-        return in_pixels(boxes, Frame.of(photo.size, contract)), scores
+        scores = np.asarray(found[SCORES])
+        scores = scores.reshape(-1, scores.shape[-1])[:, : len(package.labels)]
+        boxes = in_pixels(boxes, Frame.of(photo.size, contract))
+        return boxes, suppressed(boxes, scores, package.max_overlap)
 
     return Detector(name, package.labels, find)
 

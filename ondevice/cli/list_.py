@@ -100,7 +100,7 @@ def _most_accurate_first(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _facts(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, Any]:
     name = f"{spec.name}.{checkpoint.tag}" if checkpoint else spec.name
     preprocess = checkpoint.preprocess if checkpoint else None
-    shipped = checkpoint is not None and not checkpoint.repo
+    shipped = checkpoint is not None and checkpoint.is_shipped
     saved = json.loads((_SHIPPED / name / "config.json").read_bytes()) if shipped else {}
     size, top1 = (preprocess or spec.preprocess).size, checkpoint.top1 if checkpoint else None
     return {
@@ -111,7 +111,11 @@ def _facts(spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, Any]:
         "size": saved.get("preprocess", {}).get("size", size),
         "top1": saved.get("metrics", {}).get("top1", top1),
         "license": checkpoint.license if checkpoint else None,
-        "weights": "shipped" if shipped else checkpoint.repo if checkpoint else None,
+        "weights": "shipped"
+        if shipped
+        else checkpoint.repo or checkpoint.url
+        if checkpoint
+        else None,
     }
 
 

@@ -84,6 +84,7 @@ def _weights(spec: ModelSpec) -> list[dict[str, Any]]:
             "license": c.license,
             "top1": c.top1,
             "repo": c.repo or None,
+            "url": c.url or None,
         }
         for c in spec.checkpoints
     ]

@@ -34,6 +34,7 @@ OutputKind = Literal[
 ]
 Pixels = Literal["", "grey", "grey16", "rgb"]
 THRESHOLD = 0.5  # of the score of an object that is worth telling
+OBJECTS = "objects"  # the group of a detector's outputs that Apple's Vision reads objects from
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class Output:
     which packages hold channels-first. ``pixels`` says as what image a half-precision package
     gives it, if as one: "grey" and "rgb" of 8 bits, whose values are whole numbers from 0 to
     255, or "grey16" of any values. ``group`` is a name under which several are asked for. Of
-    ``labels`` there is one for each class.
+    ``labels`` there is one for each class. Of two ``boxes`` of one class that overlap by more
+    than ``max_overlap`` the less sure one has to be dropped; 1 where none has to be.
     """
 
     name: str
@@ -127,6 +129,7 @@ class Output:
     pixels: Pixels = ""
     labels: tuple[str, ...] = ()
     group: str = ""
+    max_overlap: float = 1.0
     text: str = ""  # a line for people
 
     @property
@@ -161,6 +164,11 @@ class Signature:
     def labels(self) -> tuple[str, ...]:
         """The names of the classes, of the first output that has any."""
         return next((output.labels for output in self.outputs if output.labels), ())
+
+    @property
+    def max_overlap(self) -> float:
+        """That of the boxes, if any come out."""
+        return next((o.max_overlap for o in self.outputs if o.kind == "boxes"), 1.0)
 
     @property
     def kinds(self) -> str:

@@ -133,25 +133,76 @@ def _between(values: Array, at: Array) -> Array:
     return values[low] * (1 - part) + values[high] * part
 
 
-def detections(
-    boxes: Array, scores: Array, labels: tuple[str, ...], threshold: float, frame: Frame
-) -> list[Detection]:
-    """The objects of one image, the surest first: (N, 4) boxes with (N, classes) scores.
+def in_pixels(boxes: Array, frame: Frame) -> Array:
+    """(N, 4) centres and sizes, as parts of what the model saw, to corners and sizes in the
+    photo's pixels, float64."""
+    import numpy as np
 
-    Each class of a box that reaches ``threshold`` is an object.
+    return np.array([frame.box(box) for box in boxes], np.float64).reshape(-1, 4)
+
+
+DROPPED = -1.0  # the score of a box that a surer one stands for
+
+
+def suppressed(boxes: Array, scores: Array, max_overlap: float) -> Array:
+    """(N, classes) scores of (N, 4) boxes, corner and size, ``DROPPED`` where a surer box of
+    that class stays whose intersection over union with this one is above ``max_overlap``.
+
+    Of equally sure ones the first stays.
     """
     import numpy as np
 
+    if max_overlap >= 1:
+        return scores
+    apart = _overlaps(boxes) <= max_overlap
+    kept = np.full_like(scores, DROPPED)
+    for number, column in enumerate(scores.T):
+        is_free = np.ones(len(boxes), bool)
+        for i in np.argsort(-column, kind="stable").tolist():
+            if is_free[i]:
+                kept[i, number] = column[i]
+                is_free &= apart[i]
+    return kept
+
+
+def _overlaps(boxes: Array) -> Array:
+    """(N, N) intersections over unions of (N, 4) boxes, corner and size; 0 of empty ones."""
+    import numpy as np
+
+    low, size = boxes[:, :2], boxes[:, 2:]
+    high = low + size
+    sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    common, areas = np.clip(sides, 0, None).prod(axis=-1), size.prod(axis=-1)
+    union = areas[:, None] + areas - common
+    return np.asarray(common / np.where(union > 0, union, 1))
+
+
+def detections(
+    boxes: Array,
+    scores: Array,
+    labels: tuple[str, ...],
+    threshold: float,
+    frame: Frame,
+    max_overlap: float = 1.0,
+) -> list[Detection]:
+    """The objects of one image, the surest first: (N, 4) boxes with (N, classes) scores.
+
+    Each class of a box that reaches ``threshold`` is an object, unless a surer one of that
+    class overlaps it more than ``max_overlap``.
+    """
+    import numpy as np
+
+    is_sure = (scores >= threshold).any(axis=1)
+    placed = in_pixels(boxes[is_sure], frame)
+    scores = suppressed(placed, scores[is_sure], max_overlap)
     queries, classes = np.nonzero(scores >= threshold)
     order = np.argsort(-scores[queries, classes], kind="stable")
     return [
         Detection(
-            labels[c] if labels else f"class {c}",
-            float(scores[q, c]),
-            int(c),
-            frame.box(boxes[q]),
+            labels[c] if labels else f"class {c}", float(scores[q, c]), int(c), (x, y, w, h)
         )
         for q, c in zip(queries[order], classes[order], strict=True)
+        for x, y, w, h in [placed[q].tolist()]
     ]
 
 
@@ -200,7 +251,10 @@ def _objects(
 ) -> list[list[Detection]]:
     whole = Frame((1, 1), (0, 0, 1, 1))
     rows = zip(_numpy(boxes), _numpy(scores), frames or [whole] * len(boxes), strict=True)
-    return [detections(b, s, output.labels, threshold, frame) for b, s, frame in rows]
+    return [
+        detections(b, s, output.labels, threshold, frame, output.max_overlap)
+        for b, s, frame in rows
+    ]
 
 
 def _numpy(value: mx.array) -> Array:

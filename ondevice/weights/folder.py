@@ -142,7 +142,7 @@ def _saved_folder(name: str, weights: Weights | None, pretrained: bool) -> Path 
     if unlisted_repository(name):
         return None
     spec, tag = parse_name(name)
-    if weights is not None or not (tag or pretrained) or spec.checkpoint(tag).repo:
+    if weights is not None or not (tag or pretrained) or not spec.checkpoint(tag).is_shipped:
         return None
     return SHIPPED / f"{spec.name}.{spec.checkpoint(tag).tag}"
 

@@ -1,4 +1,4 @@
-"""Published weights, through huggingface-hub's cache.
+"""Published weights, through huggingface-hub's cache, or from an address beside it.
 
 Its environment variables do what they always do: HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE,
 HF_TOKEN, HF_ENDPOINT.
@@ -7,6 +7,7 @@ HF_TOKEN, HF_ENDPOINT.
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,9 +18,12 @@ from urllib.parse import urlsplit
 from ..config import RESTRICTED
 from ..errors import HubError, OnDeviceError, printable
 from ..registry import Checkpoint
+from .output import replacing
 from .safetensors import INDEX, read_index
 
 logger = logging.getLogger("ondevice")  # unconfigured, Python shows warnings on stderr
+
+TIMEOUT = 30  # seconds without an answer
 
 # What an error of huggingface-hub, by the name of its class, means to who asked for weights.
 _ABSENT = (
@@ -41,6 +45,8 @@ def fetch(checkpoint: Checkpoint, revision: str | None = None) -> Path:
 
     What is in the cache is taken without asking the hub. Raises HubError.
     """
+    if checkpoint.url:
+        return _fetch_url(checkpoint.url, revision)
     path = _fetch(checkpoint.repo, checkpoint.file, revision or "main")
     if checkpoint.file.endswith(INDEX):
         commit = path.parent.name  # so that all files are of one revision
@@ -104,6 +110,48 @@ def _fetch(repo: str, file: str, revision: str) -> Path:
             return Path(cached)
         _require_network(file)
         return Path(hf_hub_download(repo, file, revision=revision))
+
+
+def _fetch_url(url: str, revision: str | None) -> Path:
+    """The file at an address of the web, which is kept beside the hub's cache."""
+    from http.client import HTTPException
+
+    from huggingface_hub import constants
+
+    if revision:
+        raise HubError(f"{url} has no revisions; given {revision!r}")
+    place = urlsplit(url)
+    path = Path(constants.HF_HOME) / "ondevice" / f"{place.netloc}{place.path}"
+    if path.is_file():
+        return path
+    if constants.HF_HUB_OFFLINE:
+        raise _unreachable(url, path, "HF_HUB_OFFLINE is set")
+    with replacing(path, force=True) as partial:
+        try:
+            _copy(url, partial)
+        except (OSError, HTTPException) as error:
+            raise _unreachable(url, path, str(error) or type(error).__name__) from error
+    return path
+
+
+def _copy(url: str, path: Path) -> None:
+    """Raises OSError or HTTPException."""
+    from urllib.request import urlopen  # 40 ms, which only a download has to spend
+
+    with urlopen(url, timeout=TIMEOUT) as answer, path.open("wb") as file:
+        length = answer.headers["Content-Length"]
+        size = f" ({int(length) / 1e6:.0f} MB)" if length else ""
+        logger.warning(f"fetching {url}{size}, once")
+        shutil.copyfileobj(answer, file)
+    if length and path.stat().st_size != int(length):
+        raise OSError(f"it ended after {path.stat().st_size:,} of {int(length):,} bytes")
+
+
+def _unreachable(url: str, path: Path, why: str) -> HubError:
+    return HubError(
+        f"{url} cannot be fetched ({printable(why, 200)}); run this once with a network, or "
+        f"put the file at {path}"
+    )
 
 
 def _require_network(file: str) -> None:

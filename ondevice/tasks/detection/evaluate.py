@@ -17,7 +17,7 @@ from ...image.open import as_rgb
 from ...image.preprocess import preprocess
 from ...nn.fuse import fuse
 from ...signature import THRESHOLD
-from ...signature.decode import Detection, Frame
+from ...signature.decode import Detection, Frame, in_pixels, suppressed
 from ..dense import of_kind
 from .average_precision import (
     Boxes,
@@ -46,7 +46,7 @@ class Detector:
     """Something that finds objects of ``classes``.
 
     ``find(photo)`` are (N, 4) boxes in the photo's pixels (x and y of the corner, width,
-    height), and their (N, classes) scores.
+    height), and their (N, classes) scores, below 0 where another box stands for one.
     """
 
     name: str
@@ -68,15 +68,10 @@ def model_detector(model: nn.Module, name: str = "") -> Detector:
     def find(photo: Image.Image) -> tuple[Array, Array]:
         found: Any = run(compute, preprocess(photo, contract))
         boxes, scores = (np.array(found[names[kind]])[0] for kind in ("boxes", "scores"))
-        return in_pixels(boxes, Frame.of(photo.size, contract)), scores
+        boxes = in_pixels(boxes, Frame.of(photo.size, contract))
+        return boxes, suppressed(boxes, scores, signature.max_overlap)
 
     return Detector(name or signature.model, signature.labels, find)
-
-
-def in_pixels(boxes: Array, frame: Frame) -> Array:
-    """(N, 4) centres and sizes, as parts of what the model saw, to corners and sizes in the
-    photo's pixels, float64."""
-    return np.array([frame.box(box) for box in boxes], np.float64).reshape(-1, 4)
 
 
 @dataclass(frozen=True)
@@ -189,7 +184,8 @@ def _some(names: Sequence[str]) -> str:
 
 
 def surest(boxes: Array, scores: Array, order: Array) -> Boxes:
-    """The ``KEPT`` surest of (N, 4) boxes with (N, classes) scores, of classes of the set.
+    """The ``KEPT`` surest of (N, 4) boxes with (N, classes) scores, of classes of the set. A
+    score of 0 says that a box is not of that class.
 
     Raises ConfigError if they are not finite: the network overflows, or has no weights.
     """
@@ -198,7 +194,8 @@ def surest(boxes: Array, scores: Array, order: Array) -> Boxes:
     ranked = np.argsort(-scores, axis=None, kind="stable")[:KEPT]
     rows, columns = np.divmod(ranked, scores.shape[1])
     classes = order[columns]
-    rows, columns, classes = (a[classes >= 0] for a in (rows, columns, classes))
+    said = (classes >= 0) & (scores[rows, columns] > 0)
+    rows, columns, classes = (a[said] for a in (rows, columns, classes))
     return Boxes(boxes[rows], classes, scores[rows, columns].astype(np.float64))
 
 

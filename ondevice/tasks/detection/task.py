@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ...config import Preprocess
-from ...signature.decode import Frame
+from ...signature.decode import Frame, in_pixels
 from ..train.loader import Batch, Loader
 from ..train.predict import predictions
 from ..train.task import Task
@@ -19,7 +19,7 @@ from ..train.trainer import Loss
 from .augment import Objects
 from .average_precision import figures, match
 from .dataset import BoxDataset
-from .evaluate import in_pixels, surest
+from .evaluate import surest
 from .loss import detection_loss
 from .matching import NONE
 

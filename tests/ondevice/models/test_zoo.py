@@ -133,7 +133,8 @@ def test_the_size_is_the_published_one(name):
 def test_weights_have_a_place_and_a_licence(name):
     for checkpoint in model_spec(name).checkpoints:
         assert checkpoint.license != "unknown"
-        assert checkpoint.repo.count("/") == 1
+        assert checkpoint.source.startswith("https://")
+        assert checkpoint.url or checkpoint.repo.count("/") == 1
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ondevice.config import Preprocess
 from ondevice.image.preprocess import resize_and_crop
 from ondevice.signature import Input, Output, Signature
 from ondevice.signature.coco import categories, mask_annotations
-from ondevice.signature.decode import Frame
+from ondevice.signature.decode import DROPPED, Frame, suppressed
 
 CONTRACTS = {
     "squash": Preprocess(size=64, crop_pct=1, crop_mode="squash"),
@@ -72,11 +72,11 @@ def test_a_map_is_where_it_is_in_the_photo(name):
     assert set(np.unique(sharp)) <= set(np.unique(seen.astype(np.float32)))
 
 
-def detector(labels=("cat", "dog")):
+def detector(labels=("cat", "dog"), max_overlap=1.0):
     spec = Preprocess(size=64, crop_pct=1, crop_mode="squash")
     image = Input("image", "image", (1, 64, 64, 3), contract=spec)
     boxes, scores = (
-        Output("coordinates", "boxes", labels=labels),
+        Output("coordinates", "boxes", labels=labels, max_overlap=max_overlap),
         Output("confidence", "scores"),
     )
     return Signature((image,), (boxes, scores), ("coordinates", "confidence"))
@@ -103,6 +103,69 @@ def test_without_a_photo_boxes_are_parts_of_what_the_model_saw():
     (found,) = detector(()).decode(VALUES, threshold=0.85)["coordinates"]
     assert [d.label for d in found] == ["class 0"]
     assert np.allclose(found[0].box, (0, 0.7, 0.3, 0.3), atol=1e-6)
+
+
+# A cat twice, a dog in the same place, and a cat beside that overlaps the first by a third.
+SAME = {
+    "coordinates": mx.array(
+        [
+            [
+                [0.5, 0.5, 0.4, 0.4],
+                [0.51, 0.5, 0.4, 0.4],
+                [0.5, 0.5, 0.4, 0.4],
+                [0.7, 0.5, 0.4, 0.4],
+            ]
+        ]
+    ),
+    "confidence": mx.array([[[0.7, 0.1], [0.9, 0.1], [0.1, 0.6], [0.8, 0.1]]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("max_overlap", "scores"),
+    [(1, [0.9, 0.8, 0.7, 0.6]), (0.5, [0.9, 0.8, 0.6]), (0.3, [0.9, 0.6])],
+)
+def test_of_boxes_of_one_class_that_overlap_the_surer_stays(max_overlap, scores):
+    (found,) = detector(max_overlap=max_overlap).decode(SAME, [(200, 100)])["coordinates"]
+    assert [round(d.score, 2) for d in found] == scores
+    assert found[-1].label == "dog"
+
+
+def plain_suppression(boxes, scores, most):
+    """Of one class, box by box: the positions of those that stay, the surest first."""
+    kept = []
+    for i in sorted(range(len(boxes)), key=lambda i: -scores[i]):
+        x, y, w, h = boxes[i]
+        for a, b, c, d in (boxes[j] for j in kept):
+            across = min(x + w, a + c) - max(x, a)
+            down = min(y + h, b + d) - max(y, b)
+            common = max(across, 0) * max(down, 0)
+            if common and common / (w * h + c * d - common) > most:
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize("most", [0, 0.1, 0.5, 0.9])
+def test_suppression_is_of_each_class_by_itself(most):
+    rng = np.random.default_rng(0)
+    boxes = np.concatenate([rng.uniform(0, 60, (80, 2)), rng.uniform(0, 40, (80, 2))], axis=1)
+    boxes[7] = boxes[5]
+    boxes[9, 2] = 0  # no area
+    scores = rng.uniform(0, 1, (80, 3)).round(1)  # many are equal: the first stays
+    found = suppressed(boxes, scores, most)
+    for number in range(3):
+        kept = plain_suppression(boxes.tolist(), scores[:, number].tolist(), most)
+        assert 0 < len(kept) < 80
+        assert sorted(kept) == np.flatnonzero(found[:, number] != DROPPED).tolist()
+        assert (found[kept, number] == scores[kept, number]).all()
+
+
+def test_nothing_is_suppressed_where_nothing_has_to_be():
+    scores = np.ones((2, 1))
+    assert suppressed(np.ones((2, 4)), scores, 1.0) is scores
+    assert suppressed(np.ones((0, 4)), np.ones((0, 3)), 0.5).shape == (0, 3)
 
 
 def test_boxes_with_one_score_each_are_arrays():

@@ -5,6 +5,7 @@ Each case is a process of its own, as the hub's library reads its environment on
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -31,8 +32,9 @@ from ondevice.errors import HubError
 from ondevice.weights.hub import fetch
 from ondevice.registry import Checkpoint
 repo, file, revision = sys.argv[1:]
+place = {"url" if "://" in repo else "repo": repo}
 try:
-    print(fetch(Checkpoint(tag="", repo=repo, file=file), revision or None))
+    print(fetch(Checkpoint(tag="", file=file, **place), revision or None))
 except HubError as error:
     print("HubError:", error)
 """
@@ -45,7 +47,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def fetched(tmp_path):
-    """What fetching a file prints, when nothing is said on stderr."""
+    """What fetching a file prints, when stderr says at most that one comes from an address."""
 
     def run(file="model.safetensors", revision="", repo=REPO, **environment):
         clean = {k: v for k, v in os.environ.items() if not k.upper().endswith("_PROXY")}
@@ -56,7 +58,8 @@ def fetched(tmp_path):
             capture_output=True,
             text=True,
         )
-        assert done.stderr == ""
+        said = rf"fetching {re.escape(repo)} \(\d+ MB\), once\n" if "://" in repo else ""
+        assert re.fullmatch(f"({said})?", done.stderr)
         assert done.stdout.count("\n") == 1
         return done.stdout.strip()
 
@@ -66,9 +69,9 @@ def fetched(tmp_path):
 class Hub(HTTPServer):
     """One file, or one error, for whatever is asked."""
 
-    def __init__(self, status=200, error="", content=b"weights"):
+    def __init__(self, status=200, error="", content=b"weights", lost=0):
         super().__init__(("127.0.0.1", 0), Answer)
-        self.status, self.error, self.content = status, error, content
+        self.status, self.error, self.content, self.lost = status, error, content, lost
         self.asked: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -82,7 +85,7 @@ class Answer(BaseHTTPRequestHandler):
             "X-Error-Code": hub.error,
             "X-Repo-Commit": COMMIT,
             "ETag": '"etag"',
-            "Content-Length": str(len(hub.content)),
+            "Content-Length": str(len(hub.content) + hub.lost),
         }.items():
             self.send_header(name, value)
         self.end_headers()
@@ -120,6 +123,46 @@ def put(cache, files, *, repo=REPO, commit=COMMIT, ref="main"):
         blob = folder / "blobs" / f"{commit[:4]}-{name}"
         blob.write_bytes(content)
         (folder / "snapshots" / commit / name).symlink_to(blob)
+
+
+# --- from an address
+
+
+def test_a_file_at_an_address_is_fetched_once(tmp_path, fetched, serve):
+    server = serve()
+    url = f"{server.url}/authors/v1.0/weights.pth"
+    path = Path(fetched(repo=url))
+    assert path.read_bytes() == b"weights"
+    assert path.is_relative_to(tmp_path / "home")
+    assert path.name == "weights.pth"
+    assert Path(fetched(repo=url, HF_HUB_OFFLINE="1")) == path
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("served", "given", "reason"),
+    [
+        ({"status": 404}, {}, "HTTP Error 404: Not Found"),
+        ({"lost": 5}, {}, "it ended after 7 of 12 bytes"),
+        ({}, {"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+    ],
+)
+def test_nothing_is_left_of_a_file_that_does_not_come(
+    tmp_path, fetched, serve, served, given, reason
+):
+    url = f"{serve(**served).url}/weights.pth"
+    said = fetched(repo=url, **given)
+    assert said.startswith(f"HubError: {url} cannot be fetched ({reason}); run this once with")
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    place = Path(said.rpartition("put the file at ")[2])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(b"by hand")
+    assert Path(fetched(repo=url, **given)).read_bytes() == b"by hand"
+
+
+def test_a_file_at_an_address_has_no_revisions(fetched, serve):
+    url = f"{serve().url}/weights.pth"
+    assert fetched(repo=url, revision="v2") == f"HubError: {url} has no revisions; given 'v2'"
 
 
 # --- from the cache

@@ -56,7 +56,8 @@
             of description: MLModelDescription, contract: Contract, said: [String: String],
             name: String
         ) throws(OnDeviceError) -> Input {
-            let inputs = description.inputDescriptionsByName
+            // A detector's thresholds can be left out.
+            let inputs = description.inputDescriptionsByName.filter { !$0.value.isOptional }
             guard inputs.count == 1, let (key, feature) = inputs.first else {
                 throw .model("\(name) takes \(inputs.count) inputs; this app gives one image.")
             }
