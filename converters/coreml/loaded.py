@@ -15,6 +15,7 @@ from PIL import Image
 from ondevice.errors import PackageError
 
 from ..program import Device, Feature, Finding, Program, RunOn
+from ..program.options import number_in
 from .reader import SavedPackage, open_package, quiet
 from .reference.plan import Plan, compile_function, stored_constants
 from .reference.registry import Array
@@ -221,7 +222,7 @@ class Package(Program):
             for name, feature in features.items()
         }
         others = inputs.keys() - features.keys()
-        given |= {name: self.number(name, inputs[name]) for name in others}
+        given |= {name: number_in(self.path, name, inputs[name]) for name in others}
         results: dict[str, Any] = self.core_ml_model(function).predict(given)
         return {name: _plain(value) for name, value in results.items()}
 

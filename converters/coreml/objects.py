@@ -18,6 +18,7 @@ from ondevice.errors import PackageError
 from ondevice.signature import OBJECTS
 
 from ..program import Feature, Finding
+from ..program.options import number_in
 from ..program.stored import TensorType
 from .loaded import Package, feature_of
 from .reader import SavedPackage, quiet
@@ -173,7 +174,8 @@ class ObjectsPackage(Package):
         function: str | None,
     ) -> dict[str, Any]:
         values = super()._run(inputs, keep, function)
-        chosen = {n: self.number(n, inputs[n]) for n in self.optional_inputs if n in inputs}
+        given = [name for name in self.optional_inputs if name in inputs]
+        chosen = {name: number_in(self.path, name, inputs[name]) for name in given}
         scores, boxes = (np.asarray(values[name]) for name in self.model_outputs)
         if scores.ndim != 2 or boxes.shape != (len(scores), 4):
             raise PackageError(

@@ -20,7 +20,8 @@ from ondevice.signature import Input, Output, Signature
 from ondevice.weights.output import folder_bytes
 
 from ..graph.rules import Finding as Finding
-from .pixels import PIL_MODES, as_mode, is_image, planes
+from .options import number_in
+from .pixels import PIL_MODES, as_mode, is_image, normalized, planes
 from .stored import (
     Contents as Contents,
     Feature as Feature,
@@ -141,17 +142,9 @@ class Program(ABC):
 
     @property
     def max_overlap(self) -> float:
-        """Of two boxes of one class that overlap more, the less sure one has to be dropped.
-
-        Raises PackageError.
-        """
-        said = self.metadata.get(MAX_OVERLAP_KEY, "1")
-        try:
-            if 0 <= float(said) <= 1:
-                return float(said)
-        except ValueError:
-            pass
-        raise PackageError(f"{self.path}: bad {MAX_OVERLAP_KEY}: {said!r}, expected 0 to 1")
+        """Of two boxes of one class that overlap more, the less sure has to be dropped; 1: none
+        has. Raises PackageError."""
+        return number_in(self.path, MAX_OVERLAP_KEY, self.metadata.get(MAX_OVERLAP_KEY, 1))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -210,7 +203,7 @@ class Program(ABC):
 
     def array_input(self, feature: Feature) -> Input:
         """An input as an array, whatever it may stand for."""
-        return Input(feature.name, shape=feature.shape, dtype=_numpy_type(feature))
+        return Input(feature.name, shape=feature.shape, dtype=feature.numpy_type)
 
     def as_image(self, feature: Feature) -> Feature:
         """An array that the contract makes of an image, as that image; else ``feature``."""
@@ -368,27 +361,19 @@ class Program(ABC):
             return planes(self.pixels(feature, value), feature)
         image = self.as_image(feature)
         if image is not feature and is_image(value):
-            return planes(self._normalized(self.pixels(image, value)), image)
+            assert self.preprocess is not None  # see as_image
+            return planes(normalized(self.pixels(image, value), self.preprocess), image)
         if isinstance(value, Image.Image):
             raise PackageError(f"{self.path}: input {feature.name!r} is an array, not an image")
         array = np.asarray(value)
         if not array.ndim and feature.shape == (1,):  # a package has no shape ()
             array = array.reshape(1)
-        if feature.shape and not fits(array.shape, feature.shape):
+        if not feature.fits(array.shape):
             raise PackageError(
                 f"{self.path}: input {feature.name!r} has shape {list(feature.shape)}; "
                 f"given {list(array.shape)}"
             )
-        return array.astype(_numpy_type(feature))
-
-    def number(self, name: str, value: Any) -> float:
-        """An input that is one. Raises PackageError."""
-        try:
-            return float(value)
-        except (TypeError, ValueError) as error:
-            raise PackageError(
-                f"{self.path}: input {name!r} is a number; given {value!r:.60}"
-            ) from error
+        return array.astype(feature.numpy_type)
 
     def pixels(self, feature: Feature, value: Any) -> Array:
         """The image of exactly the declared size, as uint8 (height, width, channels)."""
@@ -404,15 +389,6 @@ class Program(ABC):
             )
         return pixels
 
-    def _normalized(self, pixels: Array) -> Array:
-        """Pixel values (height, width, 3) as the contract normalizes them."""
-        import mlx.core as mx
-
-        from ondevice.image.preprocess import normalize
-
-        assert self.preprocess is not None  # see as_image
-        return np.array(normalize(mx.array(pixels), self.preprocess))
-
 
 @dataclass(frozen=True)
 class Device:
@@ -420,13 +396,3 @@ class Device:
 
     name: str
     program: Program
-
-
-def _numpy_type(feature: Feature) -> str:
-    return "int32" if feature.dtype == "int32" else "float32"
-
-
-def fits(shape: tuple[int, ...], declared: tuple[int, ...]) -> bool:
-    """Whether an array of that shape is one of the declared: -1 is any length."""
-    pairs = zip(shape, declared, strict=False)
-    return len(shape) == len(declared) and all(d in (-1, n) for n, d in pairs)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from ondevice.errors import ConfigError
+from ondevice.errors import ConfigError, PackageError
 
 
 def is_path(value: Any) -> bool:
@@ -104,3 +105,11 @@ def sizes_of(size: int | Sequence[int] | None) -> list[int | None]:
     if size is not None and not (is_number and all(is_number)):
         raise ConfigError(f"a size is a number of pixels, or a list of them; given {size!r}")
     return list(dict.fromkeys(given))
+
+
+def number_in(path: Path, name: str, value: Any) -> float:
+    """What a package, or one who runs it, calls ``name``. Raises PackageError for no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise PackageError(f"{path}: {name} is no number: {value!r:.60}") from None

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
+    from ondevice.config import Preprocess
+
     from ..graph.graph import Array
     from .stored import Feature
 
@@ -29,6 +31,15 @@ def as_mode(image: Any, mode: str) -> Array:
     elif image.mode not in _EIGHT_BITS:
         image = as_rgb(image)
     return np.asarray(image.convert(mode))
+
+
+def normalized(pixels: Array, contract: Preprocess) -> Array:
+    """Pixel values (height, width, 3) as the contract normalizes them."""
+    import mlx.core as mx
+
+    from ondevice.image.preprocess import normalize
+
+    return np.array(normalize(mx.array(pixels), contract))
 
 
 def planes(pixels: Array, feature: Feature) -> Array:

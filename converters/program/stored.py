@@ -18,6 +18,17 @@ class Feature:
     shape: tuple[int, ...] = ()  # an image's is (height, width)
     dtype: str = ""  # an image's is its colour layout
 
+    @property
+    def numpy_type(self) -> str:
+        """What an array of it is computed in."""
+        return "int32" if self.dtype == "int32" else "float32"
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array may have that shape: -1 is any length, () any shape."""
+        pairs = zip(shape, self.shape, strict=False)
+        same = len(shape) == len(self.shape) and all(d in (-1, n) for n, d in pairs)
+        return same or not self.shape
+
     def __str__(self) -> str:
         shape = list(self.shape) if self.shape else ""
         return " ".join(f"{self.name}: {self.kind} {self.dtype} {shape}".split())

@@ -20,7 +20,6 @@ from ..graph.record import record, rounding
 from ..graph.results import arrays_in
 from ..graph.trace import translated
 from ..graph.untouched import evaluated
-from ..program import fits
 from .rankings import Ranking, rankings
 
 if TYPE_CHECKING:
@@ -175,8 +174,7 @@ def _check_shapes(reference: Reference, package: Program) -> None:
 
 def _is_declared(shape: tuple[int, ...], feature: Feature) -> bool:
     """Whether a package declares such a shape, or none."""
-    is_image = feature.kind == "image"
-    return not feature.shape or fits(shape[-2:] if is_image else shape, feature.shape)
+    return feature.fits(shape[-2:] if feature.kind == "image" else shape)
 
 
 def function_of(model: nn.Module, package: Program) -> Function:

@@ -259,7 +259,7 @@ def test_its_own_thresholds_hold_where_none_are_given(package, model):
     assert (every >= CONFIDENCE).sum() == len(package.predict({"image": pixels})["confidence"])
     with pytest.raises(PackageError, match="takes image; given image, nonsense"):
         package.predict({"image": pixels, "nonsense": 1})
-    with pytest.raises(PackageError, match="'iouThreshold' is a number; given 'much'"):
+    with pytest.raises(PackageError, match="iouThreshold is no number: 'much'"):
         package.predict({"image": pixels, "iouThreshold": "much"})
 
 
