@@ -15,7 +15,7 @@ import ondevice
 from ondevice.cli import run
 from ondevice.errors import ConfigError
 from ondevice.tasks.detection.dataset import read_boxes
-from ondevice.tasks.detection.start import new_detector
+from ondevice.tasks.detection.start import DETECTORS
 from ondevice.tasks.detection.task import Detection
 from ondevice.tasks.train.fit import Callback
 from ondevice.tasks.train.loader import Loader
@@ -39,7 +39,7 @@ def arrays(path):
 
 def test_it_learns_a_few_images_by_heart(tmp_path):
     dataset = read_boxes(scenes.write(tmp_path, train=6, valid=1), val_share=0.2)
-    model = new_detector("light_detr_shvit_nano", dataset.classes, size=64)
+    model = DETECTORS.new("light_detr_shvit_nano", dataset.classes, size=64)
     spec, samples = model.info.preprocess, dataset.splits["train"]
     task = Detection(dataset, spec)
     settings = Settings(lr=3e-3, layer_decay=1.0, frozen_norms=False)
