@@ -15,7 +15,6 @@ from ._output import Progress, is_given, json_option, print_json, print_table
 if TYPE_CHECKING:
     from ..tasks.train.history import Epoch
 
-TASKS = ("classify", "detect")
 METHODS = ("auto", "knn", "probe", "full", "adapter")
 # Settings of --method full and adapter: the names of their parameters here.
 OF_FULL = {
@@ -32,12 +31,14 @@ NOT_FOR_METHOD = {
     "probe": {"adapter", *OF_FULL},
     "knn": {"adapter", "balance", *OF_FULL},
 }
+OF_CLASSIFIERS = {
+    *("adapter", "balance", "label_smoothing", "precision", "train_size", "augment"),
+    *("recipe", "qat_epochs", "teacher", "teacher_views"),
+}
 NOT_FOR_TASK = {
     "classify": {"backbone"},
-    "detect": {
-        *("adapter", "balance", "label_smoothing", "precision", "train_size", "augment"),
-        *("recipe", "qat_epochs", "teacher", "teacher_views"),
-    },
+    "detect": OF_CLASSIFIERS,
+    "segment": OF_CLASSIFIERS,
 }
 
 
@@ -46,21 +47,22 @@ NOT_FOR_TASK = {
 @click.option(
     "--model",
     default="",
-    help="Where to start: model name, name.tag or saved folder.  [shvit_s1, or "
-    "light_detr_shvit_nano to detect]",
+    help="Where to start: model name, name.tag or saved folder.  [shvit_s1; "
+    "light_detr_shvit_nano to detect, light_fpn_shvit_nano to segment]",
 )
 @click.option(
     "--task",
-    type=click.Choice(TASKS),
+    type=click.Choice(list(NOT_FOR_TASK)),
     default="classify",
     show_default=True,
-    help="detect: boxes in COCO's form, as COCO and Roboflow write them.",
+    help="detect: boxes in COCO's form, as COCO and Roboflow write them; segment: images and "
+    "masks, PNG files of class numbers, which classes.txt names.",
 )
 @click.option(
     "--backbone",
     default="",
-    help="Classifier whose weights the backbone of a new detector has: name.tag or folder.  "
-    "[the one it is on]",
+    help="Classifier whose weights a new model's backbone has, to detect or segment: name.tag "
+    "or folder.  [the one it is on]",
 )
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="The folder to write."
@@ -188,8 +190,8 @@ def train_command(
     task: str,
     **options: Any,
 ) -> None:
-    """Train a classifier on IMAGES: a folder for each class, or labels.csv. With --task detect,
-    a detector on boxes.
+    """Train a classifier on IMAGES: a folder for each class, or labels.csv. With --task detect
+    a detector on boxes, with --task segment what names each pixel, on masks.
 
     Folders called train, val and test are kept apart; else a share of each class is set aside.
     Hugging Face's metadata.csv and .jsonl are read as well. What is unreadable or a copy is

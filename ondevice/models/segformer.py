@@ -15,14 +15,13 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import ADE20K
 from ..cpu import kernels
-from ..image.colours import palette
 from ..nn.batch_norm import BatchNorm
 from ..nn.image_model import check_image
 from ..nn.layers import Conv2d, fold_norm
 from ..nn.qkv_attention import Attention
 from ..nn.resize import bilinear
+from ..nn.segmentation import Segmenter
 from ..registry import Checkpoint, ModelSpec, register_model
-from ..signature import Input, Output, Signature
 
 REDUCTIONS = (8, 4, 2, 1)  # of the keys, in each direction
 HEADS = (1, 2, 5, 8)
@@ -167,7 +166,7 @@ class DecodeHead(nn.Module):
         return self.classifier(kernels.relu(self.fuse_maps(x)))
 
 
-class Segformer(nn.Module):
+class Segformer(Segmenter):
     def __init__(self, config: SegformerConfig) -> None:
         super().__init__()
         self.config = config
@@ -187,50 +186,6 @@ class Segformer(nn.Module):
             x = stage(x)
             maps.append(x)
         return self.decode_head(maps)
-
-    def classes(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) image to the (B, H, W, 1) likeliest class of each pixel, int32.
-
-        Scores are interpolated before the classes are compared; of equal ones the first wins.
-        """
-        scores = bilinear(self(x), (x.shape[1], x.shape[2]))
-        return mx.argmax(scores, axis=-1, keepdims=True).astype(mx.int32)
-
-    def grey(self, x: mx.array) -> mx.array:
-        """The same as float numbers."""
-        return self.classes(x).astype(mx.float32)
-
-    def colours(self, x: mx.array) -> mx.array:
-        """(B, H, W, 3) image to the (B, H, W, 3) colours of ``palette``, from 0 to 255."""
-        table = mx.array(palette(self.config.num_classes), mx.float32).T
-        return mx.take(table, self.classes(x)[..., 0], axis=1).transpose(1, 2, 3, 0)
-
-    @property
-    def signature(self) -> Signature:
-        """One image in; classes out, as an array, an 8-bit image or in colours; or scores."""
-        spec, labels = self.info.preprocess, self.info.labels
-        image = Input("image", "image", (1, spec.size, spec.size, 3), contract=spec)
-        said = "The number of each pixel's class"
-        maps = {"axes": "NHWC", "labels": labels}
-        outputs = (
-            Output("mask", "mask", "classes", text=f"{said}, int32", **maps),
-            Output("mask_image", "mask", "grey", pixels="grey", text=f"{said}, 8 bits", **maps),
-            Output(
-                "mask_colours",
-                "image",
-                "colours",
-                axes="NHWC",
-                pixels="rgb",
-                text="The colour of each pixel's class",
-            ),
-            Output(
-                "scores",
-                "map",
-                axes="NHWC",
-                text="Scores of each class, at a quarter of the size",
-            ),
-        )
-        return Signature((image,), outputs, ("mask",), self.info.name)
 
 
 # What transformers called layers before its version 5, as files still do.

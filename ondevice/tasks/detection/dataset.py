@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from ...config.labels import check_labels
 from ...errors import ConfigError, ImageError, printable
 from ...image.open import image_size
-from ..train.dataset import Dataset, Sample
+from ..train.dataset import Dataset, Sample, set_aside
 from .augment import Objects
 from .coco import CocoImage, CocoSet, read_coco
 from .coco_files import annotation_files
@@ -52,7 +52,7 @@ def read_boxes(folder: str | Path, *, val_share: float, seed: int = 0) -> BoxDat
     sizes = _sizes(sets, skipped)
     splits = {split: _samples(own, sizes) for split, own in sets.items()}
     if not splits.get("val"):
-        splits |= _set_aside(splits.get("train", ()), val_share, seed)
+        splits |= set_aside(splits.get("train", ()), val_share, seed)
     truth = {image.path: image for own in sets.values() for image in own.images}
     notes = tuple(f"{own.path}: {note}" for own in sets.values() for note in own.notes)
     dataset = BoxDataset(folder, classes, splits, notes, tuple(skipped), truth, sizes)
@@ -102,18 +102,6 @@ def objects(image: CocoImage, size: tuple[int, int]) -> Objects:
         (int(c), float(x), float(y), float(w), float(h))
         for c, (x, y, w, h) in zip(image.classes[fine], boxes, strict=True)
     )
-
-
-def _set_aside(
-    samples: Sequence[Sample], share: float, seed: int
-) -> dict[str, tuple[Sample, ...]]:
-    """``share`` of the images, at least one, to validate on; the others to train on."""
-    order = np.random.default_rng(seed).permutation(len(samples))
-    chosen = {int(i) for i in order[: max(1, round(share * len(samples)))]}
-    return {
-        "train": tuple(s for i, s in enumerate(samples) if i not in chosen),
-        "val": tuple(s for i, s in enumerate(samples) if i in chosen),
-    }
 
 
 def _check(dataset: BoxDataset) -> None:

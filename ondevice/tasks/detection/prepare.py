@@ -12,7 +12,7 @@ from ...errors import ConfigError
 from .augment import BoxAugment
 from .dataset import BoxDataset, read_boxes
 from .loss import detection_loss
-from .start import check_detector, new_detector
+from .start import DETECTORS
 from .task import Detection
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def prepare(
 
     Raises ConfigError with what is wrong, UnknownModelError, WeightsError, HubError.
     """
-    check_detector(options.model, options.backbone, options.size)
+    DETECTORS.check(options.model, options.backbone, options.size)
     augment = options.augment or BoxAugment()
     if not isinstance(augment, BoxAugment):
         raise ConfigError(f"{type(augment).__name__} changes no boxes: use BoxAugment")
     dataset = read_boxes(images, val_share=options.val_share, seed=settings.seed)
-    model = new_detector(
+    model = DETECTORS.new(
         options.model,
         dataset.classes,
         backbone=options.backbone,

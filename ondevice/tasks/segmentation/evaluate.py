@@ -14,7 +14,7 @@ from ...errors import ConfigError, ImageError, printable
 from ...image.open import as_rgb
 from ...nn.fuse import fuse
 from ..dense import of_kind, predict
-from .masks import VOID, MaskedImage, MaskSet
+from .masks import MaskedImage, MaskSet, class_numbers
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,6 +63,17 @@ class Counts:
         counts as often as ``times`` (N,) says."""
         there, said, right = (_total(a, times) for a in (self.there, self.said, self.right))
         return _ratio(right, there + said - right)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """mIoU (over classes that are there or were said), the share of right pixels, and that
+        share averaged over classes, from 0 to 1."""
+        there, right = self.there.sum(axis=0), self.right.sum(axis=0)
+        return {
+            "mIoU": _mean(self.iou()),
+            "pixel_accuracy": float(right.sum() / max(there.sum(), 1)),
+            "mean_accuracy": _mean(_ratio(right, there)),
+        }
 
 
 def _total(counts: Array, times: Array | None) -> Array:
@@ -145,11 +156,11 @@ def evaluate(
     orders = [_order(each, classes) for each in segmenters]
     rows: list[list[tuple[Array, ...]]] = [[] for _ in segmenters]
     worst: list[Worst] = []
-    for path, photo, there in _read(show(given.images), _numbers(names), on_error):
+    for path, photo, there in _read(show(given.images), class_numbers(names), on_error):
         found = [o[s.find(photo)] for s, o in zip(segmenters, orders, strict=True)]
         worst = _with(worst, Worst(path, _accuracy(there, found[0]), there, found[0]))
         for row, said in zip(rows, found, strict=True):
-            row.append(_counted(there, said, len(classes)))
+            row.append(counted(there, said, len(classes)))
     if not rows[0]:
         raise ImageError("none of the images can be used")
     counts = [Counts(*map(np.stack, zip(*row, strict=True))) for row in rows]
@@ -170,21 +181,11 @@ def _read(
     for position, image in enumerate(images):
         try:
             photo = as_rgb(image.path)
-            there = _positions(image, photo.size, numbers)
+            there = image.classes(numbers, photo.size)
         except ImageError as error:
             on_error(position, error)
             continue
         yield image.path, photo, there
-
-
-def _numbers(names: Sequence[str]) -> Array:
-    """For each number in a mask its position among the names that are not empty, -1 if it does
-    not count, -2 (so is the last one) if it means nothing."""
-    numbers = np.full(max(len(names), VOID + 1) + 1, -2)
-    numbers[VOID] = -1
-    kept = np.cumsum([bool(name) for name in names]) - 1
-    numbers[: len(names)] = np.where([bool(name) for name in names], kept, -1)
-    return numbers
 
 
 def _order(segmenter: Segmenter, classes: Sequence[str]) -> Array:
@@ -202,18 +203,9 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(printable, names[:8])) + (", …" if len(names) > 8 else "")
 
 
-def _positions(image: MaskedImage, size: tuple[int, int], numbers: Array) -> Array:
-    """A mask as positions in the set's classes, -1 of what does not count. Raises ImageError
-    for numbers that mean no class."""
-    values = image.read(size)
-    there = numbers[np.clip(values, -1, len(numbers) - 1)]
-    if (unknown := np.unique(values[there == -2])).size:
-        listed = ", ".join(map(str, unknown[:5].tolist()))
-        raise ImageError(f"{printable(image.mask)} has {listed}, which is no class's number")
-    return there
-
-
-def _counted(there: Array, said: Array, classes: int) -> tuple[Array, Array, Array]:
+def counted(there: Array, said: Array, classes: int) -> tuple[Array, Array, Array]:
+    """Pixels of each class that are there, that were said, and that were both: of two arrays of
+    classes, -1 where there or said is none of them."""
     counts = there >= 0
     a, b = there[counts], said[counts]
     found = (a, b[b >= 0], a[a == b])
@@ -235,17 +227,12 @@ def _evaluation(
 ) -> Evaluation:
     there, right, iou = counts.there.sum(axis=0), counts.right.sum(axis=0), counts.iou()
     accuracy = _ratio(right, there)
-    figures = {
-        "mIoU": _mean(iou),
-        "pixel_accuracy": float(right.sum() / max(there.sum(), 1)),
-        "mean_accuracy": _mean(accuracy),
-    }
     per_class = (
         ClassFigures(n, int(pixels), _known(i), _known(a))
         for n, pixels, i, a in zip(classes, there, iou, accuracy, strict=True)
     )
     mistaken = tuple(each for each in worst if each.accuracy < 1)
-    return Evaluation(name, len(counts.there), figures, tuple(per_class), mistaken)
+    return Evaluation(name, len(counts.there), counts.figures, tuple(per_class), mistaken)
 
 
 def _mean(values: Array) -> float:

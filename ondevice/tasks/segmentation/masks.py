@@ -20,6 +20,7 @@ MASKS = ("masks", "annotations", "labels")  # folders beside ``images``
 BESIDE = "_masks"  # the masks of ``val`` lie in ``val_masks``
 NAMES = "classes.txt"
 VOID = 255  # pixels that do not count, as most sets have them
+UNKNOWN = -2  # in place of a class
 TOLD = 5  # examples of one problem
 ONE_NUMBER = ("1", "L", "P", "I", "I;16")  # PIL's modes
 
@@ -31,7 +32,7 @@ class MaskedImage:
     path: str
     mask: str
 
-    def read(self, size: tuple[int, int]) -> Array:
+    def read(self, size: tuple[int, int] | None = None) -> Array:
         """The (height, width) numbers of a photo of ``size`` (width, height), int64.
 
         Raises ImageError for what is no such mask.
@@ -45,12 +46,34 @@ class MaskedImage:
             raise ImageError(f"{printable(self.mask)} cannot be read: {error}") from error
         if mode not in ONE_NUMBER:
             raise ImageError(f"{printable(self.mask)} is {mode}; a mask has a number a pixel")
-        if given != size:
+        if size and given != size:
             sizes = (" x ".join(map(str, each)) for each in (given, size))
             raise ImageError(
                 "{} has {} pixels, its photo {}".format(printable(self.mask), *sizes)
             )
         return values.astype(np.int64)
+
+    def classes(self, numbers: Array, size: tuple[int, int] | None = None) -> Array:
+        """The same as classes, -1 of what does not count; ``numbers`` are ``class_numbers``.
+
+        Raises ImageError for numbers that mean no class, too.
+        """
+        values = self.read(size)
+        there = numbers[np.clip(values, -1, len(numbers) - 1)]
+        if (unknown := np.unique(values[there == UNKNOWN])).size:
+            listed = ", ".join(map(str, unknown[:TOLD].tolist()))
+            raise ImageError(f"{printable(self.mask)} has {listed}, which is no class's number")
+        return there
+
+
+def class_numbers(names: Sequence[str]) -> Array:
+    """For each number in a mask its position among the names that are not empty, -1 if it does
+    not count, ``UNKNOWN`` (so is the last one) if it means nothing."""
+    numbers = np.full(max(len(names), VOID + 1) + 1, UNKNOWN)
+    numbers[VOID] = -1
+    kept = np.cumsum([bool(name) for name in names]) - 1
+    numbers[: len(names)] = np.where([bool(name) for name in names], kept, -1)
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -65,23 +88,60 @@ class MaskSet:
 
 def read_masks(folder: str | Path, prefer: Sequence[str]) -> tuple[MaskSet, str]:
     """The images below ``folder`` that have masks, and their split: the first of ``prefer``
-    that there is, or else any.
+    that there is, or else any. Raises ConfigError with all that is wrong."""
+    folder = Path(folder)
+    found = _splits(folder)
+    split = next(name for name in (*prefer, *found) if name in found)
+    return MaskSet(folder, tuple(_paired(*found[split])), read_names(folder)), split
+
+
+def read_splits(folder: Path) -> dict[str, list[MaskedImage]]:
+    """Those of all splits; "" where there are none. Raises ConfigError with all that is
+    wrong."""
+    found, problems = {}, []
+    for split, places in _splits(folder).items():
+        try:
+            found[split] = _paired(*places)
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return found
+
+
+def has_masks(folder: str | Path) -> bool:
+    """Whether a folder has images with masks of the same names."""
+    return any(
+        {p.stem for p in images.iterdir() if is_image_name(p.name)}
+        & {p.stem for p in masks.glob("*.png")}
+        for _, (images, masks) in _layout(Path(folder))
+    )
+
+
+def _splits(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Folders of images and of masks, by split.
 
     Masks are PNG files in ``masks`` beside ``images`` (or in ``annotations``, as ADE20K has
     them), with folders of splits or without; or in ``val_masks`` beside ``val``.
-    ``classes.txt`` has a name a line, from number 0. Raises ConfigError with all that is wrong.
     """
-    folder = Path(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder} is no folder; give one with images and masks")
-    found = dict(_in_splits(folder)) or dict(_beside(folder))
-    split = next((name for name in (*prefer, *found) if name in found), None)
-    if split is None:
+    found: dict[str, tuple[Path, Path]] = {}
+    for split, places in _layout(folder):
+        if split in found:
+            both = " and ".join(printable(each[0].name) for each in (found[split], places))
+            raise ConfigError(f"{folder}: {both} are both images for {split}; keep one of them")
+        found[split] = places
+    if not found:
         raise ConfigError(
             f"{folder} has no masks; expected PNG files in {' or '.join(MASKS)} beside images, "
             f"or in val{BESIDE} beside val"
         )
-    return MaskSet(folder, tuple(_paired(*found[split])), _names(folder)), split
+    return found
+
+
+def _layout(folder: Path) -> list[tuple[str, tuple[Path, Path]]]:
+    return (list(_in_splits(folder)) or list(_beside(folder))) if folder.is_dir() else []
 
 
 Pairs = Iterable[tuple[str, tuple[Path, Path]]]  # splits, with folders of images and of masks
@@ -119,7 +179,11 @@ def _paired(images: Path, masks: Path) -> list[MaskedImage]:
     return [MaskedImage(str(path), str(known[path.stem])) for path in files]
 
 
-def _names(folder: Path) -> tuple[str, ...]:
+def read_names(folder: Path) -> tuple[str, ...]:
+    """What stands in ``classes.txt``, a name a line from number 0; nothing if it is not there.
+
+    Raises ConfigError.
+    """
     path = folder / NAMES
     try:
         text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""

@@ -209,11 +209,23 @@ def _split(
     for row in rows:
         found.setdefault(row.split or "train", []).append(Sample(row.path, index[row.label]))
     if not found["val"]:
-        found["val"], found["train"] = _set_aside(found["train"], val_share, seed)
+        found["val"], found["train"] = _of_each_class(found["train"], val_share, seed)
     return {split: tuple(samples) for split, samples in found.items()}
 
 
-def _set_aside(
+def set_aside(
+    samples: Sequence[Sample], share: float, seed: int
+) -> dict[str, tuple[Sample, ...]]:
+    """``share`` of the images, at least one, to validate on; the others to train on."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    chosen = {int(i) for i in order[: max(1, round(share * len(samples)))]}
+    return {
+        "train": tuple(s for i, s in enumerate(samples) if i not in chosen),
+        "val": tuple(s for i, s in enumerate(samples) if i in chosen),
+    }
+
+
+def _of_each_class(
     samples: Sequence[Sample], share: float, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
     """``share`` of each class, at least one of it, and the others."""

@@ -11,14 +11,14 @@ from ...config import ModelInfo
 from ...pages import Axis, Cell, Curve, percent, plot, template
 from ...weights.folder import read_info
 
-METRICS = {"top1": "top-1", "ap": "AP"}  # as people write them
+METRICS = {"top1": "top-1", "ap": "AP", "miou": "mIoU"}  # as people write them
 
 
 @dataclass(frozen=True)
 class Epoch:
     """Figures of one epoch; the validation is of the weights that would be saved after it.
 
-    ``score``, from 0 to 1, is what ``metric`` says: top-1 accuracy, or average precision.
+    ``score``, from 0 to 1, is what ``metric`` says: one of ``METRICS``.
     """
 
     epoch: int

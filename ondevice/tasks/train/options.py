@@ -22,7 +22,7 @@ from .state import check_no_state, state_path
 from .trainer import Loss, Settings
 
 if TYPE_CHECKING:
-    from ..detection.augment import BoxAugment
+    from .zoom import Zoom
 
 logger = logging.getLogger("ondevice")
 
@@ -36,9 +36,9 @@ ROUNDED_LR = 3e-5  # where all epochs round: what is trained already is only to 
 class Options:
     """What ``train`` takes beside its ``Settings``.
 
-    ``task`` is "classify", of a folder for each class, or "detect", of boxes in COCO's form.
-    ``model`` is where to start, by default that of ``MODELS``; a new detector's backbone has
-    the weights of the classifier ``backbone``.
+    ``task`` is "classify", of a folder for each class, "detect", of boxes in COCO's form, or
+    "segment", of masks. ``model`` is where to start, by default that of ``MODELS``; the
+    backbone of a new one to detect or segment has the weights of the classifier ``backbone``.
     ``method`` is "knn" (the nearest class mean, no training), "probe" (a head on features that
     stay), "full" (all weights), "adapter" (a head and bottlenecks beside weights that stay) or
     "auto". ``resume`` goes on with what was killed, to the same weights. ``augment`` says how
@@ -63,7 +63,7 @@ class Options:
     resume: bool = False
     force: bool = False
     workers: int | None = None
-    augment: Augment | BoxAugment | str | None = None
+    augment: Augment | Zoom | str | None = None
     flip: bool = True
     train_size: int | None = None
     loss: Loss | None = None
@@ -75,13 +75,19 @@ class Options:
 
 
 METHODS = ("knn", "probe", "full", "adapter")
-MODELS = {"classify": "shvit_s1", "detect": "light_detr_shvit_nano"}  # to start from
+MODELS = {  # to start from
+    "classify": "shvit_s1",
+    "detect": "light_detr_shvit_nano",
+    "segment": "light_fpn_shvit_nano",
+}
+OF_CLASSIFIERS = {
+    *("adapter", "balance", "label_smoothing", "precision", "train_size"),
+    *("rounding", "qat_epochs", "teacher", "teacher_views"),
+}
 NOT_FOR = {  # options and settings that another task has
     "classify": {"backbone"},
-    "detect": {
-        *("adapter", "balance", "label_smoothing", "precision", "train_size"),
-        *("rounding", "qat_epochs", "teacher", "teacher_views"),
-    },
+    "detect": OF_CLASSIFIERS,
+    "segment": OF_CLASSIFIERS,
 }
 
 
@@ -91,8 +97,10 @@ def check_task(options: Options, given: Set[str]) -> None:
         raise ConfigError(f"no task {options.task!r}; there are {', '.join(NOT_FOR)}")
     if others := sorted(given & NOT_FOR[options.task]):
         raise ConfigError(f"{', '.join(others)}: not for task {options.task}")
-    if options.task == "detect" and options.method not in ("auto", "full"):
-        raise ConfigError(f"a detector is trained by method full, not {options.method}")
+    if options.task != "classify" and options.method not in ("auto", "full"):
+        raise ConfigError(
+            f"task {options.task} is trained by method full, not {options.method}"
+        )
 
 
 def check(options: Options, out: Path) -> None:
@@ -119,7 +127,7 @@ def augment_for(options: Options, dataset: Dataset, info: ModelInfo) -> Augment:
         named = replace(AUGMENTS[given], mix=0.0) if options.teacher else AUGMENTS[given]
         given = named if given != "usual" else None
     if not isinstance(given, Augment | None):
-        raise ConfigError(f"a {type(given).__name__} is for task detect")
+        raise ConfigError(f"a {type(given).__name__} is not for task classify")
     augment = given or Augment(mix=0.2 if many and not options.teacher else 0.0)
     if augment.mix and options.teacher:
         raise ConfigError(f"mix is {augment.mix}, but a teacher sees each image by itself: 0")
@@ -153,7 +161,7 @@ def full_settings(given: dict[str, Any], options: Options) -> Settings:
         settings = replace(settings, qat_epochs=max(1, settings.epochs // 5))
     if settings.qat_epochs == settings.epochs and "lr" not in given:
         settings = replace(settings, lr=ROUNDED_LR)
-    new_norms = not options.pretrained or options.task == "detect"
+    new_norms = not options.pretrained or options.task != "classify"
     if settings.frozen_norms is None and new_norms:
         return replace(settings, frozen_norms=False)
     return settings

@@ -7,6 +7,8 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ from ...weights.output import replacing
 from ..detection.coco_files import is_coco
 from ..load import load
 from ..ranks import Ranks
+from ..segmentation.masks import has_masks
 from .augment import Augment
 from .classification import Classification, class_weights
 from .dataset import Dataset, read_dataset, write_split
@@ -40,7 +43,7 @@ from .teacher import Teacher, ask, class_order, kept_or_asked, teacher_path
 from .trainer import Settings, soft_cross_entropy
 
 if TYPE_CHECKING:
-    from ..detection.augment import BoxAugment
+    from .zoom import Zoom
 
     Array = np.ndarray[Any, Any]
 
@@ -57,7 +60,7 @@ class Training:
     dataset: Dataset
     settings: Settings
     options: Options
-    augment: Augment | BoxAugment
+    augment: Augment | Zoom
     task: Task
     out: Path
     epochs: list[Epoch] = field(default_factory=list)
@@ -96,7 +99,7 @@ def train(
     """Train a model on the folder ``images``, save it in the folder ``out``, return it.
 
     Images lie in a folder for each class; with ``task="detect"`` they have boxes in COCO's
-    form, and the model is a detector.
+    form, with ``task="segment"`` masks.
 
     ``options`` are the fields of ``Options`` and ``Settings``. ``model.info.metrics`` has what
     was measured on the validation images, ``out`` a history of the epochs as well.
@@ -122,23 +125,12 @@ def train(
     return training.model
 
 
-def _detector(
-    images: Path, out: Path, options: Options, settings: Settings
-) -> tuple[Training, str]:
-    """The same of a detector."""
-    from ..detection.prepare import prepare
-
-    blas.advise()
-    model, dataset, augment, task = prepare(images, options, settings)
-    for note in (*dataset.notes, *near_notes(dataset.splits)):
-        logger.warning(note)
-    return Training(model, dataset, settings, options, augment, task, out), "full"
-
-
 def _classifier(
     images: Path, out: Path, options: Options, settings: Settings
 ) -> tuple[Training, str]:
     """All that is read before a training begins, and its method."""
+    if has_masks(images):  # whose two folders would look like two classes
+        raise ConfigError(f"{images} has images with masks: are they for --task segment?")
     try:
         dataset = read_dataset(images, val_share=options.val_share, seed=settings.seed)
     except ConfigError as error:
@@ -166,7 +158,23 @@ def _classifier(
     return training, method
 
 
-PREPARE = {"classify": _classifier, "detect": _detector}
+def _on_backbone(
+    folder: str, images: Path, out: Path, options: Options, settings: Settings
+) -> tuple[Training, str]:
+    """The same of a task in another ``folder``."""
+    prepare = import_module(f"..{folder}.prepare", __package__).prepare
+    blas.advise()
+    model, dataset, augment, task = prepare(images, options, settings)
+    for note in (*dataset.notes, *near_notes(dataset.splits)):
+        logger.warning(note)
+    return Training(model, dataset, settings, options, augment, task, out), "full"
+
+
+PREPARE: dict[str, Callable[..., tuple[Training, str]]] = {
+    "classify": _classifier,
+    "detect": partial(_on_backbone, "detection"),
+    "segment": partial(_on_backbone, "segmentation"),
+}
 
 
 def _full(training: Training) -> None:

@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 
 from converters import export, load_package, verify
 from converters.export.build import lay_out, rename_inputs, to_graph
-from ondevice import create_model, fuse
+from ondevice import create_model, fuse, list_models, model_spec
 from ondevice.errors import ConfigError
 from ondevice.image.colours import palette
 
@@ -33,8 +33,9 @@ SMALL = {
         "depths": (1, 2, 1, 1),
         "decoder_dim": 24,
     },
+    "light_fpn_shvit_nano": {"num_classes": 7, "dim": 24},
 }
-SIZES = {"depth_anything_v2_small": 84, "segformer_b0": 64}
+SIZES = {"depth_anything_v2_small": 84, "segformer_b0": 64, "light_fpn_shvit_nano": 64}
 
 
 def small(name):
@@ -111,6 +112,11 @@ def test_a_package_needs_no_transpose(name):
             ["mask", "mask_image", "mask_colours", "scores"],
             ["int32", "grayscale", "RGB", "float16"],
         ),
+        (
+            "light_fpn_shvit_nano",
+            ["mask", "mask_image", "mask_colours", "scores"],
+            ["int32", "grayscale", "RGB", "float16"],
+        ),
     ],
 )
 def test_a_package_gives_images(name, outputs, kinds, tmp_path):
@@ -121,6 +127,31 @@ def test_a_package_gives_images(name, outputs, kinds, tmp_path):
     samples = model.signature.resized(size).samples(2)
     report = verify(model, path, samples, baselines=True).require()
     assert {c.output for c in report.comparisons} == set(outputs)
+
+
+@pytest.mark.parametrize("name", list_models("light_fpn_*"))
+def test_a_light_pyramid_is_as_large_as_is_listed(name):
+    spec = model_spec(name)
+    model = spec.build(spec.config)
+    model.train()
+    count = sum(v.size for _, v in tree_flatten(model.trainable_parameters()))
+    assert count == spec.params
+    side = 5 * spec.stride  # which is halved to odd maps
+    shapes = [(-(-side // f.stride),) * 2 + (f.channels,) for f in spec.config.feature_info]
+    maps = model.maps(mx.zeros((1, side, side, 3)))
+    assert [x.shape[1:] for x in maps] == shapes
+    assert [f.stride for f in spec.config.feature_info] == [4, 8, 16, 32, 64]
+
+
+@pytest.mark.parametrize("name", ["light_fpn_shvit_nano", "light_fpn_efficientvit_m0"])
+def test_a_light_pyramid_takes_maps_of_odd_size(name, tmp_path):
+    mx.random.seed(0)
+    model = scrambled(create_model(name, num_classes=3, dim=8))
+    path = export(model, tmp_path / "odd.mlpackage", size=80, outputs=["scores"])
+    assert load_package(path).outputs["scores"].shape == (1, 3, 20, 20)
+    verify(model, path, model.signature.resized(80).samples(1)).require()
+    with pytest.raises(ConfigError, match="multiples of 16"):
+        model(mx.zeros((1, 72, 80, 3)))
 
 
 def test_half_precision_is_measured_on_images_of_a_size_that_fits(tmp_path):

@@ -19,7 +19,7 @@ from ...parity.cases import outputs
 from ...support.names import image_encoders
 from .test_models import FAMILIES, close, image, scrambled
 
-OURS = {"light_detr"}  # families of which nothing is published but here
+OURS = {"light_detr", "light_fpn"}  # families of which nothing is published but here
 VARIANTS = [
     n
     for n in list_models()

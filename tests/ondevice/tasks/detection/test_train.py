@@ -15,7 +15,7 @@ import ondevice
 from ondevice.cli import run
 from ondevice.errors import ConfigError
 from ondevice.tasks.detection.dataset import read_boxes
-from ondevice.tasks.detection.start import new_detector
+from ondevice.tasks.detection.start import DETECTORS
 from ondevice.tasks.detection.task import Detection
 from ondevice.tasks.train.fit import Callback
 from ondevice.tasks.train.loader import Loader
@@ -39,7 +39,7 @@ def arrays(path):
 
 def test_it_learns_a_few_images_by_heart(tmp_path):
     dataset = read_boxes(scenes.write(tmp_path, train=6, valid=1), val_share=0.2)
-    model = new_detector("light_detr_shvit_nano", dataset.classes, size=64)
+    model = DETECTORS.new("light_detr_shvit_nano", dataset.classes, size=64)
     spec, samples = model.info.preprocess, dataset.splits["train"]
     task = Detection(dataset, spec)
     settings = Settings(lr=3e-3, layer_decay=1.0, frozen_norms=False)
@@ -188,7 +188,7 @@ def test_what_cannot_be_learned_is_said_in_one_line(tmp_path, capsys, change, sa
         (["--label-smoothing", "0.2"], "--label-smoothing not for --task detect"),
         (["--teacher", "x", "--balance"], "--balance, --teacher not for --task detect"),
         (["--recipe", "palette4"], "--recipe not for --task detect"),
-        (["--method", "probe"], "a detector is trained by method full, not probe"),
+        (["--method", "probe"], "task detect is trained by method full, not probe"),
     ],
 )
 def test_what_does_not_apply_is_refused(folder, tmp_path, capsys, options, said):
@@ -211,5 +211,7 @@ def test_boxes_are_not_taken_for_classes(folder, tmp_path, capsys):
 def test_python_refuses_the_same(folder, tmp_path):
     with pytest.raises(ConfigError, match="label_smoothing: not for task detect"):
         train(folder, tmp_path / "out", **QUICK, label_smoothing=0.1)
-    with pytest.raises(ConfigError, match="no task 'segment'; there are classify, detect"):
-        train(folder, tmp_path / "out", task="segment")
+    with pytest.raises(
+        ConfigError, match="no task 'pose'; there are classify, detect, segment"
+    ):
+        train(folder, tmp_path / "out", task="pose")
