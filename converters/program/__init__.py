@@ -144,7 +144,10 @@ class Program(ABC):
     def max_overlap(self) -> float:
         """Of two boxes of one class that overlap more, the less sure has to be dropped; 1: none
         has. Raises PackageError."""
-        return number_in(self.path, MAX_OVERLAP_KEY, self.metadata.get(MAX_OVERLAP_KEY, 1))
+        said = self.metadata.get(MAX_OVERLAP_KEY, 1)
+        if 0 <= (found := number_in(self.path, MAX_OVERLAP_KEY, said)) <= 1:
+            return found
+        raise PackageError(f"{self.path}: {MAX_OVERLAP_KEY} is {said!r}, expected 0 to 1")
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -31,9 +31,11 @@ def paired(
     """
     found = {name: np.asarray(got[name]) for name in wanted}
     names = {kind: name for name, kind in kinds.items() if kind in ("boxes", "scores")}
-    if len(names) != 2 or wanted[names["scores"]].ndim not in (2, 3):
+    if len(names) != 2:
         return found, {}
     boxes, scores = names["boxes"], names["scores"]
+    if not wanted[boxes].ndim == wanted[scores].ndim in (2, 3):  # or no scores for each class
+        return found, {}
     if any(wanted[name].shape != found[name].shape for name in (boxes, scores)):
         return found, {}
     if wanted[scores].ndim == 2:

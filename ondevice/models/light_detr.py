@@ -79,7 +79,13 @@ def _register(
     )
 
 
-_register("shvit_nano", 1_670_408, size=192, dim=64, depth=2)
+_register(
+    "shvit_nano",
+    1_670_408,
+    Checkpoint(tag="shapes", repo="", license="mit"),
+    dim=64,
+    depth=2,
+)
 _register("shvit_s1", 7_193_616)
 _register("shvit_s2", 12_237_976)
 _register("shvit_s3", 15_010_545)

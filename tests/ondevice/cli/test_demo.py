@@ -13,6 +13,8 @@ from ondevice.signature.samples import sample_images
 
 from ..models.test_detectors import small as detector
 
+SHAPES = ("heart", "hexagon", "hexagon", "ring", "triangle")  # in the image that is shown
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
@@ -58,8 +60,18 @@ def test_demo_of_a_detector_draws_what_the_package_finds(ondevice_, tmp_path):
     assert said["seconds"]["detect with MLX"] > 0
 
 
-def test_demo_takes_a_detector_that_ships(ondevice_, tmp_path, monkeypatch):
-    """Whichever is first; while there is none that is one line."""
+def test_demo_takes_a_detector_that_ships(ondevice_, tmp_path):
+    """Offline, and right: what lies in the drawn image is known."""
+    status, out, _ = ondevice_("demo", "--task", "detect", "--json")
+    said = json.loads(out)
+    assert (status, said["passed"]) == (0, True)
+    both = [(row["MLX"], row["package"]) for row in said["predictions"]]
+    assert sorted(ours for ours, _ in both) == sorted(SHAPES)
+    assert all(ours == theirs for ours, theirs in both)
+    assert (tmp_path / said["drawings"][0]).is_file()
+
+
+def test_demo_says_where_no_detector_ships(ondevice_, tmp_path, monkeypatch):
     monkeypatch.setattr("ondevice.registry._SPECS", {})
     status, out, err = ondevice_("demo", "--task", "detect")
     assert (status, out) == (2, "")
