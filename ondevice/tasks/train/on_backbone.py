@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -14,6 +16,13 @@ from ...config import ModelInfo
 from ...errors import ConfigError
 from ...registry import ModelSpec, model_spec, parse_name
 from ...weights.folder import create_model, is_folder, model_info
+from .zoom import Zoom
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+    from .options import Options
+    from .task import Task
+    from .trainer import Loss, Settings
 
 
 def _as_built(model: nn.Module) -> None:
@@ -146,3 +155,41 @@ def _own_backbone(name: str) -> str:
     if is_folder(name) or parse_name(name)[1]:
         return ""
     return getattr(model_spec(name).config, "backbone", "")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What training needs of a task with models of a ``kind``: how images are read with their
+    ``labels``, how both are changed, and what a ``task`` makes of them by a ``loss``."""
+
+    kind: Kind
+    labels: str
+    read: Callable[..., Dataset]
+    augment: type[Zoom]
+    task: Callable[..., Task]
+    loss: Loss
+
+    def prepare(
+        self, images: Path, options: Options, settings: Settings
+    ) -> tuple[nn.Module, Dataset, Zoom, Task]:
+        """The model, the images, how they are changed, and the task.
+
+        Raises ConfigError with what is wrong, UnknownModelError, WeightsError, HubError.
+        """
+        self.kind.check(options.model, options.backbone, options.size)
+        augment = options.augment or self.augment()
+        if not isinstance(augment, self.augment):
+            given, wanted = type(augment).__name__, self.augment.__name__
+            raise ConfigError(f"{given} changes no {self.labels}: use {wanted}")
+        dataset = self.read(images, val_share=options.val_share, seed=settings.seed)
+        model = self.kind.new(
+            options.model,
+            dataset.classes,
+            backbone=options.backbone,
+            size=options.size,
+            pretrained=options.pretrained,
+            seed=settings.seed,
+        )
+        spec, loss = model.info.preprocess, options.loss or self.loss
+        task = self.task(dataset, spec, loss, options.workers)
+        return model, dataset, replace(augment, flip=augment.flip and options.flip), task

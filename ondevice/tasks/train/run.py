@@ -162,9 +162,9 @@ def _on_backbone(
     folder: str, images: Path, out: Path, options: Options, settings: Settings
 ) -> tuple[Training, str]:
     """The same of a task in another ``folder``."""
-    prepare = import_module(f"..{folder}.prepare", __package__).prepare
+    parts = import_module(f"..{folder}.prepare", __package__).PARTS
     blas.advise()
-    model, dataset, augment, task = prepare(images, options, settings)
+    model, dataset, augment, task = parts.prepare(images, options, settings)
     for note in (*dataset.notes, *near_notes(dataset.splits)):
         logger.warning(note)
     return Training(model, dataset, settings, options, augment, task, out), "full"
