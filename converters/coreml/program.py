@@ -137,6 +137,7 @@ class _Lowerer(Lowerer):
                 own = op.op_type == "const" and value.name not in self.taken
                 if value not in self.named and not own:
                     value.name = self.unique(f"step_{op.op_type}")
+                    op.name = op.outputs[0].name
 
 
 def _plain(dtype: str) -> str:
