@@ -230,9 +230,8 @@ def test_other_detectors_need_no_suppression(tmp_path):
 def test_a_package_that_says_nonsense_of_it_is_refused(package, said, monkeypatch):
     metadata = {**package.metadata, "ondevice.max_overlap": said}
     monkeypatch.setattr(type(package), "metadata", metadata)
-    with pytest.raises(
-        PackageError, match=r"bad ondevice\.max_overlap: '.*', expected 0 to 1$"
-    ):
+    why = r"ondevice\.max_overlap is ('.*', expected 0 to 1|no number: 'many')$"
+    with pytest.raises(PackageError, match=why):
         _ = package.max_overlap
 
 
