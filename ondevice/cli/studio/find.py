@@ -81,11 +81,8 @@ def tab(workshop: Workshop) -> None:
     """What is asked, and how what was found is shown."""
     import gradio as gr
 
-    from .parts import absent, drawing, model_choice, need, photo_input, said
+    from .parts import drawing, model_choice, need, photo_input, said
 
-    if not workshop.dense:
-        absent("No model here finds boxes, depth or masks.", "--model rtdetr_v2_r18vd")
-        return
     with gr.Row():
         with gr.Column():
             photo, model = photo_input(), model_choice(workshop.dense)
