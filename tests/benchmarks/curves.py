@@ -11,7 +11,8 @@ import argparse
 import csv
 from pathlib import Path
 
-from ondevice.pages import Axis, Curve, plot
+from ondevice.pages import Curve, plot
+from ondevice.tasks.train.history import epoch_axis, score_axis
 
 SCORE = "val_"  # how the column of the score begins
 
@@ -36,9 +37,7 @@ def draw(trainings: dict[str, Path]) -> str:
         last = max(last, len(scores))
     if len(metrics) > 1:
         raise SystemExit(f"one plot has one metric, not {', '.join(sorted(metrics))}")
-    x = Axis("epoch", 0, last, [(0, "0"), (last, str(last))])
-    y = Axis(f"validation {metrics.pop()}, %", 0, 100, [(v, str(v)) for v in range(0, 101, 20)])
-    return plot(curves, x, y, as_file=True)
+    return plot(curves, epoch_axis(last), score_axis(metrics.pop()), as_file=True)
 
 
 def main() -> None:

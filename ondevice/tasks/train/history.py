@@ -74,9 +74,8 @@ def scores(epochs: Sequence[Epoch], *, as_file: bool = False) -> str:
         [f"epoch {e.epoch}: {e.score:.1%}, loss {e.loss:.3f}" for e in epochs],
         marked=best,
     )
-    ticks = [(v, str(v)) for v in range(0, 101, 20)]
-    y = Axis(f"validation {METRICS[epochs[0].metric]}, %", 0, 100, ticks)
-    return plot([curve], _epochs(epochs), y, as_file=as_file)
+    x, y = epoch_axis(epochs[-1].epoch), score_axis(epochs[0].metric)
+    return plot([curve], x, y, as_file=as_file)
 
 
 def losses(epochs: Sequence[Epoch]) -> str:
@@ -90,9 +89,15 @@ def losses(epochs: Sequence[Epoch]) -> str:
     ]
     top = max(y for curve in curves for _, y in curve.points) * 1.05
     ticks = [(share * top, f"{share * top:.2g}") for share in (0, 0.25, 0.5, 0.75, 1)]
-    return plot(curves, _epochs(epochs), Axis("loss", 0, top, ticks))
+    return plot(curves, epoch_axis(epochs[-1].epoch), Axis("loss", 0, top, ticks))
 
 
-def _epochs(epochs: Sequence[Epoch]) -> Axis:
-    last = epochs[-1].epoch
+def epoch_axis(last: int) -> Axis:
+    """From 0 to the last epoch."""
     return Axis("epoch", 0, last, [(0, "0"), (last, str(last))])
+
+
+def score_axis(metric: str) -> Axis:
+    """Of a validation's score in percent."""
+    ticks = [(v, str(v)) for v in range(0, 101, 20)]
+    return Axis(f"validation {METRICS[metric]}, %", 0, 100, ticks)
