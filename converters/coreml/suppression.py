@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ondevice.errors import PackageError
+from ondevice.image.boxes import from_centres, iou
 
 if TYPE_CHECKING:
     from ..graph.graph import Array
@@ -91,11 +92,11 @@ class Suppression:
         best, classes = scores.max(axis=-1), scores.argmax(axis=-1)
         order = np.argsort(-best, kind="stable")
         left = order[best[order] >= threshold]
-        kept = []
+        corners, kept = from_centres(boxes), []
         while left.size:
             first, left = left[0], left[1:]
             kept.append(first)
-            drops = _overlaps(boxes[first], boxes[left]) > limit
+            drops = iou(corners[first], corners[left]) > limit
             if self.per_class:
                 drops &= classes[left] == classes[first]
             left = left[~drops]
@@ -132,13 +133,3 @@ class Suppression:
         stage.pickTop.perClass = self.per_class
         stage.stringClassLabels.vector.extend(self.labels)
         return model
-
-
-def _overlaps(box: Array, boxes: Array) -> Array:
-    """(4,) and (N, 4) boxes, centre and size, to (N,) intersections over unions; of boxes
-    without any area 0."""
-    low = np.maximum(box[:2] - box[2:] / 2, boxes[:, :2] - boxes[:, 2:] / 2)
-    high = np.minimum(box[:2] + box[2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2)
-    common = np.clip(high - low, 0, None).prod(axis=-1)
-    union = box[2:].prod() + boxes[:, 2:].prod(axis=-1) - common
-    return np.divide(common, union, out=np.zeros_like(common), where=union > 0)

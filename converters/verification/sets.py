@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.image.boxes import from_centres, iou
+
 from ..graph.graph import Array
 
 SURE = 0.3  # the least score of a box that has to be matched ...
@@ -44,27 +46,18 @@ def paired(
         return found | {name: array[0] for name, array in batch.items()}, figures
     for row in range(len(wanted[boxes])):
         ours, theirs = ((side[boxes][row], side[scores][row]) for side in (wanted, found))
-        order = _order(overlaps(ours[0], theirs[0]), ours[1], theirs[1])
+        order = _order(_likeness(ours[0][:, None], theirs[0]), ours[1], theirs[1])
         for name in (boxes, scores):
             found[name] = found[name].copy()
             found[name][row] = found[name][row][order]
-    likeness = _likeness(wanted[boxes], wanted[scores], found[boxes], found[scores])
+    likeness = _of_sure_ones(wanted[boxes], wanted[scores], found[boxes], found[scores])
     shares = {"matched": likeness >= SAME, "alike": likeness >= ALIKE}
     return found, {name: float(share.mean()) for name, share in shares.items()}
 
 
-def overlaps(a: Array, b: Array) -> Array:
-    """(N, 4) and (M, 4) boxes, centre and size, to their (N, M) intersections over unions."""
-    low, high = (
-        [box[:, None, :2] + s * box[:, None, 2:] / 2 for box in (a, b)] for s in (-1, 1)
-    )
-    inner = np.minimum(high[0], high[1].swapaxes(0, 1)) - np.maximum(
-        low[0], low[1].swapaxes(0, 1)
-    )
-    common = np.clip(inner, 0, None).prod(axis=-1)
-    areas = [np.clip(box[:, 2:], 0, None).prod(axis=-1) for box in (a, b)]
-    union = areas[0][:, None] + areas[1] - common
-    return np.asarray(common / np.maximum(union, 1e-12))
+def _likeness(a: Array, b: Array) -> Array:
+    """(..., 4) boxes, centre and size, to their (...) intersections over unions."""
+    return np.asarray(iou(from_centres(a), from_centres(b)))
 
 
 def _order(likeness: Array, ours: Array, theirs: Array) -> Array:
@@ -81,7 +74,7 @@ def _order(likeness: Array, ours: Array, theirs: Array) -> Array:
     return np.array(order)
 
 
-def _likeness(boxes: Array, scores: Array, got_boxes: Array, got_scores: Array) -> Array:
+def _of_sure_ones(boxes: Array, scores: Array, got_boxes: Array, got_scores: Array) -> Array:
     """Of each sure box of a batch its intersection over union with its pair; 0 if the classes
     differ."""
     found: list[Array] = []
@@ -89,5 +82,5 @@ def _likeness(boxes: Array, scores: Array, got_boxes: Array, got_scores: Array) 
         best = s.max(axis=-1)
         limit = min(SURE, float(np.sort(best)[-min(LEAST, len(best))]))
         same_class = s.argmax(axis=-1) == t.argmax(axis=-1)
-        found.append((np.diagonal(overlaps(a, b)) * same_class)[best >= limit])
+        found.append((_likeness(a, b) * same_class)[best >= limit])
     return np.concatenate(found)

@@ -152,9 +152,11 @@ def suppressed(boxes: Array, scores: Array, max_overlap: float) -> Array:
     """
     import numpy as np
 
+    from ..image.boxes import iou
+
     if max_overlap >= 1:
         return scores
-    apart = _overlaps(boxes) <= max_overlap
+    apart = iou(boxes[:, None], boxes) <= max_overlap
     kept = np.full_like(scores, DROPPED)
     for number, column in enumerate(scores.T):
         is_free = np.ones(len(boxes), bool)
@@ -163,18 +165,6 @@ def suppressed(boxes: Array, scores: Array, max_overlap: float) -> Array:
                 kept[i, number] = column[i]
                 is_free &= apart[i]
     return kept
-
-
-def _overlaps(boxes: Array) -> Array:
-    """(N, N) intersections over unions of (N, 4) boxes, corner and size; 0 of empty ones."""
-    import numpy as np
-
-    low, size = boxes[:, :2], boxes[:, 2:]
-    high = low + size
-    sides = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
-    common, areas = np.clip(sides, 0, None).prod(axis=-1), size.prod(axis=-1)
-    union = areas[:, None] + areas - common
-    return np.asarray(common / np.where(union > 0, union, 1))
 
 
 def detections(

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...image.boxes import TINY, areas, intersections, iou
+
 if TYPE_CHECKING:
     from .coco import CocoImage
 
@@ -165,29 +167,23 @@ def _matched(image: int, number: int, wanted: CocoImage, got: Boxes) -> _ImageMa
     boxes, scores = got.boxes[own][order], got.scores[own][order]
     crowd = wanted.crowd[objects]
     is_other = crowd | _outside(wanted.areas[objects])
-    right, ignored = _taken(overlaps(boxes, wanted.boxes[objects], crowd), crowd, is_other)
+    right, ignored = _taken(_overlaps(boxes, wanted.boxes[objects], crowd), crowd, is_other)
     ignored |= ~right & _outside(boxes[:, 2] * boxes[:, 3])[:, None]
     return _ImageMatches(image, scores, right, ignored, (~is_other).sum(axis=1))
 
 
-def _outside(areas: Array) -> Array:
-    """(areas, N): which of N sizes is not of an area."""
+def _outside(sizes: Array) -> Array:
+    """(areas, N): which of (N,) sizes is not of an area."""
     low, high = np.array(list(AREAS.values())).T[..., None]
-    return (areas < low) | (areas > high)
+    return (sizes < low) | (sizes > high)
 
 
-def overlaps(found: Array, objects: Array, crowd: Array) -> Array:
+def _overlaps(found: Array, objects: Array, crowd: Array) -> Array:
     """(D, 4) and (G, 4) boxes of corners and sizes to (D, G) intersections over unions; over
     the found box alone, of a crowd."""
-    ends = [boxes[:, :2] + boxes[:, 2:] for boxes in (found, objects)]
-    inner = np.minimum(ends[0][:, None], ends[1]) - np.maximum(
-        found[:, None, :2], objects[None, :, :2]
-    )
-    common = np.where((inner > 0).all(axis=2), inner[..., 0] * inner[..., 1], 0)
-    areas = [boxes[:, 2] * boxes[:, 3] for boxes in (found, objects)]
-    union = areas[0][:, None] + areas[1] - common
-    whole = np.where(crowd, areas[0][:, None], union)
-    return np.divide(common, whole, out=np.zeros_like(common), where=common > 0)
+    found = found[:, None]
+    of_found = intersections(found, objects) / np.maximum(areas(found), TINY)
+    return np.where(crowd, of_found, iou(found, objects))
 
 
 def _taken(iou: Array, crowd: Array, is_other: Array) -> tuple[Array, Array]:

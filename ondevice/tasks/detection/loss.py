@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from .matching import NONE, generalized_overlap, match, match_anchors, overlap
+from ...image.boxes import from_centres, generalized_iou, iou
+from .matching import NONE, match, match_anchors
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -66,10 +67,11 @@ def _layer_loss(
     wanted = mx.array(np.where(matched[..., None], boxes[row, at], 0.5).astype(np.float32))
     hot = np.eye(logits.shape[-1], dtype=np.float32)[classes[row, at]] * matched[..., None]
     weight, count = mx.array(matched), max(float(matched.sum()), 1.0)
-    quality = mx.stop_gradient(overlap(places, wanted, mx))
+    found, objects = from_centres(places, mx), from_centres(wanted, mx)
+    quality = mx.stop_gradient(iou(found, objects, mx))
     classed = varifocal(logits, mx.array(hot), quality).sum()
     apart = (mx.abs(places - wanted).sum(axis=-1) * weight).sum()
-    outside = ((1 - generalized_overlap(places, wanted, mx)) * weight).sum()
+    outside = ((1 - generalized_iou(found, objects, mx)) * weight).sum()
     return (CLASS_WEIGHT * classed + BOX_WEIGHT * apart + OVERLAP_WEIGHT * outside) / count
 
 

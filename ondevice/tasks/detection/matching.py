@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...image.boxes import from_centres, generalized_iou
+
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 NONE = -1
 CLASS_COST, BOX_COST, OVERLAP_COST = 2.0, 5.0, 2.0
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss, by which classes are compared
-
 
 SPREAD = 1.8  # the side of the objects of an anchor, by its own: finer maps tell more apart
 
@@ -34,7 +35,8 @@ def match(logits: Array, boxes: Array, wanted: Array, classes: Array) -> Array:
 def match_anchors(anchors: Array, wanted: Array) -> Array:
     """The same of (N, 4) anchors, each for objects around it ``SPREAD`` times as large."""
     squares = anchors * np.array([1, 1, SPREAD, SPREAD])
-    return _cheapest(-generalized_overlap(squares[:, None], wanted[None]).astype(np.float64))
+    alike = generalized_iou(from_centres(squares)[:, None], from_centres(wanted))
+    return _cheapest(-alike.astype(np.float64))
 
 
 def _cheapest(cost: Array) -> Array:
@@ -56,32 +58,8 @@ def costs(logits: Array, boxes: Array, wanted: Array, classes: Array) -> Array:
     hit = ALPHA * (1 - share) ** GAMMA * -np.log(share + 1e-8)
     miss = (1 - ALPHA) * share**GAMMA * -np.log(1 - share + 1e-8)
     apart = np.abs(boxes[:, None] - wanted[None]).sum(axis=-1)
-    overlap = generalized_overlap(boxes[:, None], wanted[None])
+    overlap = generalized_iou(from_centres(boxes)[:, None], from_centres(wanted))
     return CLASS_COST * (hit - miss) + BOX_COST * apart - OVERLAP_COST * overlap
-
-
-def generalized_overlap(a: Any, b: Any, xp: Any = np) -> Any:
-    """The generalized intersection over union (https://arxiv.org/abs/1902.09630) of boxes
-    (..., 4), centre and size, by ``xp``, which is NumPy or MLX: (...)."""
-    return _overlaps(a, b, xp)[1]
-
-
-def overlap(a: Any, b: Any, xp: Any = np) -> Any:
-    """The intersection over union of boxes (..., 4), centre and size: (...)."""
-    return _overlaps(a, b, xp)[0]
-
-
-def _overlaps(a: Any, b: Any, xp: Any) -> tuple[Any, Any]:
-    """Both of them."""
-    (a0, a1), (b0, b1) = (
-        (box[..., :2] - box[..., 2:] / 2, box[..., :2] + box[..., 2:] / 2) for box in (a, b)
-    )
-    inner = xp.maximum(xp.minimum(a1, b1) - xp.maximum(a0, b0), 0)
-    outer = xp.maximum(a1, b1) - xp.minimum(a0, b0)
-    common, hull = (side[..., 0] * side[..., 1] for side in (inner, outer))
-    union = a[..., 2] * a[..., 3] + b[..., 2] * b[..., 3] - common
-    share = common / xp.maximum(union, 1e-9)
-    return share, share - (hull - union) / xp.maximum(hull, 1e-9)
 
 
 def assignment(cost: Array) -> Array:

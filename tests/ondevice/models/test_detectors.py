@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from converters import export, load_package, verify
 from converters.export.build import lay_out, rename_inputs, to_graph
 from converters.graph.resizing import sample
-from converters.verification.sets import overlaps, paired
+from converters.verification.sets import paired
 from ondevice import create_model, fuse, list_models, model_spec
 from ondevice.nn.deformable import anchors, best, grid_sample, rows
 
@@ -282,9 +282,3 @@ def test_what_no_box_is_sure_of_is_judged_by_the_surest():
     got = {name: array.copy() for name, array in wanted.items()}
     got["coordinates"][:, :, 2:] *= 2
     assert paired(KINDS, wanted, got)[1] == {"matched": 0.0, "alike": 0.0}
-
-
-def test_overlaps_of_boxes():
-    a = np.array([[0.5, 0.5, 0.2, 0.2]])
-    b = np.array([[0.5, 0.5, 0.2, 0.2], [0.6, 0.5, 0.2, 0.2], [0.9, 0.9, 0.1, 0.1]])
-    assert np.allclose(overlaps(a, b), [[1, 1 / 3, 0]])

@@ -11,7 +11,6 @@ from ondevice.tasks.detection.matching import (
     NONE,
     assignment,
     costs,
-    generalized_overlap,
     match,
     match_anchors,
 )
@@ -82,9 +81,3 @@ def test_of_two_objects_in_a_place_each_has_an_anchor():
 def test_what_is_alike_costs_least():
     found = costs(LOGITS, BOXES, BOXES[:2], np.array([0, 1]))
     assert found.argmin(axis=0).tolist() == [0, 1]
-
-
-def test_generalized_overlap_tells_how_far_boxes_are_apart():
-    a = np.array([0.25, 0.25, 0.5, 0.5])
-    others = np.array([[0.25, 0.25, 0.5, 0.5], [0.75, 0.25, 0.5, 0.5], [1.25, 0.25, 0.5, 0.5]])
-    np.testing.assert_allclose(generalized_overlap(a, others), [1, 0, -1 / 3], atol=1e-6)
