@@ -1,9 +1,7 @@
 """Ranks of MLX's ring backend on loopback, started as mlx.launch would."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 
@@ -15,6 +13,8 @@ import ondevice
 from ondevice.tasks.embeddings.encode import encode
 from ondevice.tasks.embeddings.index import open_index
 from ondevice.tasks.ranks import Ranks
+
+from ...support.ranks import run_ranks
 
 COUNT = 20
 
@@ -47,35 +47,11 @@ def images(tmp_path_factory):
     return folder
 
 
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
 def ranks(folders, args, code=None, options=()):
-    """One process for each working folder: their exit statuses and what they said."""
-    hosts = folders[0] / "hosts.json"
-    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(len(folders))]))
-    started = []
-    for rank, folder in enumerate(folders):
-        variables = {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)}
-        start = ["-c", code] if code else ["-m", "ondevice"]
-        extra = options[rank] if options else []
-        started.append(
-            subprocess.Popen(
-                [sys.executable, *start, "encode", *map(str, args), *extra],
-                cwd=folder,
-                env=os.environ | variables,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    said = [process.communicate(timeout=120) for process in started]
-    return [process.returncode for process in started], said
+    """One ``ondevice encode`` for each working folder."""
+    start = ["-c", code] if code else ["-m", "ondevice"]
+    extra = options or [()] * len(folders)
+    return run_ranks(folders, [[*start, "encode", *args, *more] for more in extra])
 
 
 def alone(folder, args):

@@ -38,15 +38,15 @@ def arrays(path):
 
 
 def test_it_learns_a_few_images_by_heart(tmp_path):
-    dataset = read_boxes(scenes.write(tmp_path, train=6, valid=1), val_share=0.2)
+    dataset = read_boxes(scenes.write(tmp_path, train=3, valid=1), val_share=0.2)
     model = DETECTORS.new("light_detr_shvit_nano", dataset.classes, size=64)
     spec, samples = model.info.preprocess, dataset.splits["train"]
     task = Detection(dataset, spec)
     settings = Settings(lr=3e-3, layer_decay=1.0, frozen_norms=False)
-    trainer = Trainer(model, settings, steps=80, loss=task.loss, outputs=task.outputs)
-    (batch,) = Loader(samples, spec, batch_size=6).epoch()
+    trainer = Trainer(model, settings, steps=50, loss=task.loss, outputs=task.outputs)
+    (batch,) = Loader(samples, spec, batch_size=3).epoch()
     pixels, targets = task.batch(batch, 0, np.random.default_rng(0))
-    losses = [trainer.step(pixels, targets) for _ in range(80)]
+    losses = [trainer.step(pixels, targets) for _ in range(50)]
     assert losses[-1] < losses[0] / 2
     assert task.measure(model.eval(), "train")["train_ap50"] > 90
 

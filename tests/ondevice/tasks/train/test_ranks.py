@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +17,7 @@ from ondevice.tasks.train.run import train
 from ondevice.tasks.train.state import state_path
 from ondevice.tasks.train.trainer import Settings, Trainer
 
-from ..test_distributed import free_ports
+from ....support.ranks import run_ranks
 from . import photos
 from .test_train import QUICK, arrays
 from .test_trainer import batch, tiny
@@ -59,22 +55,9 @@ sys.exit(run(sys.argv[1:]))
 OPTIONS = "--model shvit_nano.cifar10 --size 32 --method full --epochs 3 --batch-size 16"
 
 
-def ranks(folder, *args, count=2):
-    """Exit statuses of so many processes, and what they said."""
-    hosts = folder / "hosts.json"
-    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(count)]))
-    started = [
-        subprocess.Popen(
-            [sys.executable, *map(str, args)],
-            env=os.environ | {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hosts)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
-    said = [process.communicate(timeout=300) for process in started]
-    return [process.returncode for process in started], said
+def ranks(folder, *args):
+    """Two of one command."""
+    return run_ranks([folder] * 2, [args] * 2)
 
 
 def test_two_halves_of_a_batch_give_the_step_of_the_whole(tmp_path):
