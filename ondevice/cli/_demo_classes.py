@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from converters.verification.verify import Report
 
 ORIGIN = "Chelsea the cat: photo by Stefan van der Walt, CC0, from scikit-image"
+VALUE = "score"
 
 
 def default_model() -> str:
@@ -49,7 +50,9 @@ def find_in_package(network: Any, package: Program, images: Mapping[str, Any]) -
     return [package.predict({"image": image})["classLabel_probs"] for image in pixels]
 
 
-def sides(images: Mapping[str, Any], ours: Any, theirs: Any) -> Iterator[tuple[str, ...]]:
+def sides(
+    network: Any, images: Mapping[str, Any], ours: Any, theirs: Any
+) -> Iterator[tuple[str, ...]]:
     """The best five of both, side by side."""
     for name, mine, scores in zip(images, ours, theirs, strict=True):
         best = sorted(scores, key=lambda label: -scores[label])
@@ -64,7 +67,7 @@ def sides(images: Mapping[str, Any], ours: Any, theirs: Any) -> Iterator[tuple[s
             name = ""
 
 
-def draw(images: Mapping[str, Any], theirs: Any, out: Path) -> list[Path]:
+def draw(network: Any, images: Mapping[str, Any], theirs: Any, out: Path) -> list[Path]:
     """Nothing: a class has no place in an image."""
     return []
 

@@ -16,8 +16,8 @@ from ._output import json_option, print_json, print_table
 if TYPE_CHECKING:
     from converters.verification.verify import Report
 
-TASKS = {"classify": "_demo_classes", "detect": "_demo_boxes"}  # modules with the same names
-_HEADER = ("image", "MLX", ">score", "package", ">score ")
+# Modules with the same names in them.
+TASKS = {"classify": "_demo_classes", "detect": "_demo_boxes", "segment": "_demo_masks"}
 
 
 @click.command("demo", epilog=SKIPS)
@@ -27,7 +27,7 @@ _HEADER = ("image", "MLX", ">score", "package", ">score ")
     type=click.Choice(list(TASKS)),
     default="classify",
     show_default=True,
-    help="A photo's class, or the objects in drawn shapes.",
+    help="A photo's class; or, of drawn shapes, where each is, or what each pixel is of.",
 )
 @click.option(
     "--model", help="Model name, name.tag or folder.  [default: one that ships for the task]"
@@ -37,7 +37,7 @@ _HEADER = ("image", "MLX", ">score", "package", ">score ")
     type=click.Path(path_type=Path),
     default=Path("ondevice-demo"),
     show_default=True,
-    help="Folder to write the package to, and a drawing of what a detector finds.",
+    help="Folder to write the package to, and a drawing of boxes or masks.",
 )
 @json_option
 @click.pass_context
@@ -75,14 +75,17 @@ def demo(
     with clock("run it and compare"):
         report = verify(network, package, images.values())
         theirs = parts.find_in_package(network, package, images)
-    drawings = parts.draw(images, theirs, out)
-    rows = list(parts.sides(images, ours, theirs))
+    drawings = parts.draw(network, images, theirs, out)
+    rows = list(parts.sides(network, images, ours, theirs))
     if as_json:
-        _print_json(rows, drawings, report, clock, skipped)
+        names = ("image", "MLX", f"MLX {parts.VALUE}", "package", f"package {parts.VALUE}")
+        predictions = [dict(zip(names, row, strict=True)) for row in rows]
+        _print_json(predictions, drawings, report, clock, skipped)
     else:
         if not photos:
             click.echo(parts.ORIGIN, err=True)
-        print_table(_HEADER, rows)
+        value = parts.VALUE
+        print_table(("image", "MLX", f">{value}", "package", f">{value}"), rows)
         _print([*parts.facts(report), *_drawn(drawings)], report, clock, path)
     status = skipped.status(len(photos))
     ctx.exit(status if report.passed else 1)
@@ -102,14 +105,14 @@ def _load(photos: tuple[Path, ...], skipped: Skipped) -> dict[str, Any]:
 
 
 def _print_json(
-    rows: list[tuple[str, ...]],
+    predictions: list[dict[str, str]],
     drawings: list[Path],
     report: Report,
     clock: Clock,
     skipped: Skipped,
 ) -> None:
     facts: dict[str, Any] = {
-        "predictions": [dict(zip(_HEADER, row, strict=True)) for row in rows],
+        "predictions": predictions,
         "skipped": skipped.problems,
         "drawings": [str(path) for path in drawings],
         "seconds": {step: round(value, 3) for step, value in clock.seconds.items()},

@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from ondevice import save_model
+from ondevice import create_model, save_model
 from ondevice.cli import run
 from ondevice.signature.samples import sample_images
 
@@ -47,16 +47,16 @@ def test_demo_of_a_detector_draws_what_the_package_finds(ondevice_, tmp_path):
         Image.fromarray(pixels).save(name)
     args = ("demo", "--task", "detect", "--model", "model", "--out", "out")
     status, out, err = ondevice_(*args)
-    drawn = tmp_path / "out" / "shapes.png"
+    drawn = tmp_path / "out" / "shapes-boxes.png"
     assert status in (0, 1)  # random weights choose other candidates in half precision
     with Image.open(drawn) as image:
         assert image.size == (256, 256)
     assert "drawn by a program" in err
-    assert [w for w in out.split() if w.endswith(".png")] == ["out/shapes.png"]
+    assert [w for w in out.split() if w.endswith(".png")] == ["out/shapes-boxes.png"]
     assert "same boxes" in out
     _, out, _ = ondevice_(*args, "a.png", "b.png", "--json")
     said = json.loads(out)
-    assert said["drawings"] == ["out/a-1.png", "out/b-2.png"]
+    assert said["drawings"] == ["out/a-1-boxes.png", "out/b-2-boxes.png"]
     assert said["seconds"]["detect with MLX"] > 0
 
 
@@ -69,6 +69,23 @@ def test_demo_takes_a_detector_that_ships(ondevice_, tmp_path):
     assert sorted(ours for ours, _ in both) == sorted(SHAPES)
     assert all(ours == theirs for ours, theirs in both)
     assert (tmp_path / said["drawings"][0]).is_file()
+
+
+def test_demo_of_masks_draws_what_the_package_finds(ondevice_, tmp_path):
+    save_model(create_model("light_fpn_shvit_nano", num_classes=3), "model")
+    status, out, err = ondevice_(
+        "demo", "--task", "segment", "--model", "model", "--out", "out"
+    )
+    assert status in (0, 1)  # random weights find other classes in half precision
+    with Image.open(tmp_path / "out" / "shapes-mask.png") as image:
+        assert image.size == (256, 256)
+    assert "drawn by a program" in err
+    assert "same pixels" in out
+    rows = [line.split() for line in out.split("\n\n")[0].splitlines()]
+    assert rows[0] == ["image", "MLX", "pixels", "package", "pixels"]
+    shares = [float(row[-1].rstrip("%")) for row in rows[1:]]
+    assert shares == sorted(shares, reverse=True)
+    assert 98 < sum(shares) <= 100.01
 
 
 def test_demo_says_where_no_detector_ships(ondevice_, tmp_path, monkeypatch):
