@@ -33,6 +33,7 @@ open class MLFeatureValue: NSObject {
         self.init()
     }
     public var multiArrayValue: MLMultiArray? { nil }
+    public var imageBufferValue: CVPixelBuffer? { nil }
     public var dictionaryValue: [AnyHashable: NSNumber] { [:] }
 }
 

@@ -20,6 +20,8 @@ public let kCVPixelBufferWidthKey: CFString = ""
 public let kCVPixelBufferHeightKey: CFString = ""
 public let kCVPixelBufferIOSurfacePropertiesKey: CFString = ""
 public let kCVPixelFormatType_32BGRA: OSType = 0x4247_5241
+public let kCVPixelFormatType_OneComponent8: OSType = 0x4C30_3038
+public let kCVPixelFormatType_OneComponent16Half: OSType = 0x4C30_3068
 
 @discardableResult
 public func CVPixelBufferPoolCreate(

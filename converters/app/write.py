@@ -21,6 +21,14 @@ from .project import ICONS, INFO, Project
 TEMPLATE = Path(__file__).parent / "template"
 KIT = "OnDeviceKit"
 TARGETS = ("OnDeviceCore", "OnDeviceCoreML")  # of the kit, that an app needs
+TASKS = (  # what an app shows, by what a package gives
+    ("boxes", {"confidence", "coordinates"}),
+    ("mask", {"mask"}),
+    ("mask", {"mask_image"}),
+    ("depth", {"depth"}),
+    ("depth", {"depth_grey"}),
+    ("classes", {"logits"}),
+)
 LEAST_SYSTEM = "17.0"  # that OnDeviceKit runs on
 PACK_SYSTEM = "26.0"  # that has managed asset packs
 
@@ -39,7 +47,7 @@ class App:
         Raises ConfigError for a name or a bundle id that is none.
         """
         least = PACK_SYSTEM if self.asset_pack else LEAST_SYSTEM
-        swift = ("App", "ContentView", "ModelLocation", "QuickStart")
+        swift = ("App", "ContentView", "ModelLocation", "QuickStart", "Results")
         return Project(
             name=self.name,
             bundle_id=self.bundle_id or f"com.example.{_identifier(self.name)}",
@@ -106,7 +114,7 @@ def _check(package: Program) -> None:
     if len(package.inputs) != 1:
         problems.append(f"takes {', '.join(package.inputs) or 'nothing'}, expected one image")
     if not package.arrays:
-        problems.append("gives no arrays; export it with --output logits")
+        problems.append("gives no arrays; export it without --output")
     if problems:
         raise PackageError(f"{package.path} {'; it '.join(problems)}")
 
@@ -133,17 +141,26 @@ def kit_sources() -> Path:
 
 def _write_sources(folder: Path, package: Program, app: App) -> None:
     """The app's own files, with the names of the model in them."""
-    is_classifier = "logits" in package.arrays or bool(package.labels)
+    task = task_of(package)
     sources = {
         "App.swift": "App.swift",
         "ContentView.swift": "ContentView.swift",
-        "QuickStart.swift": "QuickStart.swift" if is_classifier else "QuickStartValues.swift",
+        "QuickStart.swift": f"tasks/{task}/QuickStart.swift",
+        "Results.swift": f"tasks/{task}/Results.swift",
         "ModelLocation.swift": f"ModelLocation{'AssetPack' if app.asset_pack else ''}.swift",
     }
     words = _words(package, app)
     for name, template in sources.items():
         _fill(TEMPLATE / template, folder / "App" / name, words)
     _fill(TEMPLATE / "README.md", folder / "README.md", words)
+
+
+def task_of(package: Program) -> str:
+    """What an app shows of a package, as a folder of the template has it."""
+    given = set(package.arrays)
+    if any(output.kind == "dictionary" for output in package.outputs.values()):
+        given.add("logits")
+    return next((task for task, outputs in TASKS if outputs <= given), "values")
 
 
 def _words(package: Program, app: App) -> dict[str, str]:

@@ -16,9 +16,11 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
+from converters.program import MAX_OVERLAP_KEY
 from ondevice.config import Preprocess
 from ondevice.image.preprocess import normalize, resize_and_crop
-from ondevice.signature.decode import top_predictions
+from ondevice.signature import THRESHOLD, decode
+from ondevice.signature.decode import Frame, top_predictions
 from ondevice.tasks.clip import Tokenizer
 from ondevice.tasks.embeddings.index import open_index
 from ondevice.tasks.embeddings.search import search
@@ -147,6 +149,39 @@ def _suppressed(boxes: Any, scores: Any, classes: Any, most: float) -> list[int]
     return kept
 
 
+def detections() -> list[dict[str, Any]]:
+    """What a detector's arrays mean in photos that its model sees in different ways."""
+    rng = np.random.default_rng(2)
+    labels, found = ("cat", "dog", "emu"), []
+    for mode, (width, height), most in zip(
+        ("squash", "pad", "center", "border"),
+        ((200, 120), (90, 230), (64, 64), (301, 77)),
+        (1.0, 0.6, 0.3, 0.0),
+        strict=True,
+    ):
+        contract = Preprocess(size=64, crop_pct=1, crop_mode=mode)
+        boxes = rng.uniform((0.1, 0.1, 0.2, 0.2), (0.9, 0.9, 0.7, 0.7), (20, 4))
+        boxes, scores = boxes.astype(np.float32), rng.random((20, 3), np.float32)
+        objects = decode.detections(
+            boxes, scores, labels, THRESHOLD, Frame.of((width, height), contract), most
+        )
+        found.append(
+            {
+                "contract": contract.to_dict(),
+                "size": [width, height],
+                "metadata": {MAX_OVERLAP_KEY: f"{most:g}"} if most < 1 else {},
+                "labels": labels,
+                "boxes": {"shape": [1, 20, 4], "values": _floats(boxes)},
+                "scores": {"shape": [1, 20, 3], "values": _floats(scores)},
+                "objects": [
+                    {"label": d.label, "index": d.index, "score": d.score, "box": list(d.box)}
+                    for d in objects
+                ],
+            }
+        )
+    return found
+
+
 def palette() -> list[list[int]]:
     """Pascal VOC's colours, by the digits of a class in base 8."""
     colors = []
@@ -202,6 +237,7 @@ def written(folder: Path) -> None:
         "pixels": pixels,
         "predictions": predictions,
         "boxes": boxes,
+        "detections": detections,
         "palette": palette,
         "index": lambda: index(folder / "index.safetensors", normalized=False),
         "unit": lambda: index(folder / "unit.safetensors", normalized=True),

@@ -6,6 +6,7 @@ import base64
 import json
 import plistlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ import yaml
 from converters import export, export_module, load_package
 from converters.app.pbxproj import pbxproj
 from converters.app.project import Project
+from converters.app.write import App, write_app
 from ondevice import create_model
 from ondevice.errors import ConfigError
 from ondevice.weights.output import folder_bytes
 
+from ..ondevice.models.test_dense import small
 from .xcode import in_phase, opened, paths, settings
 
 
@@ -54,6 +57,7 @@ def test_every_file_is_built_as_xcode_has_to(project):
         "App/ContentView.swift",
         "App/ModelLocation.swift",
         "App/QuickStart.swift",
+        "App/Results.swift",
         "Model/my_flowers_v2.mlpackage",
     }
     assert in_phase(xcode, "Resources") == {
@@ -179,12 +183,34 @@ def test_a_newer_system_is_asked_for_where_the_package_needs_it(ondevice_, tmp_p
     assert settings(opened(tmp_path / "New"))["IPHONEOS_DEPLOYMENT_TARGET"] == "18.0"
 
 
-def test_a_model_without_classes_gets_values(ondevice_, tmp_path):
-    nano = create_model("shvit_nano")
-    encoder = export(nano, tmp_path / "encoder.mlpackage", outputs=["embedding"])
-    assert ondevice_("app", encoder, "--out", tmp_path / "Encoder")[0] == 0
-    quick = (tmp_path / "Encoder/App/QuickStart.swift").read_text()
-    assert "func values(of photo: URL)" in quick
+TASKS = {  # model, outputs, and the function to copy
+    "classes": ("shvit_nano", (), "func classify(_ photo: URL, count: Int = 5)"),
+    "an embedding": ("shvit_nano", ("embedding",), "func values(of photo: URL)"),
+    "boxes": ("light_detr_shvit_nano", (), "func detect(_ photo: URL)"),
+    "scores without boxes": ("light_detr_shvit_nano", ("confidence",), "func values("),
+    "a mask": ("light_fpn_shvit_nano", (), "func segment(_ photo: URL)"),
+    "a mask as an image": ("light_fpn_shvit_nano", ("mask_image",), "func segment("),
+    "colours of a mask": ("light_fpn_shvit_nano", ("mask_colours",), "func values("),
+    "scores of a mask": ("light_fpn_shvit_nano", ("scores",), "func values("),
+    "depth": ("depth_anything_v2_small", (), "func depth(_ photo: URL)"),
+}
+
+
+@pytest.mark.parametrize("case", TASKS)
+def test_an_app_shows_what_its_model_is_for(case, tmp_path):
+    name, outputs, function = TASKS[case]
+    if case == "depth":
+        model = small(name)
+    else:
+        model = create_model(name, num_classes=3)
+        model.info = replace(model.info, labels=("cat", "dog", "emu"))
+    given = {"outputs": list(outputs)} if outputs else {}
+    package = export(model, tmp_path / "x.mlpackage", golden=False, **given)
+    out = write_app(load_package(package), tmp_path / "App", App("App"))
+    assert function in (out / "App/QuickStart.swift").read_text()
+    shown = (out / "App/Results.swift").read_text()
+    assert "func results(of pixels: RGBImage, by model: Model)" in shown
+    assert ("predictions(for: pixels)" in shown) == (case == "classes")
 
 
 REFUSED = {

@@ -13,6 +13,7 @@ from converters.backend import load_package
 from ondevice import create_model
 
 from .. import ROOT
+from ..ondevice.models.test_dense import small
 
 CHECK = ROOT / "apps/check.sh"
 
@@ -31,10 +32,18 @@ def apps(tmp_path_factory):
     packed = write_app(package, folder / "Packed", App("Packed", asset_pack=True))
     vectors = export(nano, folder / "vectors.mlpackage", outputs="embedding", golden=False)
     values = write_app(load_package(vectors), folder / "Values", App("Values"))
+    dense = []
+    for name, model in {
+        "Boxes": create_model("light_detr_shvit_nano", num_classes=3),
+        "Mask": create_model("light_fpn_shvit_nano", num_classes=3),
+        "Depth": small("depth_anything_v2_small"),
+    }.items():
+        path = export(model, folder / f"{name}.mlpackage", golden=False)
+        dense.append(write_app(load_package(path), folder / name, App(name)))
     wrong = shutil.copytree(plain, folder / "Wrong")
     quick = wrong / "App/QuickStart.swift"
     quick.write_text(quick.read_text().replace("model.predictions(of:", "model.classes(of:"))
-    return plain, packed, values, wrong
+    return plain, packed, values, *dense, wrong
 
 
 @needs_swift

@@ -38,10 +38,10 @@ def test_no_file_is_missing_or_left_over(folder):
     assert {p.name for p in goldens.FOLDER.iterdir()} == {p.name for p in folder.iterdir()}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["boxes", "index", "palette", "pixels", "predictions", "tokenizer", "tokens", "unit"],
-)
+TABLES = "boxes detections index palette pixels predictions tokenizer tokens unit".split()
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_as_committed(folder, name):
     now, then = (json.loads((f / f"{name}.json").read_text()) for f in (folder, goldens.FOLDER))
     (texts, floats), (old_texts, old_floats) = numbers_apart(now), numbers_apart(then)

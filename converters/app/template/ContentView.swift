@@ -30,7 +30,7 @@ struct ContentView: View {
     @ViewBuilder private var photo: some View {
         if let image = session.seen {
             Section("What the model sees") {
-                Image(image, scale: 1, label: Text("The photo, cropped as the model sees it"))
+                Image(image, scale: 1, label: Text("The photo, as the model sees it"))
                     .resizable()
                     .scaledToFit()
                     .frame(maxWidth: .infinity, maxHeight: 240)
@@ -66,11 +66,21 @@ struct ContentView: View {
     }
 }
 
-/// A line of the result.
+/// What is shown of a photo.
+struct Results {
+    let image: RGBImage
+    let rows: [Row]
+}
+
+/// A line of the results.
 struct Row: Identifiable {
+    let id = UUID()
     let title: String
     let value: String
-    var id: String { title }
+}
+
+func percent(_ share: Float) -> String {
+    share.formatted(.percent.precision(.fractionLength(1)))
 }
 
 /// What the screen shows.
@@ -108,23 +118,10 @@ final class Session {
             let pixels = try model.prepare(data)
             self.seen = pixels.cgImage
             let start = ContinuousClock.now
-            self.rows = try await self.rows(of: pixels, by: model)
+            let found = try await results(of: pixels, by: model)
             let milliseconds = (ContinuousClock.now - start).milliseconds
             self.latency = "\(milliseconds.formatted(.number.precision(.fractionLength(1)))) ms"
-        }
-    }
-
-    private func rows(of pixels: RGBImage, by model: Model) async throws -> [Row] {
-        if model.info.isClassifier {
-            return try await model.predictions(for: pixels).map {
-                Row(
-                    title: $0.label,
-                    value: $0.score.formatted(.percent.precision(.fractionLength(1))))
-            }
-        }
-        return try await model.outputs(for: pixels).sorted { $0.key < $1.key }.map {
-            let first = $0.value.values.prefix(3).map { $0.formatted() }.joined(separator: ", ")
-            return Row(title: "\($0.key) \($0.value.shape)", value: "\(first) …")
+            (self.seen, self.rows) = (found.image.cgImage, found.rows)
         }
     }
 

@@ -46,6 +46,14 @@ public enum Coloring {
         return found
     }
 
+    /// The classes of a mask and the part of it that each covers, the largest first.
+    public static func shares(_ classes: [Int]) -> [(index: Int, share: Float)] {
+        var counts: [Int: Int] = [:]
+        for index in classes { counts[index, default: 0] += 1 }
+        return counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+            .map { ($0.key, Float($0.value) / Float(classes.count)) }
+    }
+
     /// A depth map as an image: the smallest value dark, the largest light; what is not finite
     /// is black.
     ///
@@ -101,5 +109,38 @@ extension RGBImage {
             UInt8((Float(under) * (1 - part) + Float(over) * part).rounded())
         }
         return RGBImage(unchecked: mixed, width: width, height: height)
+    }
+
+    /// This image with a line around each box, in the colour of its class; boxes of the
+    /// likeliest, which come first, are on top.
+    public func outlined(_ detections: [Detection]) -> RGBImage {
+        var found = pixels
+        let line = max(2, max(width, height) / 160)
+        for detection in detections.reversed() {
+            let color = Coloring.color(ofClass: detection.index + 1)  // that of 0 is black
+            let (rows, columns) = detection.box.pixels(width: width, height: height)
+            for y in rows {
+                let isEdge = min(y - rows.lowerBound, rows.upperBound - 1 - y) < line
+                for x in columns
+                where isEdge || min(x - columns.lowerBound, columns.upperBound - 1 - x) < line {
+                    for channel in 0..<3 {
+                        found[(y * width + x) * 3 + channel] = color[channel]
+                    }
+                }
+            }
+        }
+        return RGBImage(unchecked: found, width: width, height: height)
+    }
+}
+
+extension Box {
+    /// The rows and columns of an image that it covers at least in part.
+    fileprivate func pixels(width: Int, height: Int) -> (rows: Range<Int>, columns: Range<Int>)
+    {
+        func covered(_ low: Float, _ high: Float, of count: Int) -> Range<Int> {
+            let first = min(max(Int(low.rounded(.down)), 0), count)
+            return first..<max(first, min(Int(high.rounded(.up)), count))
+        }
+        return (covered(top, bottom, of: height), covered(left, right, of: width))
     }
 }

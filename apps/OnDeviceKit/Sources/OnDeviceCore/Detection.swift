@@ -71,7 +71,25 @@ public struct BoxDecoder: Codable, Sendable, Hashable {
     /// The defaults, to change from.
     public init() {}
 
-    /// The things that are found, most likely first. Each box has the likeliest of its classes.
+    /// How the boxes of a package are read that ondevice exported with this metadata: as
+    /// `Detector.objects` of the Python package reads them.
+    ///
+    /// - Throws: ``OnDeviceError/contract(_:)`` if the metadata is damaged.
+    public init(metadata: [String: String]) throws(OnDeviceError) {
+        (areFractions, threshold, maxOverlap, limit) = (true, 0.5, 1, .max)
+        guard let said = metadata[Self.metadataKey] else { return }
+        guard let value = Float(said), (0...1).contains(value) else {
+            throw .contract(
+                "\(Self.metadataKey) is a number from 0 to 1; the package says \(said).")
+        }
+        maxOverlap = value
+    }
+
+    /// Where a package's metadata has ``maxOverlap``; a detector whose boxes need no
+    /// suppression has nothing there.
+    public static let metadataKey = "ondevice.max_overlap"
+
+    /// The things that are found, most likely first: each class of a box that is likely enough.
     ///
     /// - Parameters:
     ///   - boxes: (N, 4) or (1, N, 4), in the model's square.
@@ -88,14 +106,12 @@ public struct BoxDecoder: Codable, Sendable, Hashable {
         for row in 0..<rows {
             let values = scores.values[(row * classes)..<((row + 1) * classes)]
             let edges = boxes.values[(row * 4)..<(row * 4 + 4)].map { $0 * scale }
-            guard let best = Probabilities.top(Array(values), count: 1).first,
-                values[row * classes + best] >= threshold, edges.allSatisfy(\.isFinite)
-            else { continue }
+            guard edges.allSatisfy(\.isFinite) else { continue }
             let box = placement.box(format.box(edges[0], edges[1], edges[2], edges[3]))
-            let label = labels.isEmpty ? "class \(best)" : labels[best]
-            found.append(
-                Detection(
-                    box: box, label: label, score: values[row * classes + best], index: best))
+            for (index, score) in values.enumerated() where score >= threshold {
+                let label = labels.isEmpty ? "class \(index)" : labels[index]
+                found.append(Detection(box: box, label: label, score: score, index: index))
+            }
         }
         let kept = Self.suppress(
             found.map(\.box), scores: found.map(\.score), classes: found.map(\.index),
@@ -110,8 +126,10 @@ public struct BoxDecoder: Codable, Sendable, Hashable {
     public static func suppress(
         _ boxes: [Box], scores: [Float], classes: [Int], maxOverlap: Float
     ) -> [Int] {
+        let order = Probabilities.top(scores, count: scores.count)
+        guard maxOverlap < 1 else { return order }
         var kept: [Int] = []
-        for candidate in Probabilities.top(scores, count: scores.count) {
+        for candidate in order {
             let isCovered = kept.contains {
                 classes[$0] == classes[candidate]
                     && boxes[$0].overlap(with: boxes[candidate]) > maxOverlap

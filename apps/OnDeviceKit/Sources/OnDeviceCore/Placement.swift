@@ -9,6 +9,12 @@ public struct Placement: Codable, Sendable, Hashable {
     /// The edge of the model's square.
     public var size: Int
 
+    /// The model's square itself: boxes stay where they are, and are cut to it.
+    public static func square(_ size: Int) -> Placement {
+        Placement(
+            scale: SIMD2(1, 1), offset: .zero, imageSize: SIMD2(size, size), size: size)
+    }
+
     /// A box in the model's square as one in the image, cut to the image.
     public func box(_ box: Box) -> Box {
         let first = inImage(SIMD2(Double(box.left), Double(box.top)))

@@ -58,6 +58,14 @@ public enum Orientation: Int, Codable, Sendable, CaseIterable {
     case rightMirrored
     /// It has to be turned counterclockwise.
     case left
+
+    /// Whether rows of the stored image are columns of the upright one.
+    public var isTurned: Bool { rawValue >= Orientation.leftMirrored.rawValue }
+
+    /// The size of a stored image when it is upright.
+    public func uprightSize(of image: RGBImage) -> (width: Int, height: Int) {
+        isTurned ? (image.height, image.width) : (image.width, image.height)
+    }
 }
 
 extension RGBImage {
@@ -153,8 +161,7 @@ private struct Turn {
 
     init(_ orientation: Orientation, width: Int, height: Int) {
         let last = (right: width - 1, bottom: (height - 1) * width)
-        let isTurned = orientation.rawValue >= Orientation.leftMirrored.rawValue
-        (self.width, self.height) = isTurned ? (height, width) : (width, height)
+        (self.width, self.height) = orientation.isTurned ? (height, width) : (width, height)
         (start, rightStep, downStep) =
             switch orientation {
             case .up: (0, 1, width)

@@ -55,6 +55,20 @@
             try await predictions(for: prepare(photo), count: count)
         }
 
+        /// The things in a photo of any size, in its own pixels, most likely first.
+        ///
+        /// - Throws: ``OnDeviceCore/OnDeviceError``, also if the model is no detector.
+        public nonisolated func detections(
+            of photo: sending some ImageSource
+        ) async throws -> [Detection] {
+            try Task.checkCancellation()
+            let (image, orientation) = try photo.stored()
+            let pixels = try preprocessor.pixels(of: image, orientation: orientation)
+            let (width, height) = orientation.uprightSize(of: image)
+            return try await detections(
+                for: pixels, placement: preprocessor.placement(width: width, height: height))
+        }
+
         /// All outputs of a photo of any size, by name, in float32.
         public nonisolated func outputs(
             of photo: sending some ImageSource
@@ -98,7 +112,8 @@
             }
         }
 
-        /// All outputs that are arrays, of pixels that ``prepare(_:)`` made.
+        /// All outputs that are arrays or images, of pixels that ``prepare(_:)`` made; an image
+        /// is (1, channels, height, width).
         public func outputs(for pixels: RGBImage) async throws -> [String: Tensor] {
             let found = try await features(for: pixels)
             var tensors: [String: Tensor] = [:]
@@ -109,7 +124,50 @@
                 let values = MLShapedArray<Float>(converting: array)
                 tensors[name] = try Tensor(shape: values.shape, values: values.scalars)
             }
+            for name in info.images {
+                guard let image = found.featureValue(for: name)?.imageBufferValue else {
+                    continue
+                }
+                tensors[name] = try Tensor(image)
+            }
             return tensors
+        }
+
+        /// The things in pixels that ``prepare(_:)`` made, most likely first.
+        ///
+        /// - Parameter placement: where these lie in the photo whose pixels boxes are wanted in;
+        ///   by default boxes are in these pixels themselves.
+        public func detections(
+            for pixels: RGBImage, placement: Placement? = nil
+        ) async throws -> [Detection] {
+            let found = try await outputs(for: pixels)
+            guard let boxes = found["coordinates"], let scores = found["confidence"] else {
+                throw OnDeviceError.model("\(info.name) gives no boxes; it is no detector.")
+            }
+            return try BoxDecoder(metadata: info.metadata).detections(
+                boxes: boxes, scores: scores, labels: info.labels,
+                placement: placement ?? .square(info.contract.size))
+        }
+
+        /// The class of each pixel that ``prepare(_:)`` made, row by row.
+        public func mask(for pixels: RGBImage) async throws -> [Int] {
+            let found = try await outputs(for: pixels)
+            guard let mask = found["mask"] ?? found["mask_image"] else {
+                throw OnDeviceError.model(
+                    "\(info.name) gives no mask; export it with --output mask.")
+            }
+            return mask.values.map { Int($0.rounded()) }
+        }
+
+        /// The depth at each pixel that ``prepare(_:)`` made: (height, width), with axes of one
+        /// before.
+        public func depth(for pixels: RGBImage) async throws -> Tensor {
+            let found = try await outputs(for: pixels)
+            guard let depth = found["depth"] ?? found["depth_grey"] else {
+                throw OnDeviceError.model(
+                    "\(info.name) gives no depth; export it with --output depth.")
+            }
+            return depth
         }
 
         /// The unit vector of an image, of pixels that ``prepare(_:)`` made.

@@ -25,6 +25,8 @@
         public let labels: [String]
         /// The names of the outputs that are arrays.
         public let arrays: [String]
+        /// The names of the outputs that are images, such as depth.
+        public let images: [String]
         /// The name of the probabilities by label, if it gives them.
         public let probabilities: String?
         /// All that its maker added.
@@ -49,6 +51,7 @@
             labels = try Self.labels(of: description, said: said)
             let outputs = description.outputDescriptionsByName
             arrays = outputs.filter { $0.value.type == .multiArray }.keys.sorted()
+            images = outputs.filter { $0.value.type == .image }.keys.sorted()
             probabilities = description.predictedProbabilitiesName
         }
 

@@ -90,4 +90,32 @@
             }
         }
     }
+
+    extension Tensor {
+        /// The values of an output that is an image: (1, channels, height, width), red, green
+        /// and blue if it has colours.
+        ///
+        /// - Throws: ``OnDeviceCore/OnDeviceError/model(_:)`` for a format that no package of
+        ///   ondevice gives.
+        init(_ buffer: CVPixelBuffer) throws(OnDeviceError) {
+            let layouts: [OSType: PixelLayout] = [
+                kCVPixelFormatType_OneComponent8: .grey8,
+                kCVPixelFormatType_OneComponent16Half: .greyFloat16,
+                kCVPixelFormatType_32BGRA: .bgra8,
+            ]
+            guard let layout = layouts[CVPixelBufferGetPixelFormatType(buffer)] else {
+                throw .model("The model gives an image in a format that is not known here.")
+            }
+            CVPixelBufferLockBaseAddress(buffer, .readOnly)
+            defer { CVPixelBufferUnlockBaseAddress(buffer, .readOnly) }
+            let (stride, height) = (
+                CVPixelBufferGetBytesPerRow(buffer), CVPixelBufferGetHeight(buffer)
+            )
+            let bytes = UnsafeRawBufferPointer(
+                start: CVPixelBufferGetBaseAddress(buffer), count: stride * height)
+            self = try layout.tensor(
+                bytes, width: CVPixelBufferGetWidth(buffer), height: height, bytesPerRow: stride
+            )
+        }
+    }
 #endif

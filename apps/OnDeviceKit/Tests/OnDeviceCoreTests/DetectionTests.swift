@@ -125,3 +125,70 @@ private func bright(_ image: RGBImage) -> Box {
     let other = try noise(width: 2, height: 3)
     #expect(message { _ = try under.overlaid(with: other, opacity: 1) }.contains("same size"))
 }
+
+private struct Detected: Decodable {
+    struct Object: Decodable {
+        let label: String
+        let index: Int
+        let score: Float
+        let box: [Float]
+    }
+
+    let contract: Contract
+    let size: [Int]
+    let metadata: [String: String]
+    let labels: [String]
+    let boxes, scores: Tensor
+    let objects: [Object]
+}
+
+@Test func detectionsAreThoseOfPython() throws {
+    for golden in try GoldenFiles.json([Detected].self, "detections.json") {
+        let placement = Preprocessor(golden.contract).placement(
+            width: golden.size[0], height: golden.size[1])
+        let found = try BoxDecoder(metadata: golden.metadata).detections(
+            boxes: golden.boxes, scores: golden.scores, labels: golden.labels,
+            placement: placement)
+        #expect(found.map(\.label) == golden.objects.map(\.label))
+        #expect(found.map(\.index) == golden.objects.map(\.index))
+        #expect(found.map(\.score) == golden.objects.map(\.score))
+        for (one, other) in zip(found, golden.objects) {
+            let edges = [
+                one.box.left, one.box.top, one.box.right - one.box.left,
+                one.box.bottom - one.box.top,
+            ]
+            #expect(zip(edges, other.box).allSatisfy { abs($0 - $1) < 1e-3 })
+        }
+    }
+}
+
+@Test(arguments: ["much", "1.5", "-1", "nan"])
+func damagedMetadataOfBoxesIsRefused(_ said: String) {
+    #expect(message { _ = try BoxDecoder(metadata: [BoxDecoder.metadataKey: said]) } != "")
+}
+
+@Test func boxesAreDrawnInTheColoursOfTheirClasses() throws {
+    let image = try RGBImage(width: 40, height: 30, pixels: [UInt8](repeating: 7, count: 3600))
+    func one(_ index: Int, _ left: Float, _ right: Float) -> Detection {
+        let box = Box(left: left, top: -4, right: right, bottom: 20)
+        return Detection(box: box, label: "", score: 1, index: index)
+    }
+    let drawn = image.outlined([one(0, 5, 20), one(1, 10, 90)])
+    func color(_ x: Int, _ y: Int) -> SIMD3<UInt8> {
+        let at = (y * 40 + x) * 3
+        return SIMD3(drawn.pixels[at], drawn.pixels[at + 1], drawn.pixels[at + 2])
+    }
+    let first = Coloring.color(ofClass: 1)
+    let second = Coloring.color(ofClass: 2)
+    let none = SIMD3<UInt8>(repeating: 7)
+    #expect(color(5, 10) == first && color(19, 10) == first && color(12, 19) == first)
+    #expect(color(10, 10) == second && color(39, 10) == second && color(30, 0) == second)
+    #expect(color(4, 10) == none && color(8, 10) == none && color(30, 20) == none)
+    #expect(image.outlined([]) == image)
+}
+
+@Test func classesAreListedByTheirShare() {
+    let found = Coloring.shares([3, 0, 3, 3, 1, 0])
+    #expect(found.map(\.index) == [3, 0, 1])
+    #expect(found.map(\.share) == [0.5, Float(2) / 6, Float(1) / 6])
+}

@@ -89,3 +89,31 @@ func anArrayThatDoesNotFillItsShapeIsRefused(_ shape: [Int]) {
         #expect(message { _ = try Tensor(shape: shape, values: values) }.contains("shape"))
     }
 }
+
+@Test func everyHalfIsTheNumberOfSwift() {
+    #if !(os(macOS) && arch(x86_64))
+        for bits in UInt16.min...UInt16.max {
+            let (found, wanted) = (Float(half: bits), Float(Float16(bitPattern: bits)))
+            #expect(found == wanted || found.isNaN && wanted.isNaN, "\(bits)")
+        }
+    #endif
+}
+
+@Test func imagesAreReadRowByRow() throws {
+    func tensor(_ bytes: [UInt8], _ layout: PixelLayout, bytesPerRow: Int) throws -> Tensor {
+        try bytes.withUnsafeBytes {
+            try layout.tensor($0, width: 2, height: 2, bytesPerRow: bytesPerRow)
+        }
+    }
+    let grey = try tensor([1, 2, 99, 3, 4], .grey8, bytesPerRow: 3)
+    #expect(grey.shape == [1, 1, 2, 2] && grey.values == [1, 2, 3, 4])
+    let half = try tensor([0, 0x3C, 0, 0xC0, 0, 0x38, 0, 0], .greyFloat16, bytesPerRow: 4)
+    #expect(half.shape == [1, 1, 2, 2] && half.values == [1, -2, 0.5, 0])
+    let colors = try tensor(Array(0..<18), .bgra8, bytesPerRow: 9)
+    #expect(colors.shape == [1, 3, 2, 2])
+    #expect(colors.values == [2, 6, 11, 15, 1, 5, 10, 14, 0, 4, 9, 13])
+    for layout in PixelLayout.allCases {
+        #expect(message { _ = try tensor([1, 2, 3], layout, bytesPerRow: 8) } != "")
+        #expect(message { _ = try tensor([1, 2, 3], layout, bytesPerRow: 1) } != "")
+    }
+}

@@ -90,3 +90,64 @@ func anOutputThatIsNotFiniteDiffers(_ values: [Float]) async throws {
     try refused("damaged") { $0["normalized"] = ["positions": [432], "values": [1]] }
     #expect(message { _ = try Golden(json: Data("x".utf8)) }.contains("no JSON"))
 }
+
+/// A golden file of a detector: two boxes that it is sure of, one that it is not.
+private func detector() throws -> SelfCheck {
+    let json = try golden { table in
+        table["outputs"] = [
+            "coordinates": [
+                "shape": [1, 3, 4],
+                "values": [0.3, 0.3, 0.2, 0.2, 0.7, 0.7, 0.2, 0.2, 0.5, 0.5, 0.1, 0.1],
+            ],
+            "confidence": ["shape": [1, 3, 2], "values": [0.9, 0, 0, 0.8, 0.1, 0.1]],
+        ]
+    }
+    return SelfCheck(try Golden(json: json))
+}
+
+private func boxes(_ coordinates: [Float], _ confidence: [Float]) throws -> [String: Tensor] {
+    [
+        "coordinates": try Tensor(shape: [1, 3, 4], values: coordinates),
+        "confidence": try Tensor(shape: [1, 3, 2], values: confidence),
+    ]
+}
+
+@Test func boxesInAnotherOrderAreTheSame() async throws {
+    let check = try detector()
+    let same = try boxes(
+        [0.5, 0.5, 0.1, 0.1, 0.7, 0.7, 0.2, 0.19, 0.3, 0.3, 0.2, 0.2],
+        [0.1, 0.1, 0, 0.75, 0.92, 0])
+    let report = try await check.run { _ in same }
+    #expect(report.passed, "\(report.message)")
+    #expect(report.steps.map(\.step) == [.pixels, .normalization, .network])
+}
+
+@Test func otherBoxesAreFound() async throws {
+    let check = try detector()
+    let moved = try boxes(
+        [0.3, 0.6, 0.2, 0.2, 0.2, 0.7, 0.2, 0.2, 0.1, 0.5, 0.1, 0.1],
+        [0.9, 0, 0, 0.8, 0.1, 0.1])
+    let other = try boxes(
+        [0.3, 0.3, 0.2, 0.2, 0.7, 0.7, 0.2, 0.2, 0.5, 0.5, 0.1, 0.1],
+        [0, 0.9, 0.8, 0, 0.1, 0.1])
+    for outputs in [moved, other, [:]] {
+        let report = try await check.run { _ in outputs }
+        #expect(report.differs == .network && report.message.contains("coordinates"))
+    }
+}
+
+@Test func aFewPixelsOfAMaskMayBeOfAnotherClass() async throws {
+    let mask = (0..<40).map { Float($0 / 20) }
+    let json = try golden { table in
+        table["outputs"] = ["mask": ["shape": [1, 1, 5, 8], "values": mask]]
+    }
+    let check = SelfCheck(try Golden(json: json))
+    func report(changed count: Int) async throws -> SelfCheck.Report {
+        let values = mask.enumerated().map { $0 < count ? 1 - $1 : $1 }
+        let found = ["mask": try Tensor(shape: [1, 1, 5, 8], values: values)]
+        return try await check.run { _ in found }
+    }
+    let (few, many) = (try await report(changed: 4), try await report(changed: 5))
+    #expect(few.passed && few.steps.last?.differing == 4)
+    #expect(many.differs == .network && many.message.contains("5 of 40"))
+}
