@@ -8,13 +8,15 @@
     /// A package that takes an image has a second function that takes the same pixels as an
     /// array; that one is called, so that the values that go in are the contract's own.
     @available(iOS 27, macOS 27, *)
-    public struct CoreAIModel: Sendable {
+    public struct CoreAIModel: ImageModel {
         /// The model's name, such as `shvit_nano.cifar10`.
         public let name: String
         /// How a photo becomes its input.
         public let contract: Contract
         /// The classes in order, if it has any.
         public let labels: [String]
+        /// All that the package's maker added.
+        public let metadata: [String: String]
 
         private let function: InferenceFunction
         private let input: String
@@ -45,6 +47,7 @@
                 throw OnDeviceError.model("\(title) takes more than one image.")
             }
             self.input = input
+            metadata = said
             name = said["ondevice.model"] ?? title
             contract = try Contract(metadata: said)
             isNormalized = said["ondevice.input"] == "array"
@@ -127,7 +130,8 @@
             switch array.scalarType {
             case .float32: values = read(array, as: Float.self) { $0 }
             case .float16: values = read(array, as: Float16.self) { Float($0) }
-            default: throw OnDeviceError.model("\(name) is no array of floats.")
+            case .int32: values = read(array, as: Int32.self) { Float($0) }
+            default: throw OnDeviceError.model("\(name) is no array of numbers.")
             }
             return try Tensor(shape: array.shape, values: values)
         }

@@ -10,13 +10,22 @@
     /// let model = try await Model(ModelFiles(bundled: "SHViT"))
     /// let best = try await model.predictions(of: url).first
     /// ```
-    public actor Model {
+    public actor Model: ImageModel {
         /// What the package says of itself.
         public nonisolated let info: ModelInfo
         /// The package.
         public nonisolated let files: ModelFiles
         /// The processors that it may use.
         public nonisolated let units: ComputeUnits
+
+        /// The model's name.
+        public nonisolated var name: String { info.name }
+        /// How a photo becomes its input.
+        public nonisolated var contract: Contract { info.contract }
+        /// The classes in order, if it has any.
+        public nonisolated var labels: [String] { info.labels }
+        /// All that the package's maker added.
+        public nonisolated var metadata: [String: String] { info.metadata }
 
         private nonisolated let preprocessor: Preprocessor
         private let core: MLModel
@@ -55,7 +64,7 @@
             try await predictions(for: prepare(photo), count: count)
         }
 
-        /// The things in a photo of any size, in its own pixels, most likely first.
+        /// The things in a photo of any size, in its own upright pixels, most likely first.
         ///
         /// - Throws: ``OnDeviceCore/OnDeviceError``, also if the model is no detector.
         public nonisolated func detections(
@@ -63,10 +72,7 @@
         ) async throws -> [Detection] {
             try Task.checkCancellation()
             let (image, orientation) = try photo.stored()
-            let pixels = try preprocessor.pixels(of: image, orientation: orientation)
-            let (width, height) = orientation.uprightSize(of: image)
-            return try await detections(
-                for: pixels, placement: preprocessor.placement(width: width, height: height))
+            return try await detections(of: image, orientation: orientation)
         }
 
         /// All outputs of a photo of any size, by name, in float32.
@@ -131,53 +137,6 @@
                 tensors[name] = try Tensor(image)
             }
             return tensors
-        }
-
-        /// The things in pixels that ``prepare(_:)`` made, most likely first.
-        ///
-        /// - Parameter placement: where these lie in the photo whose pixels boxes are wanted in;
-        ///   by default boxes are in these pixels themselves.
-        public func detections(
-            for pixels: RGBImage, placement: Placement? = nil
-        ) async throws -> [Detection] {
-            let found = try await outputs(for: pixels)
-            guard let boxes = found["coordinates"], let scores = found["confidence"] else {
-                throw OnDeviceError.model("\(info.name) gives no boxes; it is no detector.")
-            }
-            return try BoxDecoder(metadata: info.metadata).detections(
-                boxes: boxes, scores: scores, labels: info.labels,
-                placement: placement ?? .square(info.contract.size))
-        }
-
-        /// The class of each pixel that ``prepare(_:)`` made, row by row.
-        public func mask(for pixels: RGBImage) async throws -> [Int] {
-            let found = try await outputs(for: pixels)
-            guard let mask = found["mask"] ?? found["mask_image"] else {
-                throw OnDeviceError.model(
-                    "\(info.name) gives no mask; export it with --output mask.")
-            }
-            return mask.values.map { Int($0.rounded()) }
-        }
-
-        /// The depth at each pixel that ``prepare(_:)`` made: (height, width), with axes of one
-        /// before.
-        public func depth(for pixels: RGBImage) async throws -> Tensor {
-            let found = try await outputs(for: pixels)
-            guard let depth = found["depth"] ?? found["depth_grey"] else {
-                throw OnDeviceError.model(
-                    "\(info.name) gives no depth; export it with --output depth.")
-            }
-            return depth
-        }
-
-        /// The unit vector of an image, of pixels that ``prepare(_:)`` made.
-        public func embedding(for pixels: RGBImage) async throws -> [Float] {
-            guard let vector = try await outputs(for: pixels)["embedding"]?.values else {
-                throw OnDeviceError.model(
-                    "\(info.name) gives no embedding; export it with --output embedding.")
-            }
-            let length = vector.reduce(0) { $0 + $1 * $1 }.squareRoot()
-            return length > 0 ? vector.map { $0 / length } : vector
         }
 
         /// Whether this device computes what the model computed where it was exported: which
