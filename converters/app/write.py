@@ -27,6 +27,7 @@ TASKS = (  # what an app shows, by what a package gives
     ("mask", {"mask_image"}),
     ("depth", {"depth"}),
     ("depth", {"depth_grey"}),
+    ("depth", {"depth_array"}),
     ("classes", {"logits"}),
 )
 LEAST_SYSTEM = "17.0"  # that OnDeviceKit runs on

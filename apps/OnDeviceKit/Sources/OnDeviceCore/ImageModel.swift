@@ -61,7 +61,7 @@ extension ImageModel {
     /// - Throws: ``OnDeviceError``, also if the model gives no depth.
     public func depth(for pixels: RGBImage) async throws -> Tensor {
         let found = try await outputs(for: pixels)
-        guard let depth = found["depth"] ?? found["depth_grey"] else {
+        guard let depth = found["depth"] ?? found["depth_grey"] ?? found["depth_array"] else {
             throw OnDeviceError.model("\(name) gives no depth; export it with --output depth.")
         }
         return depth

@@ -62,7 +62,7 @@ private let pixels = RGBImage(width: 8, height: 8, color: [1, 2, 3])
     for name in ["mask", "mask_image"] {
         #expect(try await Told([name: values]).mask(for: pixels) == [0, 2, 1])
     }
-    for name in ["depth", "depth_grey"] {
+    for name in ["depth", "depth_grey", "depth_array"] {
         #expect(try await Told([name: values]).depth(for: pixels) == values)
     }
     let vector = try tensor([1, 2], [3, 4])
