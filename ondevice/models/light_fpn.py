@@ -131,7 +131,13 @@ def _register(
     )
 
 
-_register("shvit_nano", 1_256_066, size=256, dim=64)
+_register(
+    "shvit_nano",
+    1_256_066,
+    Checkpoint(tag="shapes", repo="", license="mit"),
+    size=256,
+    dim=64,
+)
 _register("shvit_s1", 6_150_726)
 _register("shvit_s2", 11_195_086)
 _register("shvit_s3", 13_972_263)

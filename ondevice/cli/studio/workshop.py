@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SHIPPED = ("shvit_nano.cifar10", "shvit_nano.flowers", "light_detr_shvit_nano.shapes")
+SHIPPED = (
+    "shvit_nano.cifar10",
+    "shvit_nano.flowers",
+    "light_detr_shvit_nano.shapes",
+    "light_fpn_shvit_nano.shapes",
+)
 PLAIN = "none"  # the recipe of a package that is not compressed
 MODELS, PACKAGES = 3, 8  # that are kept
 SAMPLES = 8  # test images, where no photos are given

@@ -88,6 +88,21 @@ def test_demo_of_masks_draws_what_the_package_finds(ondevice_, tmp_path):
     assert 98 < sum(shares) <= 100.01
 
 
+def test_demo_takes_a_model_of_masks_that_ships(ondevice_, tmp_path):
+    """Offline, and mostly right: it sees no heart, but what lies under it."""
+    status, out, _ = ondevice_("demo", "--task", "segment", "--json")
+    said = json.loads(out)
+    assert (status, said["passed"]) == (0, True)
+    shares = {
+        side: {row[side]: float(row[f"{side} pixels"].rstrip("%")) for row in rows}
+        for side in ("MLX", "package")
+        for rows in [[row for row in said["predictions"] if row[side]]]
+    }
+    assert {"background", "hexagon", "ring", "triangle"} <= shares["MLX"].keys()
+    assert shares["package"] == pytest.approx(shares["MLX"], abs=0.1)
+    assert (tmp_path / said["drawings"][0]).is_file()
+
+
 def test_demo_says_where_no_detector_ships(ondevice_, tmp_path, monkeypatch):
     monkeypatch.setattr("ondevice.registry._SPECS", {})
     status, out, err = ondevice_("demo", "--task", "detect")
