@@ -91,6 +91,6 @@ def _export(model: nn.Module, package: Program, path: Path, precision: str) -> N
         "golden": False,
     }
     if signature_of(model) is not None:
-        export(model, path, **options)
+        export(model, path, **options, recipe="none")  # nor a recipe that it was trained for
     else:
         export_module(model, example_inputs(package), path, **options)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converters import export, export_module, load_package, verify
+from converters import export, export_module, load_package, rounding, verify
 from converters.coreml import lowerings as lowerings, registry
 from converters.verification.deviations import Deviation, deviations, first_jump
 from converters.verification.metrics import EXACT, compare
@@ -74,6 +74,18 @@ def test_a_wrong_lowering_fails_the_first_step_and_is_named(monkeypatch, tmp_pat
     first = verify(net, path, [x], baselines=True).steps[0]
     assert not first.passed
     assert (first.jump.op, first.jump.name) == ("conv", "layers_4")  # reads the relu
+
+
+def test_the_steps_before_are_float_for_a_model_that_has_a_recipe_too(tmp_path):
+    model = create_model("shvit_nano.cifar10")
+    model.info = replace(model.info, recipe=rounding("palette4").prepare(model, []))
+    package = load_package(export(model, tmp_path / "nano.mlpackage", golden=False))
+    assert package.is_compressed
+    report = verify(model, package, sample_images(96)[:2], baselines=True)
+    float32, float16, _ = report.steps
+    assert float32.passed
+    assert float16.passed
+    assert float32.package_bytes > 1.9 * float16.package_bytes > 6 * package.size
 
 
 def test_without_the_ladder_there_is_one_step(nano, package):
