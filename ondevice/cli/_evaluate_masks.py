@@ -41,6 +41,8 @@ def evaluate_masks(opened: Sequence[Opened], images: Path) -> Evaluated:
     segmenters = [_segmenter(each) for each in opened]
     given, split = read_masks(images, SPLITS)
     tell_split(images, split)
+    for note in given.notes:
+        click.echo(f"warning: {note}", err=True)
     given = without_seen(given, opened)
     measure = partial(evaluate, segmenters, given, show=looking)
     return evaluated(measure, len(given.images), _print, to_html)

@@ -194,9 +194,9 @@ def train_command(
     a detector on boxes, with --task segment what names each pixel, on masks.
 
     Folders called train, val and test are kept apart; else a share of each class is set aside.
-    Hugging Face's metadata.csv and .jsonl are read as well. What is unreadable or a copy is
-    left out and named: exit status 3. Killed, the same command with --resume goes on to the
-    same weights. Started by mlx.launch, the ranks share each batch.
+    Hugging Face's metadata.csv and .jsonl are read as well. What is unreadable, and copies of
+    a class's images, are left out and named: exit status 3. Killed, the same command with
+    --resume goes on to the same weights. Started by mlx.launch, the ranks share each batch.
     """
     import mlx.core as mx
 

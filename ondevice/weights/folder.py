@@ -41,6 +41,7 @@ from .safetensors import TORCH, read_safetensors, write_safetensors
 from .timm_folder import find_weights, is_timm, timm_info
 
 SHIPPED = Path(__file__).parent / "shipped"
+PACKAGES = {".mlpackage", ".aimodel"}  # suffixes of what export writes
 
 Weights = str | Path | Mapping[str, mx.array]
 
@@ -378,6 +379,11 @@ def _nameless(values: Any) -> str:
 def read_info(folder: Path) -> ModelInfo:
     """The ``config.json`` of a saved folder. Raises ConfigError."""
     path = folder / "config.json"
+    if not path.is_file() and folder.suffix in PACKAGES and folder.exists():
+        raise ConfigError(
+            f"{folder} is a package, and a model is expected: a name or a saved folder; "
+            "`ondevice evaluate`, `verify` and `inspect` take packages"
+        )
     if not path.is_file():
         hub = hub_repository(str(folder))
         also = f"; of the hub's it is hf-hub:{hub}" if hub and not folder.is_dir() else ""

@@ -4,7 +4,7 @@ it: https://cocodataset.org/#format-data"""
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +89,11 @@ def read_coco(path: str | Path) -> CocoSet:
     problems.add_all("categories that are called alike", alike)
     images = _listed(data, "images", problems)
     files = _names(images, "file_name", "images", problems)
+    counts = Counter(files)
+    again = (n for n in files if n and counts[n] > 1)
+    problems.add_all("images of a file that another one has", again)
+    unsized = (k for k, each in images.items() if not _has_possible_size(each))
+    problems.add_all("images whose width or height is no number of pixels", unsized)
     objects = _objects(data["annotations"], images, categories, problems)
     problems.check()
     folder, index = folder_of(path, files), {k: i for i, k in enumerate(categories)}
@@ -145,7 +150,9 @@ def _listed(data: Mapping[str, Any], name: str, problems: _Problems) -> dict[Id,
     for position, entry in enumerate(data[name]):
         number = entry.get("id") if isinstance(entry, dict) else None
         if not _is_id(number):
-            problems.add(f"{name} without an id", f"the one at {position}")
+            problems.add(
+                f"{name} whose id is no whole number or text", f"the one at {position}"
+            )
         elif number in found:
             problems.add(f"{name} with an id used before", number)
         else:
@@ -251,11 +258,17 @@ def _objects(
     return found
 
 
+def _has_possible_size(image: Entry) -> bool:
+    """Whether width and height are whole numbers, as floats too, or are not known."""
+    sides = [s for s in (image.get("width"), image.get("height")) if s is not None]
+    return all(_is_finite(side) and side >= 0 and side == int(side) for side in sides)
+
+
 def _size(image: Entry) -> tuple[int, int] | None:
-    width, height = image.get("width"), image.get("height")
-    if isinstance(width, int) and isinstance(height, int) and min(width, height) > 0:
-        return width, height
-    return None
+    """The width and height, None if one of them is not known: not given, or 0."""
+    width, height = image.get("width") or 0, image.get("height") or 0
+    known = _has_possible_size(image) and min(width, height) > 0
+    return (int(width), int(height)) if known else None
 
 
 def _image(

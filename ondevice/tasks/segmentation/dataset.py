@@ -17,7 +17,16 @@ from ...config.labels import check_labels
 from ...errors import ConfigError, ImageError, printable
 from ...image.open import image_size
 from ..train.dataset import Dataset, Sample, set_aside
-from .masks import NAMES, TOLD, VOID, MaskedImage, class_numbers, read_names, read_splits
+from .masks import (
+    NAMES,
+    TOLD,
+    VOID,
+    MaskedImage,
+    class_numbers,
+    mask_notes,
+    read_names,
+    read_splits,
+)
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -83,11 +92,12 @@ def read_mask_dataset(folder: str | Path, *, val_share: float, seed: int = 0) ->
         raise ConfigError(_listed(folder, names, problems))
     if not splits.get("val"):
         splits |= set_aside(splits.get("train", ()), val_share, seed)
-    notes = tuple(
+    unused = (
         f"{folder}: {printable(split)} is neither of {', '.join(USED)}: not used"
         for split in found
         if split not in ("", *USED)
     )
+    notes = (*unused, *mask_notes(folder))
     dataset = MaskDataset(folder, classes, splits, notes, tuple(skipped))
     _check(dataset)
     return dataset

@@ -79,11 +79,13 @@ def class_numbers(names: Sequence[str]) -> Array:
 @dataclass(frozen=True)
 class MaskSet:
     """Images, and what the numbers in their masks mean: ``names`` are from 0, "" of what does
-    not count. Without names they are the numbers of a model's classes."""
+    not count. Without names they are the numbers of a model's classes. ``notes`` are what a
+    user should know."""
 
     path: Path
     images: tuple[MaskedImage, ...]
     names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_masks(folder: str | Path, prefer: Sequence[str]) -> tuple[MaskSet, str]:
@@ -92,7 +94,9 @@ def read_masks(folder: str | Path, prefer: Sequence[str]) -> tuple[MaskSet, str]
     folder = Path(folder)
     found = _splits(folder)
     split = next(name for name in (*prefer, *found) if name in found)
-    return MaskSet(folder, tuple(_paired(*found[split])), read_names(folder)), split
+    places = found[split]
+    notes = tuple(_without_images(*places))
+    return MaskSet(folder, tuple(_paired(*places)), read_names(folder), notes), split
 
 
 def read_splits(folder: Path) -> dict[str, list[MaskedImage]]:
@@ -107,6 +111,11 @@ def read_splits(folder: Path) -> dict[str, list[MaskedImage]]:
     if problems:
         raise ConfigError("; ".join(problems))
     return found
+
+
+def mask_notes(folder: Path) -> list[str]:
+    """What a user should know of the masks of all splits."""
+    return [note for places in _splits(folder).values() for note in _without_images(*places)]
 
 
 def has_masks(folder: str | Path) -> bool:
@@ -177,6 +186,16 @@ def _paired(images: Path, masks: Path) -> list[MaskedImage]:
     if not files:
         raise ConfigError(f"{images} has no images")
     return [MaskedImage(str(path), str(known[path.stem])) for path in files]
+
+
+def _without_images(images: Path, masks: Path) -> Iterable[str]:
+    """A note of the masks that no image has, if there are any."""
+    known = {path.stem for path in images.iterdir() if is_image_name(path.name)}
+    lone = sorted(path.name for path in masks.glob("*.png") if path.stem not in known)
+    if lone:
+        more = f" and {len(lone) - TOLD:,} more" if len(lone) > TOLD else ""
+        names = ", ".join(map(printable, lone[:TOLD]))
+        yield f"{masks}: masks without an image are not used: {names}{more}"
 
 
 def read_names(folder: Path) -> tuple[str, ...]:

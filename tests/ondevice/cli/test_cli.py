@@ -144,6 +144,14 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(ondevice, args, said):
     assert err.count("\n") == 1
 
 
+def test_a_package_in_place_of_a_model_is_said_to_be_one(ondevice, tmp_path):
+    package = tmp_path / "Nano.mlpackage"
+    package.mkdir()
+    status, _, err = ondevice("classify", "x.jpg", "--model", package)
+    assert status == 2
+    assert f"{package} is a package, and a model is expected" in err
+
+
 def test_without_a_command_the_commands_are_listed(ondevice):
     status, out, err = ondevice()
     assert (status, err) == (0, "")

@@ -67,6 +67,14 @@ def test_images_and_classes_are_in_the_order_of_their_ids(tmp_path: Path) -> Non
     assert found.notes == ()
 
 
+def test_sizes_may_be_floats_or_unknown(tmp_path: Path) -> None:
+    data = copy.deepcopy(GIVEN)
+    data["images"][0] |= {"width": 40.0, "height": 30.0}
+    data["images"][1] |= {"width": 0, "height": None}
+    unknown, known = read_coco(written(images_in(tmp_path), data)).images
+    assert (known.size, unknown.size) == ((40, 30), None)
+
+
 def test_a_photo_of_another_size_is_refused(tmp_path: Path) -> None:
     image = read_coco(written(images_in(tmp_path), GIVEN)).images[0]
     image.check_size((20, 30))
@@ -104,13 +112,18 @@ def test_all_problems_are_told_at_once_and_many_of_one_kind_are_counted(tmp_path
     data = changed(image_id=5)
     data["images"].append({"id": 10, "file_name": "c.png"})
     data["images"].append({"id": 30})
+    data["images"].append({"id": 40.5, "file_name": "d.png"})
+    data["images"].append({"id": 50, "file_name": "a.png", "width": "20", "height": 30})
     data["categories"].append({"id": 9, "name": "cat"})
     data["annotations"] += [{"id": k, "image_id": 1} for k in range(50, 60)] + ["none"]
     with pytest.raises(ConfigError) as raised:
         read_coco(written(images_in(tmp_path), data))
     for problem in (
         "images with an id used before: 10",
+        "images whose id is no whole number or text: the one at 4",
         "images without a file_name: 30",
+        "images of a file that another one has: a.png",
+        "images whose width or height is no number of pixels: 50",
         "categories that are called alike: cat",
         "not listed: id 0, id 50, id 51, id 52, id 53 and 6 more",
         "annotations that are no objects of JSON: the one at 12",

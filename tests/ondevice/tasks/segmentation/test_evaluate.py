@@ -17,7 +17,7 @@ from ondevice.errors import ConfigError, ImageError
 from ondevice.image.open import open_image
 from ondevice.tasks.dense import predict
 from ondevice.tasks.segmentation.evaluate import Segmenter, evaluate
-from ondevice.tasks.segmentation.masks import MaskedImage, MaskSet, read_masks
+from ondevice.tasks.segmentation.masks import MaskedImage, MaskSet, mask_notes, read_masks
 
 from ...models.test_dense import small
 
@@ -178,6 +178,16 @@ def test_masks_are_found_as_sets_lay_them_out(tmp_path: Path) -> None:
         assert [Path(i.path).stem for i in found.images] == [stem]
         assert [Path(i.mask).stem for i in found.images] == [stem]
     assert found.names == ("", "sky")
+    assert found.notes == ()
+
+
+def test_masks_that_no_image_has_are_told(tmp_path: Path) -> None:
+    names = ("a", "b", "c")
+    touched(tmp_path, "images/b.jpg", *(f"masks/{name}.png" for name in names))
+    found, _ = read_masks(tmp_path, ("val", ""))
+    note = f"{tmp_path / 'masks'}: masks without an image are not used: a.png, c.png"
+    assert found.notes == (note,)
+    assert mask_notes(tmp_path) == [note]
 
 
 @pytest.mark.parametrize(

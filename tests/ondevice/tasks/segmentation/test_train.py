@@ -212,11 +212,13 @@ def test_photos_that_cannot_be_read_are_left_out(
     images = tmp_path / "images"
     shutil.copytree(folder, images)
     (images / "train" / "003.png").write_text("none")
+    shutil.copy(images / "val_masks" / "000.png", images / "val_masks" / "lone.png")
     args = ("train", images, "--task", "segment", "--size", 64, "--epochs", 1)
     status, out, err = ondevice_(*args, "--out", tmp_path / "out", "--json")
     assert status == 3
     assert "003.png" in json.loads(out)["skipped"][0]
     assert "skipped: " in err
+    assert "val_masks: masks without an image are not used: lone.png" in err
 
 
 def change(name: str, text: str | None = None) -> Callable[[Path], object]:
