@@ -93,8 +93,8 @@ def test_a_net_without_attention_is_shown_without(tmp_path, photo):
 def test_what_a_dense_model_finds_is_drawn_on_the_photo(kind, dense, tmp_path, photo):
     name = str(dense[kind])
     workshop = Workshop(tmp_path / "work", [*map(str, dense.values())])
-    *classifiers, detector = SHIPPED
-    assert workshop.dense == [*map(str, dense.values()), detector]
+    *classifiers, detector, segmenter = SHIPPED
+    assert workshop.dense == [*map(str, dense.values()), detector, segmenter]
     assert workshop.classifiers == classifiers
     found = find(workshop, name, photo, 0.05)
     with Image.open(photo) as image:
