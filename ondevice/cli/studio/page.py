@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import gradio as gr
 
 from ...pages import plot_style
@@ -38,6 +40,11 @@ def serve(
     page: gr.Blocks, host: str, port: int, auth: tuple[str, str] | None, *, browser: bool
 ) -> None:
     """Serve the page until the process is interrupted."""
+    # Each answer leaves cycles that hold its images. Python looks for those the less often the
+    # more objects there are: what is there by now stays anyway, and need not count.
+    gc.collect()
+    gc.freeze()
+    gc.collect()
     page.queue(default_concurrency_limit=2).launch(
         server_name=host,
         server_port=port or None,

@@ -73,7 +73,12 @@ def test_list_is_a_table_of_every_model(ondevice):
     [
         (
             ["shvit_nano."],
-            ["light_detr_shvit_nano.shapes", "shvit_nano.cifar10", "shvit_nano.flowers"],
+            [
+                "light_detr_shvit_nano.shapes",
+                "light_fpn_shvit_nano.shapes",
+                "shvit_nano.cifar10",
+                "shvit_nano.flowers",
+            ],
         ),
         (["t_nano.f"], ["shvit_nano.flowers"]),
         (["shvit_s[12]"], ["shvit_s1.in1k", "shvit_s2.in1k"]),
