@@ -59,7 +59,20 @@ def product(a: mx.array, b: mx.array) -> mx.array:
     """A matrix product; by numpy where MLX would take forty times as long."""
     if not (kernels.is_plain_cpu() and blas.is_slow()) or a.dtype != mx.float32:
         return a @ b
+    found: mx.array = _by_numpy(a, b)
+    return found
+
+
+@mx.custom_function  # its values leave MLX, which would take the gradient for 0
+def _by_numpy(a: mx.array, b: mx.array) -> mx.array:
     return mx.array(np.asarray(a) @ np.asarray(b))
+
+
+@_by_numpy.vjp
+def _gradients(
+    inputs: tuple[mx.array, mx.array], gradient: mx.array, _: mx.array
+) -> tuple[mx.array, ...]:
+    return tuple(mx.vjp(mx.matmul, inputs, [gradient])[1])
 
 
 def linear(x: mx.array, w: mx.array, *bias: mx.array) -> mx.array:

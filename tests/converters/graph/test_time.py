@@ -48,3 +48,12 @@ def test_products_are_numpys_where_mlx_has_a_slow_one(monkeypatch):
     wanted = np.array(a @ b)
     monkeypatch.setattr(blas, "is_slow", lambda: True)
     assert np.allclose(np.array(evaluators.product(a, b)), wanted, atol=1e-5)
+
+
+def test_products_of_numpy_have_the_gradient_of_mlxs(monkeypatch):
+    a, b = mx.random.normal((3, 5, 8)), mx.random.normal((8, 4))
+    gradients = mx.grad(lambda a, b: evaluators.product(a, b).square().sum(), (0, 1))
+    wanted = gradients(a, b)
+    monkeypatch.setattr(blas, "is_slow", lambda: True)
+    for found, right in zip(gradients(a, b), wanted, strict=True):
+        assert np.allclose(np.array(found), np.array(right), atol=1e-4)
