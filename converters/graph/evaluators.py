@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
@@ -59,8 +59,7 @@ def product(a: mx.array, b: mx.array) -> mx.array:
     """A matrix product; by numpy where MLX would take forty times as long."""
     if not (kernels.is_plain_cpu() and blas.is_slow()) or a.dtype != mx.float32:
         return a @ b
-    found: mx.array = _by_numpy(a, b)
-    return found
+    return cast(mx.array, _by_numpy(a, b))
 
 
 @mx.custom_function  # its values leave MLX, which would take the gradient for 0
@@ -69,10 +68,8 @@ def _by_numpy(a: mx.array, b: mx.array) -> mx.array:
 
 
 @_by_numpy.vjp
-def _gradients(
-    inputs: tuple[mx.array, mx.array], gradient: mx.array, _: mx.array
-) -> tuple[mx.array, ...]:
-    return tuple(mx.vjp(mx.matmul, inputs, [gradient])[1])
+def _gradients(inputs: list[mx.array], gradient: mx.array, _: mx.array) -> tuple[mx.array, ...]:
+    return tuple(mx.vjp(mx.matmul, [*inputs], [gradient])[1])
 
 
 def linear(x: mx.array, w: mx.array, *bias: mx.array) -> mx.array:
