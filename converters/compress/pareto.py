@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ondevice.pages import Axis, Curve, plot
+from ondevice.pages import WIDE, Axis, Curve, plot
 
 from .mixed import Point
 
@@ -42,11 +42,15 @@ class Front:
 
     def write(self, path: Path) -> None:
         """A plot (.svg), or all of it as JSON."""
-        text = self.to_svg() if path.suffix == ".svg" else json.dumps(self.to_dict(), indent=2)
+        svg = path.suffix == ".svg"
+        text = self.to_svg() + "\n" if svg else json.dumps(self.to_dict(), indent=2)
         path.write_text(text, encoding="utf-8")
 
-    def to_svg(self) -> str:
-        """Size from left to right; agreement, or how small the cost is, from below."""
+    def to_svg(self, size: tuple[int, int] = WIDE, *, as_file: bool = True) -> str:
+        """Size from left to right; agreement, or how small the cost is, from below.
+
+        ``size`` and ``as_file`` are those of ``ondevice.pages.plot``.
+        """
         xs = [self._bytes(p) / 1e6 for p in self.points]
         if any(p.agreement is None for p in self.points):
             ys = [-math.log10(max(p.cost, 1e-12)) for p in self.points]
@@ -61,7 +65,7 @@ class Front:
             radius=5,
         )
         axes = _axis("package, MB", xs, "{:.2f}"), _axis(label, ys, "{:.4g}")
-        return plot([curve], *axes, as_file=True) + "\n"
+        return plot([curve], *axes, size=size, as_file=as_file)
 
     def _bytes(self, point: Point) -> float:
         return point.bytes + self.overhead

@@ -8,7 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .plot import Axis as Axis, Curve as Curve, plot as plot, plot_style as plot_style
+from .plot import (
+    SMALL as SMALL,
+    WIDE as WIDE,
+    Axis as Axis,
+    Curve as Curve,
+    plot as plot,
+    plot_style as plot_style,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Template

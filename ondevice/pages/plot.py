@@ -8,9 +8,10 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT = 960, 320
-LEFT, RIGHT, TOP, BOTTOM = 48, 16, 12, 28
-MAX_LABEL = 90  # characters of a marked point's title that are shown
+WIDE = (960, 320)  # of a plot across a page, in units of the drawing
+SMALL = (480, 240)  # whose text can be read on a phone
+LEFT, RIGHT, TOP, BOTTOM = 48, 16, 30, 28
+MAX_LABEL = 90  # characters of a marked point's title that are shown in a wide plot
 
 
 @cache
@@ -35,12 +36,17 @@ class Axis:
 
 @dataclass(frozen=True)
 class Curve:
-    """A line through (x, y) points, each with a title, one of them perhaps marked."""
+    """A line through (x, y) points, each with a title, one of them perhaps marked.
+
+    ``names`` are written beside the points; without ``line`` there are only these.
+    """
 
     points: Sequence[tuple[float, float]]
     titles: Sequence[str]
     marked: int | None = None  # the index of the point to mark
     radius: int = 2  # of a point
+    names: Sequence[str] = ()
+    line: bool = True
 
 
 def plot(
@@ -49,6 +55,7 @@ def plot(
     y: Axis,
     *,
     limit: tuple[float, str] | None = None,
+    size: tuple[int, int] = WIDE,
     as_file: bool = False,
 ) -> str:
     """The curves as an SVG element; ``limit`` is a dashed line at a value, with a text.
@@ -56,12 +63,12 @@ def plot(
     A page has ``plot_style()`` in its stylesheet; a plot ``as_file`` has it inside. Every text
     is escaped.
     """
-    frame = _Frame(x, y)
+    frame = _Frame(x, y, *size)
     body = [element("style", plot_style())] if as_file else []
     body += [*_y_axis(frame), *_x_axis(frame)]
     if limit is not None:
         at = frame.y(limit[0])
-        body.append(_horizontal("limit", at))
+        body.append(frame.horizontal("limit", at))
         body.append(_text(limit[1], LEFT + 6, at + 14, kind="limit-text"))
     for i, curve in enumerate(curves):
         body += _curve(frame, curve, i)
@@ -69,7 +76,7 @@ def plot(
         "svg",
         *body,
         xmlns="http://www.w3.org/2000/svg" if as_file else None,
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        viewBox=f"0 0 {frame.width} {frame.height}",
         role="img",
         aria_label=f"{y.label} by {x.label}",
     )
@@ -81,29 +88,35 @@ class _Frame:
 
     x_axis: Axis
     y_axis: Axis
+    width: int
+    height: int
 
     def x(self, value: float) -> float:
-        return round(LEFT + (WIDTH - LEFT - RIGHT) * self.x_axis.share(value), 1)
+        return round(LEFT + (self.width - LEFT - RIGHT) * self.x_axis.share(value), 1)
 
     def y(self, value: float) -> float:
-        return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - self.y_axis.share(value)), 1)
+        return round(TOP + (self.height - TOP - BOTTOM) * (1 - self.y_axis.share(value)), 1)
+
+    def horizontal(self, kind: str, y: float) -> str:
+        """A line across the plot."""
+        return element("line", class_=kind, x1=LEFT, x2=self.width - RIGHT, y1=y, y2=y)
 
 
 def _y_axis(frame: _Frame) -> Iterator[str]:
     for value, text in frame.y_axis.ticks:
         at = frame.y(value)
-        yield _horizontal("grid", at)
+        yield frame.horizontal("grid", at)
         yield _text(text, LEFT - 8, at + 4, "end")
-    yield _text(frame.y_axis.label, LEFT + 6, TOP + 14)
+    yield _text(frame.y_axis.label, LEFT, TOP - 14)
 
 
 def _x_axis(frame: _Frame) -> Iterator[str]:
-    bottom = HEIGHT - 8
+    bottom, right = frame.height - 8, frame.width - RIGHT
     for value, text in frame.x_axis.ticks:
         at = frame.x(value)
-        anchor = "start" if at == LEFT else "end" if at == WIDTH - RIGHT else "middle"
+        anchor = "start" if at == LEFT else "end" if at == right else "middle"
         yield _text(text, at, bottom, anchor)
-    yield _text(frame.x_axis.label, (LEFT + WIDTH - RIGHT) / 2, bottom, "middle")
+    yield _text(frame.x_axis.label, (LEFT + right) / 2, bottom, "middle")
 
 
 def _curve(frame: _Frame, curve: Curve, index: int) -> Iterator[str]:
@@ -113,23 +126,33 @@ def _curve(frame: _Frame, curve: Curve, index: int) -> Iterator[str]:
         for i, ((x, y), title) in enumerate(zip(points, curve.titles, strict=True))
         for kind, radius in [("mark", 6) if i == curve.marked else ("dot", curve.radius)]
     ]
-    line = element("polyline", points=" ".join(f"{x},{y}" for x, y in points))
-    yield element("g", line, *dots, class_=f"curve c{index}")
+    path = " ".join(f"{x},{y}" for x, y in points)
+    line = [element("polyline", points=path)] if curve.line else []
+    names = [
+        _name(frame, point, name, above=i % 2 == 0)
+        for i, (point, name) in enumerate(zip(points, curve.names, strict=False))
+    ]
+    yield element("g", *line, *dots, *names, class_=f"curve c{index}")
     if curve.marked is not None:
-        yield from _mark(*points[curve.marked], curve.titles[curve.marked], index)
+        yield from _mark(frame, points[curve.marked], curve.titles[curve.marked], index)
 
 
-def _mark(x: float, y: float, title: str, index: int) -> Iterator[str]:
+def _name(frame: _Frame, point: tuple[float, float], name: str, *, above: bool) -> str:
+    """What a point is called, on the side that has more room."""
+    x, y = point
+    anchor, shift = ("end", -6) if x > frame.width / 2 else ("start", 6)
+    return _text(name, x + shift, y - 5 if above else y + 14, anchor)
+
+
+def _mark(frame: _Frame, point: tuple[float, float], title: str, index: int) -> Iterator[str]:
     """The title of a marked point, below all curves."""
-    bottom = HEIGHT - BOTTOM - 8 - 16 * index
-    anchor, shift = ("end", -6) if x > WIDTH / 2 else ("start", 6)
-    shown = title if len(title) <= MAX_LABEL else f"{title[:MAX_LABEL]} …"
+    x, y = point
+    bottom = frame.height - BOTTOM - 8 - 16 * index
+    anchor, shift = ("end", -6) if x > frame.width / 2 else ("start", 6)
+    most = MAX_LABEL * frame.width // WIDE[0]
+    shown = title if len(title) <= most else f"{title[:most]} …"
     yield element("line", class_="lead", x1=x, x2=x, y1=y + 6, y2=bottom)
     yield _text(shown, x + shift, bottom, anchor, kind="mark-text")
-
-
-def _horizontal(kind: str, y: float) -> str:
-    return element("line", class_=kind, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
 
 
 def _text(text: str, x: float, y: float, anchor: str = "start", *, kind: str = "") -> str:

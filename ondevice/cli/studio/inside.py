@@ -60,7 +60,7 @@ def tab(workshop: Workshop) -> None:
             counts,
             rows,
             100,
-            scrolled(svg, "Graph", "drawing"),
+            scrolled(svg, "Graph"),
         )
 
     outputs = [facts, findings, operations, weights, zoom, graph]

@@ -24,8 +24,9 @@ STYLE = """
 .tab-container .selected { color: #0969da }
 .gradio-container .column { min-width: min(320px, 100%) !important; max-width: 100% }
 .gradio-container .block { max-width: 100% }
-.plot .scrolled { overflow-x: auto }
-.plot svg { width: 100%; min-width: 680px; height: auto }
+.plots { display: flex; flex-wrap: wrap; gap: 16px }
+.plots svg { flex: 1 1 300px; max-width: 540px; height: auto }
+.gradio-container th span { word-break: normal !important; overflow-wrap: normal !important }
 .drawing { max-height: 70vh; overflow: auto }
 .thumbnails .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)) }
 .thumbnails .caption-label { white-space: normal; max-width: 100% !important }
@@ -142,6 +143,6 @@ def absent(what: str, option: str) -> None:
     gr.Markdown(f"{what} Start with `ondevice studio {option}`.")
 
 
-def scrolled(svg: str, label: str, kind: str = "scrolled") -> str:
+def scrolled(svg: str, label: str) -> str:
     """A drawing that is moved by itself where it is larger than the page, by keys as well."""
-    return f'<div class="{kind}" tabindex="0" role="region" aria-label="{label}">{svg}</div>'
+    return f'<div class="drawing" tabindex="0" role="region" aria-label="{label}">{svg}</div>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, ImageError
@@ -17,7 +18,7 @@ TOP = 12
 def similar(
     workshop: Workshop, photo: str | None, text: str = "", top_k: int = TOP
 ) -> list[tuple[Image.Image, str]]:
-    """The most similar photos of the index, each with its cosine and path, the nearest first.
+    """The most similar photos of the index, each with its cosine and name, the nearest first.
 
     Raises ImageError, and ConfigError also unless one of ``photo`` and ``text`` is given.
     """
@@ -32,7 +33,7 @@ def similar(
         else:
             query = encode_query(index, workshop.model(name), open_image(photo or ""))
         matches = search(index, query, top_k=top_k)
-    return [(_shown(m.path), f"{m.score:.3f} {m.path}") for m in matches]
+    return [(_shown(m.path), f"{m.score:.3f} {_short(m.path)}") for m in matches]
 
 
 def _shown(path: str) -> Image.Image:
@@ -43,6 +44,11 @@ def _shown(path: str) -> Image.Image:
         return thumbnail(open_image(path))
     except ImageError:
         return Image.new("RGB", (96, 96), "grey")
+
+
+def _short(path: str) -> str:
+    """A file and its folder: a caption has no room for more."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def tab(workshop: Workshop) -> None:

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import OnDeviceError
-from ...image.open import open_image
 from ...image.preprocess import resize_and_crop
-from ...pages import Axis, Curve, percent, plot
-from ...signature.samples import sample_images
+from ...pages import SMALL, Axis, Curve, percent, plot
 from ...tasks.classify import classify
-from .workshop import PLAIN, SAMPLES, Workshop, scores, thumbnail
+from .workshop import PLAIN, Made, Workshop, scores, thumbnail
 
 if TYPE_CHECKING:
     import mlx.nn as nn
     from PIL import Image
 
+    from converters.compress.pareto import Front
     from converters.program import Program
 
+MAX_BUDGET = 60  # percent of the uncompressed size: 8 bits for each weight take 50
 CHOSEN = (PLAIN, "int8", "palette6", "palette4")
 
 
@@ -35,27 +35,39 @@ class Cost:
     same_class: float
     changed: list[tuple[Image.Image, str]]
     package: Path
+    front: Front | None = None  # of a search: the sizes that were to be had
 
 
 def costs(
-    workshop: Workshop, name: str, recipes: Sequence[str], photos: Sequence[str]
+    workshop: Workshop,
+    name: str,
+    recipes: Sequence[str],
+    photos: Sequence[str],
+    percent: int = 0,
 ) -> Iterator[Cost]:
-    """Each recipe's cost, as it is known; on test images if there are no photos.
+    """Each recipe's cost, as it is known, on the photos, or on test images if there are none.
 
-    Raises ImageError, ConfigError.
+    With ``percent`` the last is the best package of at most that part of the uncompressed
+    size, a format for each layer: searched on every second image, and all are measured on the
+    others. Raises ImageError, ConfigError.
     """
-    images: list[Any] = [open_image(p) for p in photos] or sample_images(
-        workshop.model(name).info.preprocess.size, SAMPLES
-    )
+    measured = workshop.halves(name, photos)[1] if percent else workshop.images(name, photos)
     for recipe in recipes:
         with workshop.lock:
-            cost = _cost(workshop.model(name), workshop.package(name, recipe), recipe, images)
+            made = Made(workshop.package(name, recipe))
+            cost = _cost(workshop.model(name), made, recipe, measured)
+        yield cost
+    if percent:
+        with workshop.lock:
+            made = workshop.within(name, percent, photos)
+            cost = _cost(workshop.model(name), made, f"at most {percent} %", measured)
         yield cost
 
 
-def _cost(model: nn.Module, package: Program, recipe: str, images: Sequence[Any]) -> Cost:
+def _cost(model: nn.Module, made: Made, recipe: str, images: Sequence[Any]) -> Cost:
     from converters.verification.verify import verify
 
+    package = made.package
     (found,) = verify(model, package, images).comparisons[:1]
     changed = list(_changed(model, package, images))
     return Cost(
@@ -65,6 +77,7 @@ def _cost(model: nn.Module, package: Program, recipe: str, images: Sequence[Any]
         same_class=1 - len(changed) / len(images),
         changed=changed,
         package=package.path,
+        front=made.front,
     )
 
 
@@ -92,6 +105,13 @@ def tab(workshop: Workshop) -> None:
 
     model = model_choice(workshop.classifiers)
     chosen = gr.CheckboxGroup(recipes(), value=list(CHOSEN), label="Compression")
+    budget = gr.Slider(
+        0,
+        MAX_BUDGET,
+        value=0,
+        step=5,
+        label="A format for each layer, within this part of the size, % (0: none)",
+    )
     photos = gr.Files(
         file_types=["image"], label="Photos to compare on; without any, test patterns"
     )
@@ -102,30 +122,31 @@ def tab(workshop: Workshop) -> None:
         interactive=False,
         label="What it costs",
     )
-    curve = gr.HTML(elem_classes="plot")
+    curve = gr.HTML()
     changed = gallery("Photos that change their class", 6)
     packages = gr.Files(label="The packages, zipped", interactive=False)
 
-    def measure(model: str, chosen: list[str], photos: list[str] | None) -> Iterator[Any]:
+    def measure(
+        model: str, chosen: list[str], budget: int, photos: list[str] | None
+    ) -> Iterator[Any]:
         found: list[Cost] = []
         try:
-            need(chosen, "a compression")
-            for cost in costs(workshop, model, chosen, photos or []):
+            need(chosen or budget, "a compression")
+            for cost in costs(workshop, model, chosen, photos or [], budget):
                 found.append(cost)
                 yield own(_shown(found))
         except OnDeviceError as error:
             raise message(error) from error
 
     outputs = [table, curve, changed, packages]
-    running = go.click(measure, [model, chosen, photos], outputs)
+    running = go.click(measure, [model, chosen, budget, photos], outputs)
     stop.click(None, cancels=running)
 
 
 def _shown(found: Sequence[Cost]) -> tuple[Any, ...]:
     """What the page shows of the costs that are known."""
-    from .parts import scrolled
-
-    curve = scrolled(_curve(found), "Size and closeness")
+    fronts = [cost.front.to_svg(SMALL, as_file=False) for cost in found if cost.front]
+    curve = f'<div class="plots">{"".join([_curve(found), *fronts])}</div>'
     changed = [(image, f"{c.recipe}: {text}") for c in found for image, text in c.changed]
     packages = [_zipped(cost.package) for cost in found]
     return [_row(cost) for cost in found], curve, changed, packages
@@ -137,15 +158,25 @@ def _row(cost: Cost) -> list[Any]:
 
 
 def _curve(costs: Sequence[Cost]) -> str:
-    """Size to the right, what is left of the model's values upwards."""
-    ordered = sorted(costs, key=lambda cost: cost.bytes)
-    points = [(cost.bytes / 1e6, cost.psnr_db) for cost in ordered]
-    titles = [f"{c.recipe}: {c.bytes / 1e6:.2f} MB, {c.psnr_db:.1f} dB" for c in ordered]
-    right, top = max(x for x, _ in points) * 1.05, max(y for _, y in points) * 1.1
+    """Size to the right, what is left of the model's values upwards; a line through those
+    recipes that no smaller one beats."""
+    best: list[Cost] = []
+    for cost in sorted(costs, key=lambda cost: (cost.bytes, -cost.psnr_db)):
+        if not best or cost.psnr_db > best[-1].psnr_db:
+            best.append(cost)
+    rest = [cost for cost in costs if cost not in best]
+    right = max(cost.bytes for cost in costs) / 1e6 * 1.05
+    top = max(cost.psnr_db for cost in costs) * 1.1
     marks = [share * right for share in (0, 0.25, 0.75, 1)]
     x = Axis("MB", 0, right, [(mark, f"{mark:.1f}") for mark in marks])
     y = Axis("dB", 0, top, [(share * top, f"{share * top:.0f}") for share in (0, 0.5, 1)])
-    return plot([Curve(points, titles, radius=4)], x, y)
+    return plot([_points(best), _points(rest, line=False)], x, y, size=SMALL)
+
+
+def _points(costs: Sequence[Cost], *, line: bool = True) -> Curve:
+    points = [(cost.bytes / 1e6, cost.psnr_db) for cost in costs]
+    titles = [f"{c.recipe}: {c.bytes / 1e6:.2f} MB, {c.psnr_db:.1f} dB" for c in costs]
+    return Curve(points, titles, radius=4, names=[cost.recipe for cost in costs], line=line)
 
 
 def _zipped(package: Path) -> str:

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import mlx.nn as nn
 
 from ...errors import ConfigError
+from ...image.open import open_image
 from ...signature import signature_of
 from ...signature.samples import sample_images
 from ...tasks.load import load
@@ -20,6 +22,7 @@ from ...tasks.load import load
 if TYPE_CHECKING:
     from PIL import Image
 
+    from converters.compress.pareto import Front
     from converters.program import Program
 
     from ...tasks.clip import CLIP
@@ -55,6 +58,19 @@ class _Kept(Generic[T]):
         return self.things[key]
 
 
+@dataclass(frozen=True)
+class Made:
+    """A package, and of a search the sizes that were to be had."""
+
+    package: Program
+    front: Front | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the package is."""
+        return self.package.path
+
+
 class Workshop:
     """Models and packages in ``folder``; whoever computes holds ``lock``, one at a time.
 
@@ -70,7 +86,7 @@ class Workshop:
         self.lock = threading.RLock()
         self._models = _Kept[nn.Module](MODELS)
         self._clips = _Kept["CLIP"](1)
-        self._packages = _Kept["Program"](PACKAGES, lambda p: shutil.rmtree(p.path.parent))
+        self._packages = _Kept["Made"](PACKAGES, lambda m: shutil.rmtree(m.path.parent))
         self._made = 0
         self.names = [*dict.fromkeys((*models, *SHIPPED))]
         if index is not None and self.index_model not in self.names:
@@ -119,20 +135,56 @@ class Workshop:
     def package(self, name: str, recipe: str = PLAIN) -> Program:
         """The package of a model in half precision, compressed by a preset."""
         with self.lock:
-            return self._packages.get((name, recipe), lambda: self._make(name, recipe))
+            made = self._packages.get((name, recipe), lambda: self._recipe(name, recipe))
+        return made.package
 
-    def _make(self, name: str, recipe: str) -> Program:
+    def within(self, name: str, percent: int, photos: Sequence[str]) -> Made:
+        """The package with the best format for each layer, by every second of these photos
+        (or test images), of at most ``percent`` of the size of the one not compressed.
+
+        Raises ImageError, and ConfigError where nothing is as small.
+        """
+        with self.lock:
+            key = name, percent, *photos
+            return self._packages.get(key, lambda: self._search(name, percent, photos))
+
+    def images(self, name: str, photos: Sequence[str], count: int = SAMPLES) -> list[Any]:
+        """The photos, or as many test images if there are none. Raises ImageError."""
+        if photos:
+            return [open_image(path) for path in photos]
+        return [*sample_images(self.model(name).info.preprocess.size, count)]
+
+    def halves(self, name: str, photos: Sequence[str]) -> tuple[list[Any], list[Any]]:
+        """Images to search on, and others to measure on. Raises ImageError, ConfigError."""
+        images = self.images(name, photos, 2 * SAMPLES)
+        if len(images) < 2 * SAMPLES:
+            raise ConfigError(
+                f"{len(images)} photos; a search takes {2 * SAMPLES} or more, and measures on "
+                "half of them. Without any photos it takes test images."
+            )
+        return images[::2], images[1::2]
+
+    def _recipe(self, name: str, recipe: str) -> Made:
+        if recipe == PLAIN:
+            return self._make(name, recipe)
+        return self._make(name, recipe, recipe=recipe, calibration=self.images(name, ()))
+
+    def _search(self, name: str, percent: int, photos: Sequence[str]) -> Made:
+        budget = self.package(name).size * percent // 100
+        images, _ = self.halves(name, photos)
+        return self._make(
+            name, f"mixed-{percent}", budget=budget, calibration=images, front=True
+        )
+
+    def _make(self, name: str, suffix: str, **options: Any) -> Made:
         from converters.backend import load_package
         from converters.export import export
 
         self._made += 1
-        path = self.folder / str(self._made) / f"{Path(name).name}.{recipe}.mlpackage"
-        model = self.model(name)
-        options: dict[str, Any] = {}
-        if recipe != PLAIN:
-            samples = sample_images(model.info.preprocess.size, SAMPLES)
-            options = {"recipe": recipe, "calibration": samples}
-        return load_package(export(model, path, target=TARGET, **options))
+        path = self.folder / str(self._made) / f"{Path(name).name}.{suffix}.mlpackage"
+        accounts: list[Any] = []
+        export(self.model(name), path, target=TARGET, account=accounts.append, **options)
+        return Made(load_package(path), accounts[0].front if accounts else None)
 
 
 def _kinds(model: nn.Module) -> set[str]:

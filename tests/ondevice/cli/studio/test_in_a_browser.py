@@ -128,7 +128,7 @@ def test_smaller_packages_are_measured_and_can_be_had(page):
         page.get_by_label(recipe, exact=True).uncheck()
     page.get_by_role("button", name="Measure").click()
     page.get_by_text(re.compile(r"int8\.mlpackage")).first.wait_for()
-    page.locator(".plot svg polyline").first.wait_for(state="attached")
+    page.locator(".plots svg polyline").first.wait_for(state="attached")
     with page.expect_download() as download:
         page.locator("a[download]").last.click()
     with open(download.value.path(), "rb") as file:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from ondevice.cli.studio.find import find
 from ondevice.cli.studio.inside import inside
 from ondevice.cli.studio.look import look
 from ondevice.cli.studio.similar import similar
-from ondevice.cli.studio.smaller import costs
+from ondevice.cli.studio.smaller import Cost, _curve, costs
 from ondevice.cli.studio.words import fitting
 from ondevice.cli.studio.workshop import PACKAGES, PLAIN, SAMPLES, SHIPPED, Workshop
 from ondevice.errors import ConfigError, ImageError, UnknownModelError
@@ -126,9 +128,9 @@ def test_similar_photos_are_found_in_an_index(tmp_path, album):
     workshop = Workshop(tmp_path / "work", [], path)
     found = similar(workshop, str(album[2]), top_k=3)
     assert len(found) == 3
-    assert found[0][1] == f"1.000 {album[2]}"
+    assert found[0][1] == "1.000 album/2.png"
     album[2].unlink()
-    assert similar(workshop, str(album[1]))[0][1] == f"1.000 {album[1]}"
+    assert similar(workshop, str(album[1]))[0][1] == "1.000 album/1.png"
     for photo, text in ((None, ""), (str(album[1]), "a cat")):
         with pytest.raises(ConfigError, match="and not both"):
             similar(workshop, photo, text)
@@ -159,6 +161,31 @@ def test_what_compression_costs_is_said_one_by_one(workshop):
     assert [1 - len(cost.changed) / SAMPLES for cost in found] == [c.same_class for c in found]
     pattern = r"\w+ \d+% → \w+ \d+%"
     assert all(re.fullmatch(pattern, text) for cost in found for _, text in cost.changed)
+
+
+def test_a_budget_is_searched_on_other_images_than_it_is_measured_on(workshop, album):
+    photos = [str(path) for path in album] * 4
+    searched, measured = workshop.halves(MODEL, photos)
+    assert (len(searched), len(measured)) == (8, 8)
+    (plain, found) = costs(workshop, MODEL, [PLAIN], photos, 25)
+    assert found.recipe == "at most 25 %"
+    assert found.bytes <= plain.bytes / 4
+    assert found.package.name == f"{MODEL}.mixed-25.mlpackage"
+    assert found.front.chosen in found.front.points
+    assert workshop.within(MODEL, 25, photos).path == found.package
+    with pytest.raises(ConfigError, match="15 photos"):
+        list(costs(workshop, MODEL, [], photos[1:], 25))
+    with pytest.raises(ConfigError, match="the smallest is"):
+        list(costs(workshop, MODEL, [], photos, 5))
+
+
+def test_the_line_goes_through_recipes_that_no_smaller_one_beats():
+    sizes = {"a": (100, 20.0), "b": (200, 10.0), "c": (300, 30.0)}
+    made = [Cost(n, size, db, 1, [], Path(n)) for n, (size, db) in sizes.items()]
+    svg = ElementTree.fromstring(_curve(made))
+    (line,) = svg.iter("polyline")
+    assert len(line.get("points").split()) == 2
+    assert [text.text for text in svg.iter("text")][-3:] == ["a", "c", "b"]
 
 
 def test_images_that_a_package_takes_for_others_are_shown(workshop, monkeypatch):
