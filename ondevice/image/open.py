@@ -230,6 +230,8 @@ def _eight_bits(image: Image.Image, name: str, max_level: float | None) -> Image
     if upright.mode != "F" and not upright.mode.startswith("I"):
         if ";16" in stored:
             _check_deep_colours(upright, name, max_level)
+        elif max_level is not None:
+            _log.warning("%s has 8 bits: no --max-level (max_level=) applies", name)
         return upright
     import numpy as np
     from PIL import Image

@@ -328,6 +328,12 @@ def test_deep_colours_that_come_out_dark_are_named(tmp_path, caplog):
         open_image(tmp_path / "dark.png", max_level=4095)
 
 
+def test_a_white_of_8_bits_is_said_to_have_no_effect(tmp_path, caplog):
+    Image.new("L", (4, 4), 100).save(tmp_path / "a.png")
+    assert open_image(tmp_path / "a.png", max_level=4095).getpixel((0, 0)) == (100,) * 3
+    assert "a.png has 8 bits: no --max-level (max_level=) applies" in caplog.text
+
+
 def test_a_tiff_may_say_that_zero_is_white(tmp_path):
     pixels = save_grey(tmp_path / "a.tiff", 65535)
     data = (tmp_path / "a.tiff").read_bytes()
