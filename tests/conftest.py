@@ -5,6 +5,7 @@ from hypothesis import Phase, settings
 
 import ondevice as ondevice
 from ondevice.cli import run
+from ondevice.cpu import blas
 
 PHASES = (Phase.explicit, Phase.generate, Phase.shrink)
 settings.register_profile(
@@ -12,6 +13,7 @@ settings.register_profile(
 )
 settings.register_profile("thorough", max_examples=10_000, deadline=None, phases=PHASES)
 settings.load_profile("default")
+blas.advise()  # where there is none this is said once, and not in the midst of a test
 
 
 @pytest.fixture
