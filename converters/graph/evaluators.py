@@ -34,13 +34,16 @@ def edge_pad(x: mx.array, _: mx.array, axes: Any, low: Any, high: Any) -> mx.arr
 
 
 def gather(x: mx.array, *rest: Any) -> mx.array:
-    """As MLX's Gather: slices of ``sizes`` from where the indices say."""
-    *indices, axes, sizes = rest
-    grid = indices[0].shape
+    """As MLX's Gather: slices of ``sizes`` from where the indices say.
+
+    In the shape of the output: an index that was a scalar has an axis by now.
+    """
+    *indices, axes, sizes, output = rest
     if all(sizes[a] == (1 if a in axes else n) for a, n in enumerate(x.shape)):
         rest_axes = [axis for axis in range(x.ndim) if axis not in axes]
-        return x.transpose(*axes, *rest_axes)[tuple(indices)].reshape(*grid, *sizes)
-    return x[_elements(x, indices, axes, (*grid, *sizes))]
+        return x.transpose(*axes, *rest_axes)[tuple(indices)].reshape(output.shape)
+    grid = indices[0].shape
+    return x[_elements(x, indices, axes, (*grid, *sizes))].reshape(output.shape)
 
 
 def convolution(x: mx.array, w: mx.array, *rest: Any) -> mx.array:

@@ -209,7 +209,7 @@ _TABLE = (
         "linear",
     ),
     Op("Full", lambda x, *_: x, (), "move"),
-    Op("Gather", ev.gather, ("axes", "sizes"), "reduction", picks=True),
+    Op("Gather", ev.gather, ("axes", "sizes"), "reduction", picks=True, by_output=True),
     Op(
         "GatherAxis",
         lambda x, i, axis: mx.take_along_axis(x, i, axis),

@@ -7,7 +7,7 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from ...support.lowered import assert_lowered, ops
+from ...support.lowered import assert_lowered, ops, run_half
 
 RNG = np.random.default_rng(1)
 X = mx.array(RNG.normal(size=(2, 4, 5, 6)).astype(np.float32))
@@ -87,3 +87,17 @@ class Shuffled(nn.Module):
 def test_picking_channels_between_convolutions_moves_nothing():
     assert list(ops(Shuffled(), X)) == ["Transpose", "Conv", "Take"]
     assert ops(Shuffled(), X)["Transpose"] == 2  # the input's and the output's
+
+
+def test_rows_picked_one_after_the_other_have_their_ranges_measured():
+    """As in a suppression of overlapping boxes: each choice depends on the one before."""
+
+    def chosen(x):
+        rows, scores = x[0, 0], x[0, 0, :, 0]
+        for _ in range(3):
+            i = mx.argmax(scores)
+            scores = mx.where(mx.abs(rows - rows[i]).sum(1) > scores[i], scores, -1.0)
+        return rows[i]
+
+    (got,) = run_half(chosen, X)
+    np.testing.assert_allclose(got, np.array(chosen(X)), rtol=1e-3)
