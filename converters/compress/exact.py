@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ..graph.graph import Graph, Node
-from ..graph.ops import magnifies, op
+from ..graph.ops import magnifies, op, scale_of
 
 SMALLEST = 2.0**-14  # of a value with all of half precision's bits
+SMALL_PEAK = 2.0**-9  # a value whose peak is below has elements that lack some
+SMALL_NORM = 2.0**-6  # of what is standardized: its variance is the square, and has an epsilon
 _PASSED = frozenset({"arithmetic", "move", "reduction", "activation"})
 
 
 def exact_values(graph: Graph, ranges: Mapping[str, float]) -> set[str]:
-    """The values that are to stay float32; ``ranges`` are the largest of each, as measured."""
-    return _positions(graph, ranges) | _guarded(graph)
+    """The values that are to stay float32; ``ranges`` are the largest of each, as stored."""
+    return _positions(graph, ranges) | _guarded(graph) | _small(graph, ranges)
 
 
 def _positions(graph: Graph, ranges: Mapping[str, float]) -> set[str]:
@@ -72,6 +74,30 @@ def _guarded(graph: Graph) -> set[str]:
             chain, is_steep = _until_steep(graph, node)
             gates = {i for i in node.inputs if _is_gate(graph, i)}
             found |= chain | gates if is_steep else set()
+    return found
+
+
+def _small(graph: Graph, ranges: Mapping[str, float]) -> set[str]:
+    """Norms of small values, functions that are steep at zero of such, and what leads to them.
+
+    ``rsqrt(mean(x * x))`` of an ``x`` near 1e-4 has squares that half precision has not.
+    """
+    found: set[str] = set()
+    todo: list[str] = []
+    for node in graph.nodes:
+        limit = (
+            SMALL_NORM if scale_of(node) == "norm" else SMALL_PEAK if op(node.op).steep else 0
+        )
+        small = [i for i in node.inputs if 0 < ranges.get(i, 0.0) < limit]
+        found |= {v.name for v in node.outputs} if small else set()
+        todo += small
+    while todo:
+        name = todo.pop()
+        maker = graph.producer.get(name)
+        if maker is None or name in found or not 0 < ranges.get(name, 0.0) < SMALL_PEAK:
+            continue
+        found |= {v.name for v in maker.outputs}
+        todo += maker.inputs if op(maker.op).kind in _PASSED else ()
     return found
 
 

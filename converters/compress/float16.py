@@ -22,7 +22,7 @@ from ..graph.graph import Array, Graph, Node
 from ..graph.ops import op, scale_of
 from ..graph.passes import run_passes
 from ..graph.trace import trace
-from .exact import exact_values
+from .exact import SMALL_PEAK, exact_values
 
 LARGEST = 65504.0
 MARGIN = 16.0  # other images may reach further than those measured
@@ -30,7 +30,6 @@ TARGET = 2.0**10  # where the peak of a rescaled stream goes
 MAX_SAMPLES = 8  # calibration images that are looked at
 MAX_UPSCALE_LOG2 = 10  # the weights grow by as much, and have a range as well
 LARGE, SMALL = 384, 256  # pixels: what is measured at another size, and at which
-SMALLEST = 2.0**-9  # a stream whose peak is below loses bits: it is brought up to one
 LEAST = 2.0**-12  # an output that stays below has fewer bits than half precision has
 MIN_TAPS = 25  # of a kernel: of fewer, one takes on too much
 
@@ -74,7 +73,7 @@ def make_safe(
     Raises UnsupportedOpError for an operation whose range cannot be measured.
     """
     graph.refuse(node for node in graph.nodes if not can_evaluate(node))
-    ranges = _quick_peaks(graph, function) | _large_inputs(graph, function)
+    ranges = _quick_peaks(graph, function) | _odd_inputs(graph, function)
     for inputs in calibration:
         for name, peak in peaks(graph, *inputs).items():
             ranges[name] = max(ranges.get(name, 0.0), peak)
@@ -107,11 +106,12 @@ def _small(function: Function) -> tuple[mx.array, ...]:
     return tuple(map(small, function.forms, function.inputs))
 
 
-def _large_inputs(graph: Graph, function: Function) -> dict[str, float]:
-    """Peaks of those example inputs that half precision cannot hold; no image's is one."""
+def _odd_inputs(graph: Graph, function: Function) -> dict[str, float]:
+    """Peaks of those example inputs that half precision cannot hold, or barely; no image's is
+    one."""
     given = zip(graph.inputs, map(np.array, function.inputs), strict=True)
     found = {v.name: float(np.abs(x).max(initial=0)) for v, x in given if x.dtype.kind == "f"}
-    return {name: peak for name, peak in found.items() if peak > LARGEST / 2}
+    return {n: peak for n, peak in found.items() if peak > LARGEST / 2 or 0 < peak < SMALL_PEAK}
 
 
 def _alike(a: Graph, b: Graph) -> bool:
@@ -145,7 +145,7 @@ def rescale(graph: Graph, ranges: Mapping[str, float]) -> tuple[Graph, Safety]:
     hot = {name for name, peak in stored.items() if peak > LARGEST / 2}
     hot |= {name for name in graph.outputs if 0 < stored.get(name, 0.0) < LEAST}
     hot |= {name for name, value in safe.constants.items() if _is_too_large(value)}
-    exact = exact_values(safe, ranges)
+    exact = exact_values(safe, stored)
     kept = [
         node.outputs[0].name
         for node in safe.nodes
@@ -182,7 +182,7 @@ def _powers(graph: Graph, ranges: Mapping[str, float]) -> dict[str, int]:
             -MAX_UPSCALE_LOG2, math.ceil(math.log2(value / (TARGET if value > 1 else 1.0)))
         )
         for root, value in peak.items()
-        if root not in streams.fixed and (value > LARGEST / MARGIN or 0 < value < SMALLEST)
+        if root not in streams.fixed and (value > LARGEST / MARGIN or 0 < value < SMALL_PEAK)
     }
     return {name: power[root] for name in ranges if (root := streams.root(name)) in power}
 

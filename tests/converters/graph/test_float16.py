@@ -305,6 +305,19 @@ EXACT = {
     ),
     "large exponentials": (lambda x: mx.exp(8 * x), mx.random.uniform(1, 1.25, (4, 32))),
     "remainders": (lambda x: (10 * x) % 1, mx.random.uniform(3, 4, (4, 32))),
+    "norms of small values": (nn.RMSNorm(64, eps=1e-12), 1e-4 * mx.random.normal((2, 64))),
+    "an epsilon beside a small variance": (
+        lambda x: nn.LayerNorm(64, eps=1e-8)(mx.tanh(x)),
+        1e-3 * mx.random.normal((2, 64)),
+    ),
+    "roots of small sums": (
+        lambda x: mx.rsqrt(mx.square(1e-4 * x).sum(-1)),
+        mx.random.normal((2, 8)),
+    ),
+    "quotients of small values": (
+        lambda x: mx.softmax(x, axis=0)[0] ** 4 / mx.square(1e-3 * mx.tanh(x[0])),
+        mx.random.normal((2, 8)),
+    ),
     "the root of a square": (lambda x: mx.sqrt((x * 10) ** 2), mx.random.normal((2, 8))),
 }
 
