@@ -21,7 +21,7 @@ def linear(node: Node, x: Value, weight: Value, *bias: Value) -> Value:
     """Of one row, as a head reads, a convolution: Apple's runtime for CPUs adds a convolution
     up in float32, and rounds each term and sum of a matrix product to half precision."""
     is_row = math.prod(shape_of(x)[:-1]) == 1
-    y = _of_row(node, x, weight) if is_row else ca.broadcasting_batch_matmul(x, turned(weight))
+    y = _of_row(node, x, weight) if is_row else _product(x, turned(weight))
     return ca.broadcasting_add(y, bias[0]) if bias else y
 
 
@@ -38,9 +38,17 @@ def _of_row(node: Node, x: Value, weight: Value) -> Value:
 def matmul(
     node: Node, x: Value, y: Value, transpose_x: bool = False, transpose_y: bool = False
 ) -> Value:
-    return ca.broadcasting_batch_matmul(
-        turned(x) if transpose_x else x, turned(y) if transpose_y else y
-    )
+    return _product(turned(x) if transpose_x else x, turned(y) if transpose_y else y)
+
+
+def _product(x: Value, y: Value) -> Value:
+    """Of a matrix that is a reshape, as a batch of one: coreai-core multiplies before such a
+    reshape, does without it where the product is added to something, and ends the process."""
+    is_reshape = x.defining_op is not None and x.defining_op.name == "coreai.reshape"
+    if not is_reshape or len(shape_of(x)) != 2 or len(shape_of(y)) != 2:
+        return ca.broadcasting_batch_matmul(x, y)
+    batch = ca.broadcasting_batch_matmul(reshaped(x, (1, *shape_of(x))), y)
+    return reshaped(batch, shape_of(batch)[1:])
 
 
 @lower("Softmax")
@@ -50,7 +58,7 @@ def softmax(node: Node, x: Value, axis: int = -1) -> Value:
 
 @lower("AddMM")
 def addmm(node: Node, a: Value, b: Value, c: Value, alpha: float, beta: float) -> Value:
-    product = ca.broadcasting_batch_matmul(a, b)
+    product = _product(a, b)
     product = product if alpha == 1 else scaled(product, alpha)
     return ca.broadcasting_add(product, c if beta == 1 else scaled(c, beta))
 

@@ -91,6 +91,18 @@ MORE = {
     ),
     "a quotient of integers": (lambda x: x.astype(mx.int32) // 2 + 0 * x, 3 * TOKENS),
     "a remainder of integers": (lambda x: x.astype(mx.int32) % -3 + 0 * x, 3 * TOKENS),
+    "a product of flattened tokens, and a sum": (
+        lambda x, y, z: mx.addmm(z, x.reshape(-1, 16), y) * 2,
+        mx.random.normal((2, 12, 16)),
+        mx.random.normal((16, 5)),
+        mx.random.normal((24, 5)),
+    ),
+    "a product of a matrix and flattened tokens, and a factor": (
+        lambda x, y, z: (y @ x.reshape(-1, 16).T) * z,
+        mx.random.normal((2, 12, 16)),
+        mx.random.normal((5, 16)),
+        mx.random.normal((24,)),
+    ),
     "softplus of much": (lambda x: nn.softplus(90 * x), TOKENS),
     "slope above one": (lambda x: mx.maximum(1.5 * x, x), TOKENS),
     "layer norm without a weight": (nn.LayerNorm(16, affine=False), TOKENS),
