@@ -17,11 +17,9 @@ def check_supported(graph: Graph) -> None:
     or every input and output without elements."""
     from . import lowerings as lowerings  # they register themselves, and import this module
 
-    values = graph.values
-    crossing = dict.fromkeys([*(v.name for v in graph.inputs), *graph.outputs])
-    if empty := [str(values[name]) for name in crossing if 0 in values[name].shape]:
+    if empty := graph.crossing(lambda value: 0 in value.shape):
         raise UnsupportedOpError(
-            f"{', '.join(empty)}: Core ML has no input or output without elements; leave it out"
+            f"{empty}: Core ML has no input or output without elements; leave it out"
         )
     _LOWERINGS.check(graph)
 

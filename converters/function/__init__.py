@@ -21,7 +21,7 @@ from ondevice.signature import OBJECTS, Input, Output, Signature
 from ondevice.signature.decode import probabilities
 from ondevice.weights.hash import weights_hash
 
-from ..graph.graph import Array
+from ..graph.graph import Array, names_of_many
 from ..graph.passes.layout import NCHW, Order
 from ..program import LABELS_KEY, MAX_OVERLAP_KEY, PREPROCESS_KEY
 
@@ -225,7 +225,7 @@ def module_function(
     listed = by_keyword.values() or ([given] if is_one else given)
     arrays = tuple(map(_example, listed))
     _check_call(module, arrays, tuple(by_keyword))
-    names = tuple(input_names or by_keyword) or numbered("input", len(arrays))
+    names = tuple(input_names or by_keyword) or names_of_many("input", len(arrays))
     if len(names) != len(arrays):
         raise ConfigError(f"{len(names)} input names for {len(arrays)} inputs")
     inputs = tuple(
@@ -277,11 +277,6 @@ def _computable(x: mx.array) -> mx.array:
 def _numpy_type(example: mx.array) -> str:
     """Integers stay integers; all else is measured in float32."""
     return "int32" if mx.issubdtype(example.dtype, mx.integer) else "float32"
-
-
-def numbered(name: str, count: int) -> tuple[str, ...]:
-    """``name`` for one, ``name_0``, ``name_1``, ... for several."""
-    return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
 
 
 def without_labels(function: Function) -> Function:

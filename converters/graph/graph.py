@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, count
@@ -27,6 +27,11 @@ COMPUTED = "%"  # starts the name of every value that is not a parameter
 def computed(name: str) -> str:
     """A name for a value that is not a parameter: no parameter's path can meet it."""
     return f"{COMPUTED}{name}"
+
+
+def names_of_many(name: str, count: int) -> tuple[str, ...]:
+    """``name`` for one, ``name_0``, ``name_1``, ... for several."""
+    return (name,) if count == 1 else tuple(f"{name}_{i}" for i in range(count))
 
 
 def free_name(name: str, taken: Container[str]) -> str:
@@ -136,6 +141,17 @@ class Graph:
     def is_float(self, name: str) -> bool:
         """Whether a value or constant is floating point."""
         return self.values[name].dtype.startswith("float")
+
+    def crossing(self, refused: Callable[[Value], bool]) -> str:
+        """The inputs and outputs that are so, as a user may know them; "" if there are none."""
+        inputs = names_of_many("input", len(self.inputs))
+        outputs = self.output_names or names_of_many("output", len(self.outputs))
+        values = [*self.inputs, *(self.values[name] for name in self.outputs)]
+        return ", ".join(
+            f"{name} ({v.dtype}{list(v.shape)})"
+            for name, v in zip((*inputs, *outputs), values, strict=True)
+            if refused(v)
+        )
 
     def place(self, node: Node) -> str:
         """The module a node is in, as far as its parameters, the trace or its operands tell."""

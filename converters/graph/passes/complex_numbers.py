@@ -8,7 +8,10 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 
+from ondevice.errors import UnsupportedOpError
+
 from ..graph import Graph, Node
+from ..ops import op
 from .builder import Builder
 
 Pair = tuple[str, str]  # real and imaginary part; "" where that is zero
@@ -18,10 +21,15 @@ _MOVES = frozenset(
 
 
 def split_complex(graph: Graph) -> Graph:
-    """Every complex value becomes two real ones; where one cannot, all stay as they are."""
+    """Every complex value becomes two real ones; where one cannot, all stay as they are.
+
+    Raises UnsupportedOpError for inputs and outputs of complex numbers.
+    """
     is_complex = {name for name, v in graph.values.items() if v.dtype == "complex64"}
     if not is_complex:
         return graph
+    if crossing := graph.crossing(lambda value: value.name in is_complex):
+        raise UnsupportedOpError(f"{crossing}: {op('Real').instead}")
     pairs = _Pairs(Builder(graph))
     for name, value in graph.constants.items():
         if name in is_complex:
@@ -34,8 +42,6 @@ def split_complex(graph: Graph) -> Graph:
             pairs.to.copy(node)
         elif not pairs.add(node):
             return graph
-    if not is_complex.isdisjoint(graph.outputs):
-        return graph
     return pairs.to.done(pairs.real)
 
 

@@ -23,14 +23,12 @@ from .permutations import blocks, runs, steps
 
 def fit_rank(graph: Graph) -> Graph:
     """Rewrite what has more than five axes. Raises UnsupportedOpError for what cannot be."""
-    values = graph.values
-    if all(len(v.shape) <= MAX_RANK for v in values.values()):
+    if all(len(v.shape) <= MAX_RANK for v in graph.values.values()):
         return graph
-    crossing = {*graph.outputs, *(v.name for v in graph.inputs)}
-    if wide := [str(values[n]) for n in sorted(crossing) if len(values[n].shape) > MAX_RANK]:
+    if wide := graph.crossing(lambda value: len(value.shape) > MAX_RANK):
         raise UnsupportedOpError(
-            f"{', '.join(wide)}: an input or output has at most {MAX_RANK} axes in Core ML; "
-            "reshape it in the module"
+            f"{wide}: an input or output has at most {MAX_RANK} axes in a package; reshape it "
+            "in the module"
         )
     return _Narrow(graph).run()
 

@@ -294,3 +294,23 @@ def test_integers_that_core_ml_has_not_are_refused(fn, said, tmp_path):
     net = as_module(fn)
     with pytest.raises(UnsupportedOpError, match=said):
         export_module(net, mx.array([7], mx.uint32), tmp_path / "x.mlpackage")
+
+
+@pytest.mark.parametrize(
+    ("fn", "x", "said"),
+    [
+        (
+            mx.real,
+            mx.array([1 + 2j]),
+            r"^input \(complex64\[1\]\): no complex numbers go in or out",
+        ),
+        (lambda x: (x, x * mx.array(2j)), X, r"^output_1 \(complex64\[2, 4\]\): no complex"),
+        (lambda x: (x, mx.array([2j])), X, r"^output_1 \(complex64\[1\]\): no complex numbers"),
+        (lambda x: {"a": x, "all": x.reshape(2, 1, 1, 2, 1, 2)}, X, r"^all \(float32\[2, 1, "),
+        (lambda x: x.sum(), mx.zeros((1,) * 6), r"^input \(float32\[1, 1, 1, 1, 1, 1\]\): an"),
+    ],
+)
+def test_what_cannot_go_in_or_out_is_told_by_its_name(fn, x, said, tmp_path):
+    with pytest.raises(UnsupportedOpError, match=said):
+        export_module(as_module(fn), x, tmp_path / "x.mlpackage")
+    assert not any(tmp_path.iterdir())
