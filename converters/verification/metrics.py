@@ -15,6 +15,7 @@ from ..graph.graph import Array
 from .kinds import OF_KINDS, is_judged, means, measured
 
 EXACT = 200.0  # dB: what equal arrays are given, beyond any float32 rounding
+NOT_FINITE = "has or lacks NaN or infinite values, unlike MLX"
 ALIKE = 0.005  # of their mean square: images that differ by less cannot be told apart
 UPPER = frozenset(
     {"relative_error", "max_error", "abs_rel"}
@@ -39,8 +40,9 @@ class Comparison:
     value over the root mean square difference (at most 200), ``spread_db`` the mean square
     that images differ by from their mean over the mean square difference: 0 if the package
     gave the same for every image, less if it gave another image's. It is None where that
-    cannot be judged, of one image or of images that hardly differ. Agreement is a share, for
-    class scores only. ``of_kind`` is what is measured of outputs of a ``kind``: see ``kinds``.
+    cannot be judged, of one image or of images that hardly differ. ``finite``: NaN and
+    infinite values are only where the model has the same. Agreement is a share, for class
+    scores only. ``of_kind`` is what is measured of outputs of a ``kind``: see ``kinds``.
     """
 
     output: str
@@ -59,7 +61,7 @@ class Comparison:
 
     def failures(self, gates: Mapping[str, float]) -> list[str]:
         """The gates that these metrics miss, in words."""
-        missed = [] if self.finite else [f"{self.output} has NaN or infinite values"]
+        missed = [] if self.finite else [f"{self.output} {NOT_FINITE}"]
         for name, limit in gates.items():
             value = self.of_kind.get(name, getattr(self, name, None))
             if value is None or not is_judged(self.kind, self.of_kind, name):
@@ -97,6 +99,12 @@ def compare(wanted: Array, got: Array) -> float:
     return psnr(float(np.abs(a).max()), float(np.sqrt(np.mean((a - b) ** 2))))
 
 
+def _without_shared(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both with 0 where both are NaN or the same infinity, as masked scores are."""
+    same = (np.isnan(a) & np.isnan(b)) | (np.isinf(a) & (a == b))
+    return (np.where(same, 0.0, a), np.where(same, 0.0, b)) if same.any() else (a, b)
+
+
 class Metrics:
     """Adds up the figures of one output over images, and remembers the worst."""
 
@@ -127,9 +135,12 @@ class Metrics:
                 f"{self.output} is {list(got.shape)}; the model gives {list(wanted.shape)}"
             )
         a, b = wanted.astype(np.float64).ravel(), got.astype(np.float64).ravel()
-        finite = bool(np.isfinite(b).all())
+        agrees = self._agreement(a, b) if self.output == "logits" else None
+        a, b = _without_shared(a, b)
+        finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
         self.finite &= finite
-        b = b if finite else np.nan_to_num(b, posinf=0, neginf=0)
+        if not finite:
+            a, b = (np.nan_to_num(x, posinf=0, neginf=0) for x in (a, b))
         difference = np.abs(a - b)
         squares, peak = float(difference @ difference), float(np.abs(a).max(initial=0))
         largest = float(difference.max(initial=0))
@@ -140,7 +151,6 @@ class Metrics:
         self.dot += float(a @ b)
         self.own += float(a @ a)
         self.other += float(b @ b)
-        agrees = self._agreement(a, b) if self.output == "logits" else None
         self.of_kind.append(measured(self.kind, wanted, got, figures or {}))
         level = psnr(peak, (squares / max(a.size, 1)) ** 0.5) if finite else 0.0
         if level < self.worst[0]:

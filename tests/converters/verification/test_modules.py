@@ -132,3 +132,23 @@ def test_keywords_may_come_in_any_order(tmp_path):
     np.testing.assert_allclose(load_package(path).predict(turned)["found"], -5 * X, rtol=1e-6)
     with pytest.raises(ConfigError, match="takes scale, b, a; given a, c"):
         verify(net, path, [{"a": X, "c": X}])
+
+
+class Masked(nn.Module):
+    def __call__(self, x):
+        return mx.where(x > 0, x, -mx.inf), mx.where(x < 1, x, mx.nan)
+
+
+def test_infinite_and_nan_values_that_the_model_has_as_well_are_no_fault(tmp_path, monkeypatch):
+    """Scores of what is not to be chosen, for one."""
+    net = Masked().eval()
+    path = exported(net, mx.array(X), tmp_path)
+    report = verify(net, path, [X, 2 * X])
+    assert report.passed
+    assert all(c.finite and c.psnr_db > 100 for c in report.comparisons)
+    other = as_module(lambda x: (mx.where(x > 1, x, -mx.inf), mx.where(x < 1, x, -mx.inf)))
+    failed = verify(other, path, [X, 2 * X]).failures
+    assert [f for f in failed if "NaN or infinite" in f] == [
+        "as saved: output_0 has or lacks NaN or infinite values, unlike MLX",
+        "as saved: output_1 has or lacks NaN or infinite values, unlike MLX",
+    ]
