@@ -166,7 +166,10 @@ def own_names(
         same = [repr(n) for n, m in zip(names, made, strict=True) if m == name]
         problems.append(f"{', '.join(same)} would all be called {name!r}")
     if problems:
-        raise ConfigError(f"{'; '.join(problems)}: each input and output needs its own name")
+        raise ConfigError(
+            f"{'; '.join(problems)}: each input and output needs its own name; give "
+            "input_names or output_names"
+        )
     for name, new in zip(names, made, strict=True):
         if name != new:
             logging.getLogger("converters").warning(

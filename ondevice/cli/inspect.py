@@ -72,6 +72,9 @@ def _print_operations(found: Inspection) -> None:
 
 
 def _print_weights(found: Inspection, each: bool) -> None:
+    if not found.weights:
+        click.echo("\nno weights")
+        return
     click.echo("")
     print_table(
         ("format", ">weights", ">values", ">bytes"),

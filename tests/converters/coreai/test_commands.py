@@ -12,7 +12,7 @@ from PIL import Image
 
 import ondevice
 from converters import export, export_module, load_package, verify
-from converters.coreai import authoring, registry
+from converters.coreai import authoring, lowerings as lowerings, registry
 from converters.verification import against
 from ondevice.cli import run
 from ondevice.errors import ConfigError, OutputError, UnsupportedOpError

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 
+from converters import export_module
 from converters.coreml.lint import RULES, lint
 from converters.coreml.reader import quiet
 from converters.coreml.stored import StoredFunction, StoredOp, TensorType
@@ -294,6 +297,12 @@ def test_the_command_prints_tables_and_json(package, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["operation_count"] == 4
     assert found["findings"][0]["rule"] == "transpose-left"
+
+
+def test_a_package_without_weights_is_said_to_have_none(tmp_path, ondevice_):
+    path = export_module(nn.ReLU(), mx.zeros((1, 4)), tmp_path / "relu.mlpackage")
+    status, out, _ = ondevice_("inspect", path)
+    assert (status, "\nno weights\n" in out, "bytes" in out) == (0, True, False)
 
 
 def test_the_command_refuses_in_one_line(tmp_path, capsys):
