@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from ._evaluated import (
     SPLITS,
     Evaluated,
     Opened,
+    contract_input,
     evaluated,
-    image_input,
     looking,
     print_differences,
     tell_split,
@@ -91,10 +90,7 @@ def package_detector(package: Program, name: str) -> Detector:
         raise ConfigError(
             f"{name} finds no boxes with names: it gives {gives}; expected {SCORES} and {BOXES}"
         )
-    image, (side, _) = image_input(package)
-    contract = package.preprocess
-    assert contract is not None  # see image_input
-    contract = replace(contract, size=side)
+    image, contract = contract_input(package)
 
     def find(photo: Any) -> tuple[Any, Any]:
         found = package.predict({image: package.resize_and_crop(photo)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from ._evaluated import (
     SPLITS,
     Evaluated,
     Opened,
+    contract_input,
     evaluated,
-    image_input,
     looking,
     print_differences,
     tell_split,
@@ -71,10 +70,7 @@ def _package_segmenter(package: Program, name: str) -> Segmenter:
             f"{name} gives no masks of classes with names: it gives {gives}; expected "
             f"{' or '.join(MASKS)}"
         )
-    image, (side, _) = image_input(package)
-    contract = package.preprocess
-    assert contract is not None  # see image_input
-    contract = replace(contract, size=side)
+    image, contract = contract_input(package)
 
     def find(photo: Any) -> Any:
         found = package.predict({image: package.resize_and_crop(photo)})[output]

@@ -16,6 +16,7 @@ from ._output import progress
 if TYPE_CHECKING:
     from converters.program import Program
 
+    from ..config import Preprocess
     from ..tasks.detection.coco import CocoSet
     from ..tasks.segmentation.masks import MaskSet
     from ..tasks.train.dataset import Sample
@@ -150,3 +151,14 @@ def image_input(package: Program) -> tuple[str, tuple[int, ...]]:
         takes = ", ".join(map(str, package.inputs.values())) or "nothing"
         raise ConfigError(f"{package.path} takes {takes}; one image is expected")
     return shapes[0]
+
+
+def contract_input(package: Program) -> tuple[str, Preprocess]:
+    """The name of the one image that a package takes, and the contract at its size.
+
+    Raises ConfigError if it takes anything else.
+    """
+    image, (side, _) = image_input(package)
+    contract = package.preprocess
+    assert contract is not None  # see image_input
+    return image, replace(contract, size=side)

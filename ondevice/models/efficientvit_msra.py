@@ -17,7 +17,7 @@ import mlx.nn as nn
 from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..config.labels import IMAGENET1K
 from ..cpu import kernels
-from ..nn.image_model import ImageModel
+from ..nn.image_model import ImageModel, in_turn
 from ..nn.layers import (
     FFN,
     ConvNorm,
@@ -185,13 +185,7 @@ class EfficientViT(ImageModel):
 
     def maps(self, x: mx.array) -> list[mx.array]:
         """(B, H, W, 3) image to three NHWC maps."""
-        for layer in self.patch_embed:
-            x = layer(x)
-        maps = []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps
+        return in_turn(self.patch_embed, self.stages, x)
 
 
 # timm's name -> ours; then the names of the official files.
