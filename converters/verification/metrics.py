@@ -16,6 +16,7 @@ from .kinds import OF_KINDS, is_judged, means, measured
 
 EXACT = 200.0  # dB: what equal arrays are given, beyond any float32 rounding
 NOT_FINITE = "has or lacks NaN or infinite values, unlike MLX"
+NOTHING_FINITE = "has NaN and infinite values alone, in MLX too: there is nothing to compare"
 ALIKE = 0.005  # of their mean square: images that differ by less cannot be told apart
 UPPER = frozenset(
     {"relative_error", "max_error", "abs_rel"}
@@ -41,8 +42,9 @@ class Comparison:
     that images differ by from their mean over the mean square difference: 0 if the package
     gave the same for every image, less if it gave another image's. It is None where that
     cannot be judged, of one image or of images that hardly differ. ``finite``: NaN and
-    infinite values are only where the model has the same. Agreement is a share, for class
-    scores only. ``of_kind`` is what is measured of outputs of a ``kind``: see ``kinds``.
+    infinite values are only where the model has the same; ``compared`` counts the others.
+    Agreement is a share, for class scores only. ``of_kind`` is what is measured of outputs of
+    a ``kind``: see ``kinds``.
     """
 
     output: str
@@ -51,6 +53,7 @@ class Comparison:
     max_error: float
     relative_error: float
     finite: bool
+    compared: int
     worst_image: str
     spread_db: float | None = None
     top1_agreement: float | None = None
@@ -62,6 +65,8 @@ class Comparison:
     def failures(self, gates: Mapping[str, float]) -> list[str]:
         """The gates that these metrics miss, in words."""
         missed = [] if self.finite else [f"{self.output} {NOT_FINITE}"]
+        if not self.compared:
+            return [*missed, f"{self.output} {NOTHING_FINITE}"]
         for name, limit in gates.items():
             value = self.of_kind.get(name, getattr(self, name, None))
             if value is None or not is_judged(self.kind, self.of_kind, name):
@@ -99,10 +104,10 @@ def compare(wanted: Array, got: Array) -> float:
     return psnr(float(np.abs(a).max()), float(np.sqrt(np.mean((a - b) ** 2))))
 
 
-def _without_shared(a: Array, b: Array) -> tuple[Array, Array]:
-    """Both with 0 where both are NaN or the same infinity, as masked scores are."""
-    same = (np.isnan(a) & np.isnan(b)) | (np.isinf(a) & (a == b))
-    return (np.where(same, 0.0, a), np.where(same, 0.0, b)) if same.any() else (a, b)
+def _shared(a: Array, b: Array) -> Array:
+    """Where both are NaN or the same infinity, as masked scores are."""
+    found: Array = (np.isnan(a) & np.isnan(b)) | (np.isinf(a) & (a == b))
+    return found
 
 
 class Metrics:
@@ -111,7 +116,7 @@ class Metrics:
     def __init__(self, output: str, kind: str = "") -> None:
         self.output, self.kind = output, kind
         self.of_kind: list[Mapping[str, float]] = []  # of each image
-        self.count = 0
+        self.count = self.compared = 0
         self.squares = self.peak = self.error = 0.0
         self.dot = self.own = self.other = 0.0
         self.total: Array | float = 0.0  # the sum of what the model gives
@@ -136,7 +141,9 @@ class Metrics:
             )
         a, b = wanted.astype(np.float64).ravel(), got.astype(np.float64).ravel()
         agrees = self._agreement(a, b) if self.output == "logits" else None
-        a, b = _without_shared(a, b)
+        shared = _shared(a, b)
+        self.compared += a.size - int(shared.sum())
+        a, b = np.where(shared, 0.0, a), np.where(shared, 0.0, b)
         finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
         self.finite &= finite
         if not finite:
@@ -180,6 +187,7 @@ class Metrics:
             max_error=self.error,
             relative_error=self.error / (self.peak or 1.0),
             finite=self.finite,
+            compared=self.compared,
             worst_image=self.worst[1],
             spread_db=self._spread_db(),
             top1_agreement=float(np.mean(agreed)) if agreed else None,

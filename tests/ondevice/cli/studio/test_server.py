@@ -87,10 +87,12 @@ def test_nothing_is_left_at_the_end(how):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the client's
-def test_memory_does_not_grow_under_load(server, photo):
+def test_memory_does_not_grow_under_load(server, photo, tmp_path):
     from gradio_client import Client, handle_file
 
-    clients = [Client(server.address, verbose=False) for _ in range(USERS)]
+    clients = [
+        Client(server.address, verbose=False, download_files=tmp_path) for _ in range(USERS)
+    ]
     wanted = ("shvit_nano.cifar10", "palette4")
 
     def ask(client: Client) -> str:
