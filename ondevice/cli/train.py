@@ -204,15 +204,13 @@ def train_command(
 
     for choice, others in (("task", NOT_FOR_TASK[task]), ("method", NOT_FOR_METHOD[method])):
         _refuse(ctx, f"--{choice} {ctx.params[choice]}", others)
-        options = {k: v for k, v in options.items() if k not in others}
+    # The defaults are train's own: only so does it know what was asked for.
+    options = {k: v for k, v in options.items() if is_given(ctx, k)}
     _check_pairs(ctx)
     if "no_flip" in options:
         options["flip"] = not options.pop("no_flip")
     if recipe := options.pop("recipe", None):
         options["rounding"] = _rounding(recipe)
-    for name in ("qat_epochs", "lr"):  # whose defaults depend on the others
-        if options.get(name) is None:
-            options.pop(name, None)
     skipped: list[str] = []
     group = mx.distributed.init()
     model = train(

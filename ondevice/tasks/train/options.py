@@ -75,6 +75,10 @@ class Options:
 
 
 METHODS = ("knn", "probe", "full", "adapter")
+OF_FULL = {  # options and settings that a head alone has no use for
+    *("epochs", "batch_size", "accumulate", "lr", "warmup", "weight_decay", "layer_decay"),
+    *("label_smoothing", "drop_path", "ema", "patience", "precision", "augment", "flip"),
+}
 MODELS = {  # to start from
     "classify": "shvit_s1",
     "detect": "light_detr_shvit_nano",
@@ -167,14 +171,22 @@ def full_settings(given: dict[str, Any], options: Options) -> Settings:
     return settings
 
 
-def method_for(options: Options, dataset: Dataset) -> str:
-    """What "auto" means for these images. Raises ConfigError for what does not go with it."""
+def method_for(options: Options, dataset: Dataset, given: Set[str] = frozenset()) -> str:
+    """What "auto" means for these images. Raises ConfigError for what does not go with it.
+
+    ``given`` are the names of the options and settings that the caller chose.
+    """
     method, pretrained = options.method, options.pretrained
     if method == "auto":
         count = len(dataset.splits["train"])
         needed = options.rounding or options.teacher or not pretrained
         method = "full" if count >= FULL_FROM or needed else "probe"
         logger.info("%d images to train on: method %s", count, method)
+        if method == "probe" and (others := sorted(given & OF_FULL)):
+            raise ConfigError(
+                f"{', '.join(others)}: of --method full or adapter; for {count} images to "
+                f"train on, fewer than {FULL_FROM}, auto is probe: give the method"
+            )
     if method in ("full", "adapter"):
         return method
     if not pretrained:

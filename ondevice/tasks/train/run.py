@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from importlib import import_module
@@ -109,12 +109,13 @@ def train(
     """
     own = {f.name: options.pop(f.name) for f in fields(Options) if f.name in options}
     given = Options(**own)
-    check_task(given, own.keys() | options.keys())
+    chosen = own.keys() | options.keys()
+    check_task(given, chosen)
     given = replace(given, model=given.model or MODELS[given.task])
     settings = full_settings(options, given)
     check(given, Path(out))
     prepare = PREPARE[given.task]
-    training, method = prepare(Path(images), Path(out), given, settings)
+    training, method = prepare(Path(images), Path(out), given, settings, chosen)
     RUN[method](training)
     if training.ranks.rank == 0:
         _finish(training, method)
@@ -126,9 +127,10 @@ def train(
 
 
 def _classifier(
-    images: Path, out: Path, options: Options, settings: Settings
+    images: Path, out: Path, options: Options, settings: Settings, chosen: Set[str]
 ) -> tuple[Training, str]:
-    """All that is read before a training begins, and its method."""
+    """All that is read before a training begins, and its method. ``chosen`` are the names of
+    the options and settings that were given."""
     if has_masks(images):  # whose two folders would look like two classes
         raise ConfigError(f"{images} has images with masks: are they for --task segment?")
     try:
@@ -136,7 +138,7 @@ def _classifier(
     except ConfigError as error:
         boxes = "; it has boxes: are they for --task detect?" if is_coco(images) else ""
         raise ConfigError(f"{error}{boxes}") from error
-    method = method_for(options, dataset)
+    method = method_for(options, dataset, chosen)
     blas.advise()
     model = new_model(
         options.model,
@@ -159,9 +161,14 @@ def _classifier(
 
 
 def _on_backbone(
-    folder: str, images: Path, out: Path, options: Options, settings: Settings
+    folder: str,
+    images: Path,
+    out: Path,
+    options: Options,
+    settings: Settings,
+    chosen: Set[str],
 ) -> tuple[Training, str]:
-    """The same of a task in another ``folder``."""
+    """The same of a task in another ``folder``, which has one method."""
     parts = import_module(f"..{folder}.prepare", __package__).PARTS
     blas.advise()
     model, dataset, augment, task = parts.prepare(images, options, settings)

@@ -277,6 +277,10 @@ REFUSED = {
         {"method": "magic"},
         "no method 'magic'; there are auto, knn, probe, full, adapter",
     ),
+    "settings of full, where auto is probe": (
+        {"method": "auto", "flip": False},
+        "batch_size, epochs, flip: of --method full or adapter; for 48 images .* give the",
+    ),
     "random": ({"method": "probe", "pretrained": False}, "random weights have no features"),
     "setting": ({"speed": 3}, "no such setting"),
     "resume": ({"method": "knn", "resume": True}, "--resume goes with --method full"),

@@ -1,0 +1,47 @@
+"""An option that does not apply is refused by its name, and a value that cannot be."""
+
+import pytest
+from PIL import Image
+
+from ondevice.cli import cli, run
+from ondevice.tasks.train.options import Options
+from ondevice.tasks.train.trainer import Settings
+
+NANO = ("--model", "shvit_nano.cifar10")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three images of each of two classes."""
+    for name, value in (("black", 0), ("white", 255)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(3):
+            path = tmp_path / "photos" / name / f"{i}.png"
+            Image.new("RGB", (40 + i, 40), (value,) * 3).save(path)
+    return tmp_path / "photos"
+
+
+def refused(capsys, *args):
+    """What a command line says that is refused with one line."""
+    assert run([str(arg) for arg in args]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    lines = [line for line in err.splitlines() if "BLAS" not in line]
+    assert len(lines) == 1, err
+    return lines[0]
+
+
+def test_settings_of_full_are_refused_where_auto_is_probe(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    said = refused(capsys, "train", photos, *NANO, "--out", out, "--lr", 0.1, "--no-flip")
+    assert "flip, lr: of --method full or adapter; for 4 images" in said
+    assert not out.exists()
+    assert run(["train", str(photos), *NANO, "--out", str(out)]) == 0
+
+
+def test_training_has_one_set_of_defaults():
+    """The command gives only what is asked for: its help has to say what train then takes."""
+    own = {**vars(Settings()), **vars(Options()), "adapter": 8}
+    for option in cli.get_command(None, "train").params:
+        if option.name in own and isinstance(option.default, (int, float, str)):
+            assert option.default == own[option.name], option.name
