@@ -105,6 +105,11 @@ def check_task(options: Options, given: Set[str]) -> None:
         raise ConfigError(
             f"task {options.task} is trained by method full, not {options.method}"
         )
+    if options.backbone and not options.pretrained:
+        raise ConfigError(
+            f"backbone {options.backbone} has weights, and random ones are wanted: give one of "
+            "--backbone and --random-weights"
+        )
 
 
 def check(options: Options, out: Path) -> None:

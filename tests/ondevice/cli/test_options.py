@@ -39,6 +39,12 @@ def test_settings_of_full_are_refused_where_auto_is_probe(photos, tmp_path, caps
     assert run(["train", str(photos), *NANO, "--out", str(out)]) == 0
 
 
+def test_a_backbone_with_random_weights_is_refused(tmp_path, capsys):
+    options = ("--task", "detect", "--backbone", "shvit_nano.cifar10", "--random-weights")
+    said = refused(capsys, "train", tmp_path, *options, "--out", tmp_path / "out")
+    assert "give one of --backbone and --random-weights" in said
+
+
 def test_training_has_one_set_of_defaults():
     """The command gives only what is asked for: its help has to say what train then takes."""
     own = {**vars(Settings()), **vars(Options()), "adapter": 8}
