@@ -9,6 +9,7 @@ import click
 
 from ..errors import ImageError
 from ..image.open import ImageFile
+from ._numbers import FloatRange
 
 T = TypeVar("T")
 
@@ -20,7 +21,7 @@ SKIPS = (
 
 max_level_option = click.option(
     "--max-level",
-    type=click.FloatRange(0, 2**32, min_open=True, max_open=True),
+    type=FloatRange(0, 2**32, min_open=True, max_open=True),
     help="Value that is white in grey images of more than 8 bits, such as 4095.  "
     "[default: 65535]",
 )

@@ -10,6 +10,7 @@ import click
 from ..signature import THRESHOLD
 from ..signature.coco import box_annotations, categories
 from ._dense import EPILOG, Job, dense_options, image
+from ._numbers import FloatRange
 
 if TYPE_CHECKING:
     from ..tasks.dense import Result
@@ -21,7 +22,7 @@ SHOWN = 5  # objects in the table
 @dense_options
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FloatRange(0, 1, min_open=True),
     default=THRESHOLD,
     show_default=True,
     help="The least score of an object.",

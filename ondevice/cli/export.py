@@ -14,6 +14,7 @@ import click
 from ..errors import ConfigError, ImageError
 from ..image.files import expand
 from ._images import SKIPS, Skipped, files, max_level_option, spread
+from ._numbers import FloatRange
 from ._output import is_given, json_option, print_json, print_table
 
 TARGETS = ("iOS16", "iOS17", "iOS18")
@@ -85,7 +86,7 @@ SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, 
 @click.option("--budget", help="Size of the package, such as 2.5MB: a format for each layer.")
 @click.option(
     "--min-agreement",
-    type=click.FloatRange(0, 100, min_open=True),
+    type=FloatRange(0, 100, min_open=True),
     help="Percent of the --calibrate images that keep their class: a format for each layer.",
 )
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from ..config import CropMode, Interpolation
+from ._numbers import FloatRange
 from ._output import json_option, print_json
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--size", type=click.IntRange(min=1), help="Side of the input in pixels.")
 @click.option("--crop", type=click.Choice(get_args(CropMode)), help="timm's crop mode.")
-@click.option("--crop-pct", type=click.FloatRange(0, 1, min_open=True), help="timm's crop_pct.")
+@click.option("--crop-pct", type=FloatRange(0, 1, min_open=True), help="timm's crop_pct.")
 @click.option(
     "--interpolation",
     type=click.Choice(get_args(Interpolation)),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._images import SKIPPED
+from ._numbers import FloatRange
 from ._output import Progress, is_given, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ NOT_FOR_TASK = {
 @click.option("--random-weights", is_flag=True, help="Start from nothing.")
 @click.option(
     "--val-share",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FloatRange(0, 1, min_open=True, max_open=True),
     default=0.2,
     show_default=True,
     help="Share of each class to validate on, where no folder is called val.",

@@ -117,6 +117,8 @@ def check(options: Options, out: Path) -> None:
     check_free(out.absolute(), force=options.force, marker="config.json")
     if not (options.resume or options.force):
         check_no_state(state_path(out))
+    if not 0 < options.val_share < 1:
+        raise ConfigError(f"val_share is {options.val_share}, expected a share between 0 and 1")
     method = options.method
     if method not in ("auto", *METHODS):
         raise ConfigError(f"no method {method!r}; there are auto, {', '.join(METHODS)}")

@@ -45,6 +45,19 @@ def test_a_backbone_with_random_weights_is_refused(tmp_path, capsys):
     assert "give one of --backbone and --random-weights" in said
 
 
+def test_no_range_takes_nan(tmp_path, capsys):
+    options = {
+        ("train", "photos/", "--out", "out"): "--val-share",
+        ("detect", "photo.jpg", "--model", "light_detr_shvit_nano.shapes"): "--threshold",
+        ("classify", "photo.jpg"): "--max-level",
+        ("export", "shvit_nano.cifar10"): "--min-agreement",
+        ("import", "weights.pth", "--out", "out"): "--crop-pct",
+    }
+    for command, option in options.items():
+        said = refused(capsys, *command, option, "nan")
+        assert f"Invalid value for '{option}': nan is not in the range" in said
+
+
 def test_training_has_one_set_of_defaults():
     """The command gives only what is asked for: its help has to say what train then takes."""
     own = {**vars(Settings()), **vars(Options()), "adapter": 8}

@@ -281,6 +281,7 @@ REFUSED = {
         {"method": "auto", "flip": False},
         "batch_size, epochs, flip: of --method full or adapter; for 48 images .* give the",
     ),
+    "share": ({"val_share": 1.5}, "val_share is 1.5, expected a share between 0 and 1"),
     "random": ({"method": "probe", "pretrained": False}, "random weights have no features"),
     "setting": ({"speed": 3}, "no such setting"),
     "resume": ({"method": "knn", "resume": True}, "--resume goes with --method full"),
