@@ -97,8 +97,8 @@ class Job:
 
     @property
     def _marker(self) -> str:
-        """What says that a folder is of such drawings: one of them."""
-        return _drawing_names(self.paths)[0]
+        """What says that a folder is of such drawings: one of them. A file needs none."""
+        return "" if self.is_one else _drawing_names(self.paths)[0]
 
     @contextmanager
     def _drawings(self) -> Iterator[Callable[[str, Callable[[], Image.Image]], dict[str, str]]]:

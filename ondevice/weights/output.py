@@ -17,7 +17,8 @@ def replacing(path: str | Path, *, force: bool = False, marker: str = "") -> Ite
 
     The block makes the file or folder itself. It is written beside ``path``, on the same
     disk, and renamed at the end; what was there before stays until then, and is replaced
-    only with ``force``, a folder moreover only if it holds a file named ``marker``.
+    only with ``force``, a folder moreover only if it holds a file named ``marker``. Where a
+    ``marker`` says that a folder is written, a file is not replaced.
     Raises OutputError.
     """
     path = Path(os.path.abspath(path))
@@ -38,6 +39,8 @@ def check_free(path: Path, *, force: bool, marker: str = "") -> None:
         raise OutputError(f"{path} exists; use --force (force=True) to replace it")
     if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
         raise OutputError(f"{path} is a folder of something else; it is not replaced")
+    if marker and path.is_file():
+        raise OutputError(f"{path} is a file, and a folder is written; it is not replaced")
 
 
 def _swap(new: Path, path: Path, old: Path) -> None:

@@ -58,6 +58,20 @@ def test_no_range_takes_nan(tmp_path, capsys):
         assert f"Invalid value for '{option}': nan is not in the range" in said
 
 
+def test_force_replaces_no_file_by_a_folder(photos, tmp_path, capsys):
+    notes = tmp_path / "labels.txt"
+    notes.write_text("mine")
+    detector = ("--model", "light_detr_shvit_nano.shapes")
+    for command in (
+        ("train", photos, *NANO),
+        ("app", "shvit_nano.cifar10", "--name", "Mine"),
+        ("detect", photos, *detector),
+    ):
+        said = refused(capsys, *command, "--out", notes, "--force")
+        assert f"{notes} is a file, and a folder is written; it is not replaced" in said
+    assert notes.read_text() == "mine"
+
+
 def test_training_has_one_set_of_defaults():
     """The command gives only what is asked for: its help has to say what train then takes."""
     own = {**vars(Settings()), **vars(Options()), "adapter": 8}
