@@ -13,6 +13,7 @@ import click
 
 from ..errors import ConfigError, ImageError
 from ..image.files import expand
+from ..weights.output import check_free, replacing
 from ._images import SKIPS, Skipped, files, max_level_option, spread
 from ._numbers import FloatRange
 from ._output import is_given, json_option, print_json, print_table
@@ -23,6 +24,7 @@ ATTENTION = ("matmul", "per-head", "fused")
 GELU = ("exact", "tanh")
 OF_ONE = ("size", "input", "calibrate", "budget", "min_agreement")  # what several models refuse
 INPUTS = ("image", "array")
+PLOTS = (".svg", ".json")  # what --pareto writes
 SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, or not
 
 
@@ -96,7 +98,9 @@ SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, 
 )
 @click.option("--limit", type=click.IntRange(min=1), default=256, show_default=True)
 @click.option("--table", is_flag=True, help="Say what became of every weight.")
-@click.option("--force", is_flag=True, help="Replace an existing package.")
+@click.option(
+    "--force", is_flag=True, help="Replace an existing package, and what is at --pareto."
+)
 @json_option
 @click.pass_context
 def export_command(
@@ -123,6 +127,8 @@ def export_command(
     from ..tasks.load import load
 
     _check_options(ctx, models)
+    if pareto:
+        check_plot(pareto, force=options["force"])
     options |= _limits(options.pop("budget"), options.pop("min_agreement"))
     networks = {function_name(name): load(name) for name in models}
     first = next(iter(networks.values()))
@@ -136,7 +142,8 @@ def export_command(
     }
     packages = _export(networks, out or (Path(f"{first.info.name}.mlpackage"),), options)
     if pareto:
-        accounts[0].front.write(pareto)
+        with replacing(pareto, force=options["force"]) as partial:
+            accounts[0].front.write(partial)
     report = packages[0] if len(packages) == 1 else {"packages": packages}
     report |= {key: value for a in accounts for key, value in a.summary().items()}
     if as_json:
@@ -144,6 +151,13 @@ def export_command(
     else:
         _print_report(report, accounts, table=table, front=pareto is not None)
     ctx.exit(skipped.status(len(chosen)))
+
+
+def check_plot(path: Path, *, force: bool) -> None:
+    """Raises ConfigError or OutputError for what --pareto cannot be written to."""
+    if path.suffix not in PLOTS:
+        raise ConfigError(f"{path} has to end with {' or '.join(PLOTS)}")
+    check_free(path.absolute(), force=force)
 
 
 def _table(accounts: Sequence[Any], *, wanted: bool) -> dict[str, Any]:

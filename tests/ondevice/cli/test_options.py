@@ -72,6 +72,18 @@ def test_force_replaces_no_file_by_a_folder(photos, tmp_path, capsys):
     assert notes.read_text() == "mine"
 
 
+def test_where_a_plot_goes_is_known_before_the_search(photos, tmp_path, capsys):
+    export = ("export", "shvit_nano.cifar10", "--out", tmp_path / "x.mlpackage")
+    search = ("--budget", "1MB", "--calibrate", photos)
+    old = tmp_path / "old.json"
+    old.write_text("mine")
+    said = refused(capsys, *export, *search, "--pareto", old)
+    assert f"{old} exists; use --force" in said
+    said = refused(capsys, *export, *search, "--pareto", tmp_path / "plot.png")
+    assert "plot.png has to end with .svg or .json" in said
+    assert old.read_text() == "mine"
+
+
 def test_training_has_one_set_of_defaults():
     """The command gives only what is asked for: its help has to say what train then takes."""
     own = {**vars(Settings()), **vars(Options()), "adapter": 8}
