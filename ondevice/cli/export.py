@@ -167,6 +167,9 @@ def _table(accounts: Sequence[Any], *, wanted: bool) -> dict[str, Any]:
 
 def _check_options(ctx: click.Context, models: Sequence[str]) -> None:
     """Raises UsageError or ConfigError for an option that goes with one that is not there."""
+    for name in ("recipe", "calibrate", "budget"):
+        if ctx.params[name] == "":  # as of a shell's variable that is not set
+            raise click.UsageError(f"{_option(name)} is empty.")
     for name in () if is_given(ctx, "calibrate") else ("max_level", "limit"):
         if is_given(ctx, name):
             raise click.UsageError(f"{_option(name)} goes with --calibrate, for its images.")

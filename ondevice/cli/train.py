@@ -210,8 +210,8 @@ def train_command(
     _check_pairs(ctx)
     if "no_flip" in options:
         options["flip"] = not options.pop("no_flip")
-    if recipe := options.pop("recipe", None):
-        options["rounding"] = _rounding(recipe)
+    if "recipe" in options:
+        options["rounding"] = _rounding(options.pop("recipe"))
     skipped: list[str] = []
     group = mx.distributed.init()
     model = train(

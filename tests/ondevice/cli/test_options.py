@@ -84,6 +84,17 @@ def test_where_a_plot_goes_is_known_before_the_search(photos, tmp_path, capsys):
     assert old.read_text() == "mine"
 
 
+@pytest.mark.parametrize("option", ["--recipe", "--calibrate", "--budget"])
+def test_an_empty_option_of_export_is_refused(option, tmp_path, capsys):
+    export = ("export", "shvit_nano.cifar10", "--out", tmp_path / "x.mlpackage")
+    assert f"{option} is empty" in refused(capsys, *export, option, "")
+
+
+def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):
+    options = ("--method", "full", "--recipe", "", "--out", tmp_path / "out")
+    assert "no recipe ''" in refused(capsys, "train", photos, *NANO, *options)
+
+
 def test_training_has_one_set_of_defaults():
     """The command gives only what is asked for: its help has to say what train then takes."""
     own = {**vars(Settings()), **vars(Options()), "adapter": 8}
