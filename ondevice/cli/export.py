@@ -173,6 +173,10 @@ def _check_options(ctx: click.Context, models: Sequence[str]) -> None:
     for name in () if is_given(ctx, "calibrate") else ("max_level", "limit"):
         if is_given(ctx, name):
             raise click.UsageError(f"{_option(name)} goes with --calibrate, for its images.")
+    if is_given(ctx, "target") and ctx.params["out"] and not _has_core_ml(ctx.params["out"]):
+        raise click.UsageError(
+            "--target is of Core ML alone: of a --out that ends in .mlpackage."
+        )
     if is_given(ctx, "pareto") and not any(map(ctx.params.get, ("budget", "min_agreement"))):
         raise ConfigError("--pareto shows a search: give --budget or --min-agreement")
     if len(models) == 1:
@@ -189,6 +193,10 @@ def _check_options(ctx: click.Context, models: Sequence[str]) -> None:
         )
     if not is_given(ctx, "out"):
         raise click.UsageError("of several models, --out names the package")
+
+
+def _has_core_ml(paths: Iterable[Path]) -> bool:
+    return any(path.suffix == ".mlpackage" for path in paths)
 
 
 def _option(name: str) -> str:

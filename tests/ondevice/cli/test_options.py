@@ -90,6 +90,12 @@ def test_an_empty_option_of_export_is_refused(option, tmp_path, capsys):
     assert f"{option} is empty" in refused(capsys, *export, option, "")
 
 
+def test_a_target_of_core_ai_is_refused_in_words_of_the_command(tmp_path, capsys):
+    export = ("export", "shvit_nano.cifar10", "--out", tmp_path / "x.aimodel")
+    said = refused(capsys, *export, "--target", "iOS18")
+    assert "--target is of Core ML alone: of a --out that ends in .mlpackage" in said
+
+
 def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):
     options = ("--method", "full", "--recipe", "", "--out", tmp_path / "out")
     assert "no recipe ''" in refused(capsys, "train", photos, *NANO, *options)
