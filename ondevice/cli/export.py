@@ -97,7 +97,7 @@ SETTINGS = ("target", "precision", "attention", "gelu")  # a back end has them, 
     help="Write what other sizes cost to this file: a plot (.svg) or .json.",
 )
 @click.option("--limit", type=click.IntRange(min=1), default=256, show_default=True)
-@click.option("--table", is_flag=True, help="Say what became of every weight.")
+@click.option("--table", is_flag=True, help="Say how every weight was compressed.")
 @click.option(
     "--force", is_flag=True, help="Replace an existing package, and what is at --pareto."
 )
@@ -131,6 +131,8 @@ def export_command(
         check_plot(pareto, force=options["force"])
     options |= _limits(options.pop("budget"), options.pop("min_agreement"))
     networks = {function_name(name): load(name) for name in models}
+    if table:
+        _check_table(networks.values(), options)
     first = next(iter(networks.values()))
     skipped = Skipped()
     chosen = spread(list(expand([calibrate])), limit) if calibrate else []
@@ -158,6 +160,17 @@ def check_plot(path: Path, *, force: bool) -> None:
     if path.suffix not in PLOTS:
         raise ConfigError(f"{path} has to end with {' or '.join(PLOTS)}")
     check_free(path.absolute(), force=force)
+
+
+def _check_table(networks: Iterable[Any], options: Mapping[str, Any]) -> None:
+    """Raises ConfigError if no weight will be compressed, of which a table could say how."""
+    asked = any(options[name] for name in ("recipe", "budget", "min_agreement"))
+    own = [info.recipe for n in networks if (info := getattr(n, "info", None))]
+    if options["recipe"] == "none" or not (asked or any(own)):
+        raise ConfigError(
+            "--table says how each weight was compressed: give --recipe, --budget or "
+            "--min-agreement"
+        )
 
 
 def _table(accounts: Sequence[Any], *, wanted: bool) -> dict[str, Any]:

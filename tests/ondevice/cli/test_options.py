@@ -96,6 +96,13 @@ def test_a_target_of_core_ai_is_refused_in_words_of_the_command(tmp_path, capsys
     assert "--target is of Core ML alone: of a --out that ends in .mlpackage" in said
 
 
+@pytest.mark.parametrize("options", [(), ("--recipe", "none")])
+def test_a_table_of_what_is_not_compressed_is_refused(options, tmp_path, capsys):
+    export = ("export", "shvit_nano.cifar10", "--out", tmp_path / "x.mlpackage", "--table")
+    said = refused(capsys, *export, *options)
+    assert "--table says how each weight was compressed: give --recipe" in said
+
+
 def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):
     options = ("--method", "full", "--recipe", "", "--out", tmp_path / "out")
     assert "no recipe ''" in refused(capsys, "train", photos, *NANO, *options)
