@@ -61,6 +61,8 @@ class Job:
         from ..tasks.load import load
         from ..weights.output import check_free
 
+        if force and out is None:
+            raise ConfigError("--force goes with --out: nothing else is written")
         self.kind, self.out, self.max_level, self.force = kind, out, max_level, force
         self.paths = list(expand(sources))
         self.is_one = len(self.paths) == 1 and list(sources) == self.paths

@@ -85,6 +85,12 @@ class Progress:
         click.echo(f"\r{text:70}", err=True, nl=done == total)
 
 
+def check_force(ctx: click.Context, option: str) -> None:
+    """Raises UsageError for a --force without the ``option`` whose output it replaces."""
+    if ctx.params["force"] and ctx.params[option] is None:
+        raise click.UsageError(f"--force goes with --{option}: nothing else is written.")
+
+
 def is_given(ctx: click.Context, name: str) -> bool:
     """Whether an option is on the command line, be it with its default value."""
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

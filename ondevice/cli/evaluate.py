@@ -11,7 +11,7 @@ import click
 from ..weights.output import check_free, replacing
 from ._evaluated import Evaluated, Opened
 from ._images import SKIPS
-from ._output import json_option, print_json
+from ._output import check_force, json_option, print_json
 
 # task -> module:function, and what shows it: a kind of a model's outputs, a package's output
 TASKS: dict[str, tuple[str, set[str]]] = {
@@ -56,6 +56,7 @@ def evaluate_command(
     Several are compared with the first one, on the same images: classifiers by how often they
     agree and McNemar's test, others by the difference and its interval.
     """
+    check_force(ctx, "html")
     if html:
         check_free(html.absolute(), force=force)
     opened = [Opened.of(name) for name in models]

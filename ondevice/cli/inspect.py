@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..weights.output import check_free
-from ._output import json_option, print_json, print_table, short_number
+from ._output import check_force, json_option, print_json, print_table, short_number
 
 if TYPE_CHECKING:
     from converters.verification.inspect import Inspection
@@ -23,7 +23,9 @@ _LONG = 100  # longer metadata, as a list of labels is, are cut in the text form
 @click.option("--html", type=click.Path(path_type=Path), help="Write a report to this file.")
 @click.option("--force", is_flag=True, help="Replace an existing report.")
 @json_option
+@click.pass_context
 def inspect_command(
+    ctx: click.Context,
     package: Path,
     function: str | None,
     each: bool,
@@ -38,6 +40,7 @@ def inspect_command(
     from converters.backend import load_package
     from converters.verification.inspect import inspect
 
+    check_force(ctx, "html")
     if html:
         check_free(html.absolute(), force=force)
     opened = load_package(package)

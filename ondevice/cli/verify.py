@@ -14,7 +14,7 @@ from ..image.files import expand
 from ..pages import percent
 from ..weights.output import check_free
 from ._images import SKIPS, Skipped, files, max_level_option, spread
-from ._output import json_option, print_json, print_table, progress
+from ._output import check_force, json_option, print_json, print_table, progress
 from ._verify_boxes import objects_in, precision_text
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def verify_command(
     from converters.backend import load_package
     from converters.verification.verify import check_gates, verify
 
+    check_force(ctx, "html")
     device = _device(measured, options["run_on"])
     options["gates"] = check_gates(dict(gates))
     if html:

@@ -103,6 +103,21 @@ def test_a_table_of_what_is_not_compressed_is_refused(options, tmp_path, capsys)
     assert "--table says how each weight was compressed: give --recipe" in said
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("verify", "x.mlpackage"), "--html"),
+        (("evaluate", "shvit_nano.cifar10", "--images", "photos/"), "--html"),
+        (("inspect", "x.mlpackage"), "--html"),
+        (("detect", "photo.jpg", "--model", "light_detr_shvit_nano.shapes"), "--out"),
+    ],
+)
+def test_force_is_refused_where_nothing_is_written(command, option, capsys):
+    assert f"--force goes with {option}: nothing else is written" in refused(
+        capsys, *command, "--force"
+    )
+
+
 def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):
     options = ("--method", "full", "--recipe", "", "--out", tmp_path / "out")
     assert "no recipe ''" in refused(capsys, "train", photos, *NANO, *options)
