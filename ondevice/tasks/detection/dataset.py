@@ -11,7 +11,7 @@ import numpy as np
 from ...config.labels import check_labels
 from ...errors import ConfigError, ImageError, printable
 from ...image.open import image_size
-from ..train.dataset import Dataset, Sample, set_aside
+from ..train.dataset import Dataset, Sample, set_aside, why_few
 from .augment import Objects
 from .coco import CocoImage, CocoSet, read_coco
 from .coco_files import annotation_files
@@ -111,6 +111,7 @@ def _check(dataset: BoxDataset) -> None:
             count = len(dataset.splits[split])
             raise ConfigError(
                 f"{dataset.folder}: none of the {count:,} usable images for {split} has a box"
+                f"{why_few(dataset.skipped)}"
             )
     counts = dict(zip(dataset.classes, dataset.counts(), strict=True))
     if absent := [printable(name) for name, count in counts.items() if not count]:

@@ -16,7 +16,7 @@ import numpy as np
 from ...config.labels import check_labels
 from ...errors import ConfigError, ImageError, printable
 from ...image.open import image_size
-from ..train.dataset import Dataset, Sample, set_aside
+from ..train.dataset import Dataset, Sample, set_aside, why_few
 from .masks import (
     NAMES,
     TOLD,
@@ -162,7 +162,7 @@ def _check(dataset: MaskDataset) -> None:
             count = len(dataset.splits[split])
             raise ConfigError(
                 f"{dataset.folder}: none of the {count:,} usable images for {split} has a "
-                "pixel that counts"
+                f"pixel that counts{why_few(dataset.skipped)}"
             )
     counts: Mapping[str, int] = dict(zip(dataset.classes, dataset.counts(), strict=True))
     if absent := [printable(name) for name, count in counts.items() if not count]:

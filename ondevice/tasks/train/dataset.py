@@ -83,7 +83,7 @@ def read_dataset(folder: str | Path, *, val_share: float = VAL_SHARE, seed: int 
     rows = _without_copies(_readable(rows, skipped), skipped)
     splits = _split(rows, classes, val_share, seed)
     if problems := _problems(splits, classes):
-        raise ConfigError(f"{folder}: {'; '.join(problems)}")
+        raise ConfigError(f"{folder}: {'; '.join(problems)}{why_few(skipped)}")
     dataset = Dataset(folder, classes, splits, skipped=tuple(skipped))
     return Dataset(folder, classes, splits, tuple(_notes(dataset)), tuple(skipped))
 
@@ -253,6 +253,17 @@ def _problems(splits: Mapping[str, Sequence[Sample]], classes: Sequence[str]) ->
 def _count_text(label: int, of_split: Mapping[str, Counter[int]]) -> str:
     total = sum(count[label] for count in of_split.values())
     return "one usable image" if total == 1 else f"{total} usable images, none to train on"
+
+
+LISTED = 3  # images, of those that are left out
+
+
+def why_few(skipped: Sequence[str]) -> str:
+    """Why some images are left out, for the end of a message that says too few are left."""
+    if not skipped:
+        return ""
+    more = f"; and {len(skipped) - LISTED:,} more" if len(skipped) > LISTED else ""
+    return f"; left out: {'; '.join(skipped[:LISTED])}{more}"
 
 
 def _notes(dataset: Dataset) -> Iterable[str]:

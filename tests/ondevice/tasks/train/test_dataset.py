@@ -126,7 +126,15 @@ def all_gone(folder):
     folder.mkdir()
 
 
+def all_missing(folder):
+    lines = [f"{c}/{i}.jpg,{c}" for c in photos.COLORS for i in range(2)]
+    (folder / "labels.csv").write_text("\n".join(["file_name,label", *lines]))
+
+
 REFUSED = {
+    "missing files": (all_missing, "; left out: "),
+    "why they are missing": (all_missing, "1.jpg cannot be opened: No such file"),
+    "more that are missing": (all_missing, "; and 3 more"),
     "one class": (one_class, "has one class, green; two classes or more are needed"),
     "one image": (one_image, "class red has one usable image; it needs two or more"),
     "empty": (all_gone, "is empty: expected a folder of images for each class"),
