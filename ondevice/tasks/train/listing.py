@@ -133,5 +133,12 @@ def _listed(
         if any(value in (None, "") for value in values):
             problems.append(f"{path}: row {number} lacks a file or a label")
             continue
-        own = SPLITS.get(str(row.get(keys.get("split", ""), "")).lower(), split)
+        said = str(row.get(keys.get("split", "")) or "").strip()
+        if said and said.lower() not in SPLITS:
+            problems.append(
+                f"{path}: row {number} has the split {printable(said)}; expected train, val or "
+                "test"
+            )
+            continue
+        own = SPLITS.get(said.lower(), split)
         yield Row(str(folder / str(values[0])), str(values[1]).strip(), own)

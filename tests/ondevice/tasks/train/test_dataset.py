@@ -150,6 +150,10 @@ REFUSED = {
     ),
     "empty class": (lambda f: (f / "grey").mkdir(), "grey has no images"),
     "columns": (lambda f: (f / "labels.csv").write_text("a,b\n1,2"), "expected the columns"),
+    "split": (
+        lambda f: (f / "labels.csv").write_text("file,label,split\nred/00.png,red,dev\n"),
+        "row 2 has the split dev; expected train, val or test",
+    ),
     "cell": (
         lambda f: (f / "labels.csv").write_text("file,label\nx.png,\n"),
         "row 2 lacks a file or a label",
