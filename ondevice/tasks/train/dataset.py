@@ -216,26 +216,32 @@ def _split(
 def set_aside(
     samples: Sequence[Sample], share: float, seed: int
 ) -> dict[str, tuple[Sample, ...]]:
-    """``share`` of the images, at least one, to validate on; the others to train on."""
+    """``share`` of the images to validate on; the others to train on; of both at least one."""
     order = np.random.default_rng(seed).permutation(len(samples))
-    chosen = {int(i) for i in order[: max(1, round(share * len(samples)))]}
+    chosen = {int(i) for i in order[: _count_aside(share, len(samples))]}
     return {
         "train": tuple(s for i, s in enumerate(samples) if i not in chosen),
         "val": tuple(s for i, s in enumerate(samples) if i in chosen),
     }
 
 
+def _count_aside(share: float, count: int) -> int:
+    """How many of ``count`` images are for validation: one or more, and not all if there are
+    two."""
+    return max(1, min(round(share * count), count - 1))
+
+
 def _of_each_class(
     samples: Sequence[Sample], share: float, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
-    """``share`` of each class, at least one of it, and the others."""
+    """``share`` of each class, and the others; of both at least one, first of the share."""
     by_class: dict[int, list[Sample]] = defaultdict(list)
     for sample in samples:
         by_class[sample.label].append(sample)
     chosen: set[Sample] = set()
     for label, own in by_class.items():
         rng = np.random.default_rng([seed, label])
-        count = max(1, round(share * len(own)))
+        count = _count_aside(share, len(own))
         chosen |= {own[i] for i in rng.permutation(len(own))[:count]}
     return [s for s in samples if s in chosen], [s for s in samples if s not in chosen]
 

@@ -33,6 +33,12 @@ def test_a_folder_for_each_class_is_split_by_class_and_seed(folder):
     assert names(read_dataset(folder, seed=1), "val") != names(dataset, "val")
 
 
+def test_a_large_share_leaves_an_image_of_each_class_to_train_on(folder):
+    dataset = read_dataset(folder, val_share=0.99)
+    assert dataset.counts("train") == [1, 1, 1]
+    assert dataset.counts("val") == [9, 9, 9]
+
+
 def test_folders_of_splits_are_kept(tmp_path):
     photos.write(tmp_path / "train", 4)
     for name in ("red", "blue", "green"):
