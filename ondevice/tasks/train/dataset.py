@@ -105,7 +105,9 @@ def _classes(rows: Sequence[Row], folder: Path) -> tuple[str, ...]:
     try:
         check_labels(classes, len(classes), str(folder))
     except ConfigError as error:
-        problems.append(str(error).removeprefix(f"{folder}: "))
+        odd = [printable(name) for name in classes if not name.isprintable()]
+        named = f" ({', '.join(odd[:8])})" if odd else ""  # their numbers are not known yet
+        problems.append(f"{str(error).removeprefix(f'{folder}: ')}{named}")
     if problems:
         raise ConfigError(f"{folder}: {'; '.join(problems)}")
     return classes

@@ -149,7 +149,7 @@ REFUSED = {
         lambda f: shutil.copytree(f / "red", f / "Red"),
         "classes Red, red differ by case only",
     ),
-    "name": (lambda f: (f / "red").rename(f / "r\ted"), "unprintable for class 2"),
+    "name": (lambda f: (f / "red").rename(f / "r\ted"), r"unprintable for class 2 ('r\ted')"),
     "root": (
         lambda f: photos.photo((1, 2, 3), 0).save(f / "a.png"),
         "1 images lie beside the folders of classes, such as a.png",
