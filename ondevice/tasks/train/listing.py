@@ -90,7 +90,9 @@ def _by_folder(folder: Path, split: str, problems: list[str]) -> Iterator[Row]:
         try:
             yield from (Row(image, path.name, split) for image in expand([str(path)]))
         except ConfigError:
-            problems.append(f"{printable(str(path))} has no images")
+            may = os.access(path, os.R_OK | os.X_OK)
+            why = "has no images" if may else "is a folder that may not be read"
+            problems.append(f"{printable(str(path))} {why}")
 
 
 Table = list[Mapping[str, Any]]

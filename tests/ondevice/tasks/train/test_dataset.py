@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from ondevice.errors import ConfigError
+from ondevice.tasks.train import listing
 from ondevice.tasks.train.dataset import read_dataset
 
 from . import photos
@@ -175,6 +176,14 @@ def test_what_cannot_be_trained_on_is_one_line(folder, change):
         read_dataset(folder)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_empty(folder, monkeypatch):
+    shutil.rmtree(folder / "red")
+    (folder / "red").mkdir()
+    monkeypatch.setattr(listing.os, "access", lambda path, mode: "red" not in str(path))
+    with pytest.raises(ConfigError, match="red is a folder that may not be read"):
+        read_dataset(folder)
 
 
 def test_an_image_of_60000_pixels_a_side_is_left_out(folder):
