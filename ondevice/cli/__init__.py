@@ -38,6 +38,10 @@ COMMANDS = {  # name -> module:attribute
 }
 
 
+COMPLETION = "_ONDEVICE_COMPLETE"  # a shell sets it
+READER_GONE = 141  # exit status, as of a process that SIGPIPE ended
+
+
 class _LazyGroup(click.Group):
     """A group that imports a command's module when the command is asked for."""
 
@@ -83,6 +87,10 @@ def run(args: Sequence[str]) -> int:
         return _fail(error.format_message())
     except OnDeviceError as error:
         return _fail(str(error))
+    except SystemExit:  # click's, if the reader has gone, with 1, which is a missed gate's
+        if COMPLETION in os.environ:
+            raise  # it is a completion that has ended
+        return READER_GONE
     except MemoryError:
         return _fail("out of memory; try a smaller model, image size or batch")
     except OSError as error:
@@ -103,7 +111,7 @@ def _fail_writing(error: OSError) -> int:
         raise error
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes when it ends
     if error.errno == errno.EPIPE:
-        return 141  # as a process that SIGPIPE ended
+        return READER_GONE
     return _fail(f"{error.strerror}: {error.filename or 'standard output'}")
 
 
