@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import tempfile
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def studio(
     Nothing leaves this machine: the page is served from here, photos are deleted within
     two hours. Needs the extra studio.
     """
+    _check_address(host, port)
     token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
     with tempfile.TemporaryDirectory(prefix="ondevice-studio-") as folder:
         # Gradio reads both when it is imported; what is uploaded goes with the folder.
@@ -64,3 +66,19 @@ def studio(
             click.echo(f"user {USER}, password {token}", err=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # the folder goes then, too
         serve(page, host, port, (USER, token) if token else None, browser=not no_browser)
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises ConfigError where nothing can be served, before the page is built."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen at {host}, port {port}: {error.strerror}; give another --port or "
+            "--host"
+        ) from error

@@ -1,5 +1,7 @@
 """An option that does not apply is refused by its name, and a value that cannot be."""
 
+import socket
+
 import pytest
 from PIL import Image
 
@@ -116,6 +118,17 @@ def test_force_is_refused_where_nothing_is_written(command, option, capsys):
     assert f"--force goes with {option}: nothing else is written" in refused(
         capsys, *command, "--force"
     )
+
+
+def test_a_port_that_is_taken_is_one_line(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = refused(capsys, "studio", "--port", port, "--no-browser")
+    assert f"cannot listen at 127.0.0.1, port {port}: " in said
+    said = refused(capsys, "studio", "--host", "nowhere.invalid", "--no-browser")
+    assert "cannot listen at nowhere.invalid" in said
 
 
 def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):

@@ -255,5 +255,5 @@ def test_a_missing_extra_is_said(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "ondevice.cli.studio.page", raising=False)
     monkeypatch.delitem(sys.modules, "ondevice.cli.studio.parts", raising=False)
-    assert run(["studio", "--no-browser"]) == 2
+    assert run(["studio", "--port", "0", "--no-browser"]) == 2
     assert "pip install 'ondevice[studio]'" in capsys.readouterr().err
