@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Loss = Callable[[Any, Any], mx.array]  # of outputs and targets
 
 TABLES_KEPT = 16  # steps until a table of rounded values is found anew
+MAX_SEED = 2**32  # with it, what is made of it for each step is below MLX's 64 bits
 FREEZE_BELOW = 32  # images of a batch, whose statistics are then too noisy
 
 
@@ -76,31 +78,49 @@ class Settings:
 
     def __post_init__(self) -> None:
         alone = not self.frozen_norms and self.batch_size <= self.accumulate
-        problems = [
-            f"{name}={getattr(self, name)!r}"
-            for name, fine in {
-                "frozen_norms": self.frozen_norms is None
-                or not (alone or (self.adapter and not self.frozen_norms)),
-                "adapter": self.adapter >= 0,
-                "precision": self.precision == "float32"
-                or (self.precision in PRECISIONS and not self.qat_epochs),
-                "epochs": self.epochs > 0,
-                "batch_size": self.batch_size > 0,
-                "accumulate": self.accumulate > 0 and self.batch_size % self.accumulate == 0,
-                "lr": self.lr > 0,
-                "warmup": self.warmup >= 0,
-                "weight_decay": self.weight_decay >= 0,
-                "layer_decay": 0 < self.layer_decay <= 1,
-                "label_smoothing": 0 <= self.label_smoothing < 1,
-                "drop_path": 0 <= self.drop_path < 1,
-                "ema": 0 <= self.ema < 1,
-                "patience": self.patience >= 0 and not (self.patience and self.qat_epochs),
-                "qat_epochs": 0 <= self.qat_epochs <= self.epochs,
+        problems = {
+            name: expected
+            for name, (fine, expected) in {
+                "frozen_norms": (
+                    self.frozen_norms is None
+                    or not (alone or (self.adapter and not self.frozen_norms)),
+                    "True, of one image at a time or with adapters",
+                ),
+                "adapter": (self.adapter >= 0, "0 or more"),
+                "precision": (
+                    self.precision == "float32"
+                    or (self.precision in PRECISIONS and not self.qat_epochs),
+                    f"float32 with qat_epochs, else one of {', '.join(PRECISIONS)}",
+                ),
+                "epochs": (self.epochs > 0, "1 or more"),
+                "batch_size": (self.batch_size > 0, "1 or more"),
+                "accumulate": (
+                    self.accumulate > 0 and self.batch_size % self.accumulate == 0,
+                    f"a divisor of batch_size={self.batch_size}",
+                ),
+                "lr": (0 < self.lr < math.inf, "a finite number above 0"),
+                "warmup": (self.warmup >= 0, "0 or more"),
+                "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+                "layer_decay": (0 < self.layer_decay <= 1, "above 0 and up to 1"),
+                "label_smoothing": (0 <= self.label_smoothing < 1, "0 or more, below 1"),
+                "drop_path": (0 <= self.drop_path < 1, "0 or more, below 1"),
+                "ema": (0 <= self.ema < 1, "0 or more, below 1"),
+                "patience": (
+                    self.patience >= 0 and not (self.patience and self.qat_epochs),
+                    "0 with qat_epochs, else 0 or more",
+                ),
+                "qat_epochs": (
+                    0 <= self.qat_epochs <= self.epochs,
+                    f"up to epochs={self.epochs}",
+                ),
+                "seed": (0 <= self.seed < MAX_SEED, f"0 or more, below {MAX_SEED}"),
             }.items()
             if not fine
-        ]
+        }
         if problems:
-            raise ConfigError(f"impossible settings: {', '.join(problems)}")
+            given = ", ".join(f"{name}={getattr(self, name)!r}" for name in problems)
+            wanted = "; ".join(f"{name}: {expected}" for name, expected in problems.items())
+            raise ConfigError(f"impossible settings: {given}; expected {wanted}")
 
 
 def call(model: nn.Module, x: mx.array) -> Any:

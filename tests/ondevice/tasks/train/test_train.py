@@ -282,6 +282,12 @@ REFUSED = {
         "batch_size, epochs, flip: of --method full or adapter; for 48 images .* give the",
     ),
     "share": ({"val_share": 1.5}, "val_share is 1.5, expected a share between 0 and 1"),
+    "accumulate": (
+        {"accumulate": 3, "frozen_norms": True},
+        "impossible settings: accumulate=3; expected accumulate: a divisor of batch_size=16",
+    ),
+    "seed": ({"seed": 2**64}, "impossible settings: seed=18446744073709551616; expected seed"),
+    "rate": ({"lr": math.inf}, "impossible settings: lr=inf; expected lr: a finite number"),
     "random": ({"method": "probe", "pretrained": False}, "random weights have no features"),
     "setting": ({"speed": 3}, "no such setting"),
     "resume": ({"method": "knn", "resume": True}, "--resume goes with --method full"),
