@@ -235,10 +235,9 @@ def parse_name(name: str) -> tuple[ModelSpec, str]:
     base, _, tag = (registered_name(name) or name).partition(".")
     if base in _SPECS:
         return _SPECS[base], tag
-    close = difflib.get_close_matches(base, _SPECS, n=3, cutoff=0.5) or sorted(_SPECS)[:3]
-    raise UnknownModelError(
-        f"no model {name!r}; did you mean {', '.join(close)}? `ondevice list` has them all"
-    )
+    close = difflib.get_close_matches(base, _SPECS, n=3, cutoff=0.5)
+    meant = f"did you mean {', '.join(close)}? " if close else ""
+    raise UnknownModelError(f"no model {name!r}; {meant}`ondevice list` has them all")
 
 
 def model_spec(name: str) -> ModelSpec:

@@ -131,6 +131,12 @@ def test_a_port_that_is_taken_is_one_line(capsys):
     assert "cannot listen at nowhere.invalid" in said
 
 
+def test_only_close_names_are_suggested(capsys):
+    said = refused(capsys, "show", "my_folder")
+    assert said == "error: no model 'my_folder'; `ondevice list` has them all"
+    assert "did you mean shvit_s4, shvit_s" in refused(capsys, "show", "shvit_s44")
+
+
 def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):
     options = ("--method", "full", "--recipe", "", "--out", tmp_path / "out")
     assert "no recipe ''" in refused(capsys, "train", photos, *NANO, *options)
