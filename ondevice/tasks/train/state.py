@@ -83,7 +83,7 @@ def load_state(path: Path, about: Mapping[str, Any]) -> State:
         raise ConfigError(f"{path} is not a training's state: {error!r}") from error
     now = json.loads(json.dumps(about))
     changed = [
-        CHANGED.get(key) or f"{key} was {before.get(key)!r:.60}, now {now.get(key)!r:.60}"
+        CHANGED.get(key) or _difference(key, before.get(key), now.get(key))
         for key in {**before, **now}
         if before.get(key) != now.get(key) and key not in MAY_CHANGE
     ]
@@ -102,6 +102,14 @@ def load_state(path: Path, about: Mapping[str, Any]) -> State:
         facts.get("recipe", {}),
         facts.get("rounded_from", 0),
     )
+
+
+def _difference(key: str, before: Any, now: Any) -> str:
+    """What was and what is; of a table the entries that differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = [k for k in {**before, **now} if before.get(k) != now.get(k)]
+        return "; ".join(_difference(f"{key}.{k}", before.get(k), now.get(k)) for k in keys)
+    return f"{key} was {before!r:.60}, now {now!r:.60}"
 
 
 def _under(arrays: Mapping[str, mx.array], prefix: str) -> Arrays:

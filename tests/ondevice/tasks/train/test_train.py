@@ -156,6 +156,10 @@ def test_what_has_changed_is_said_on_resume(tmp_path):
     interrupted(folder, out)
     with pytest.raises(ConfigError, match="batch_size was 16, now 8"):
         train(folder, out, **{**QUICK, "batch_size": 8}, resume=True)
+    with pytest.raises(
+        ConfigError, match=r"resumed: augment.flip was True, now False; --force"
+    ):
+        train(folder, out, **QUICK, flip=False, resume=True)
     photos.photo((9, 9, 9), 0).save(folder / "red" / "new.png")
     with pytest.raises(ConfigError, match="images, classes or their split have changed"):
         train(folder, out, **QUICK, resume=True)
