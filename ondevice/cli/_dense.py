@@ -100,7 +100,11 @@ class Job:
     @property
     def _marker(self) -> str:
         """What says that a folder is of such drawings: one of them. A file needs none."""
-        return "" if self.is_one else _drawing_names(self.paths)[0]
+        if self.is_one or self.out is None:
+            return ""
+        names = list(_drawing_names(self.paths).values())
+        there = (name for name in names if (self.out / name).is_file())
+        return next(there, names[0])  # of a photo that was skipped there is none
 
     @contextmanager
     def _drawings(self) -> Iterator[Callable[[str, Callable[[], Image.Image]], dict[str, str]]]:
@@ -110,7 +114,7 @@ class Job:
         if self.out is None:
             yield lambda path, drawing: {}
             return
-        out, names = self.out, dict(zip(self.paths, _drawing_names(self.paths), strict=True))
+        out, names = self.out, _drawing_names(self.paths)
         with replacing(out, force=self.force, marker=self._marker) as place:
             if not self.is_one:
                 place.mkdir()
@@ -152,14 +156,16 @@ def _several(paths: Sequence[str]) -> str:
     return "one image" if len(paths) == 1 else f"{len(paths):,} images"
 
 
-def _drawing_names(paths: Sequence[str]) -> list[str]:
+def _drawing_names(paths: Sequence[str]) -> dict[str, str]:
     """A name for the drawing of each photo: its own, numbered where two have the same."""
-    names: dict[str, None] = {}
-    for path in paths:
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for path in dict.fromkeys(paths):
         stem = os.path.splitext(os.path.basename(path))[0]
         name, count = f"{stem}{SUFFIX}", 1
-        while name in names:
+        while name in taken:
             count += 1
             name = f"{stem}-{count}{SUFFIX}"
-        names[name] = None
-    return list(names)
+        names[path] = name
+        taken.add(name)
+    return names

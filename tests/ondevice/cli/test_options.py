@@ -137,6 +137,22 @@ def test_only_close_names_are_suggested(capsys):
     assert "did you mean shvit_s4, shvit_s" in refused(capsys, "show", "shvit_s44")
 
 
+def test_drawings_are_replaced_though_the_first_photo_cannot_be_used(photos, tmp_path, capsys):
+    (photos / "a.png").write_text("no image")
+    command = ["detect", str(photos), "--model", "light_detr_shvit_nano.shapes"]
+    command += ["--out", str(tmp_path / "drawn")]
+    assert run(command) == 3
+    assert run([*command, "--force"]) == 3
+
+
+def test_a_photo_given_twice_has_one_drawing(photos, tmp_path, capsys):
+    photo, out = str(photos / "white" / "0.png"), tmp_path / "drawn"
+    model = ("--model", "light_detr_shvit_nano.shapes")
+    assert run(["detect", photo, photo, *model, "--out", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == ["0.png"]
+    assert run(["detect", photo, photo, *model, "--out", str(out), "--force"]) == 0
+
+
 def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):
     options = ("--method", "full", "--recipe", "", "--out", tmp_path / "out")
     assert "no recipe ''" in refused(capsys, "train", photos, *NANO, *options)
