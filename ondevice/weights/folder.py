@@ -42,6 +42,7 @@ from .timm_folder import find_weights, is_timm, timm_info
 
 SHIPPED = Path(__file__).parent / "shipped"
 PACKAGES = {".mlpackage", ".aimodel"}  # suffixes of what export writes
+LISTED = 12  # arrays of a kind, of those that do not fit
 
 Weights = str | Path | Mapping[str, mx.array]
 
@@ -285,7 +286,9 @@ def load_weights(
         if _core(array.shape) == _core(wanted[key].shape):
             array = array.reshape(wanted[key].shape)
         given[key], fitted[key] = array, mx.contiguous(array.astype(wanted[key].dtype))
-    problems += _misfits(given, fitted, wanted)
+    misfits = _misfits(given, fitted, wanted)
+    more = [f"and {len(misfits) - LISTED} more"] if len(misfits) > LISTED else []
+    problems += [*misfits[:LISTED], *more]
     if problems:
         raise WeightsError(f"{_name(model)} cannot take {origin}: {'; '.join(problems)}")
     model.load_weights(list(fitted.items()))
@@ -337,8 +340,8 @@ def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _list(what: str, keys: Any) -> list[str]:
     shown = [printable(key) for key in sorted(keys)]
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""
-    return [f"{what} {len(shown)}: {', '.join(shown[:12])}{more}"] if shown else []
+    more = f" and {len(shown) - LISTED} more" if len(shown) > LISTED else ""
+    return [f"{what} {len(shown)}: {', '.join(shown[:LISTED])}{more}"] if shown else []
 
 
 def _name(model: nn.Module) -> str:

@@ -5,6 +5,7 @@ import socket
 import pytest
 from PIL import Image
 
+import ondevice
 from ondevice.cli import cli, run
 from ondevice.tasks.train.options import Options
 from ondevice.tasks.train.trainer import Settings
@@ -151,6 +152,16 @@ def test_a_photo_given_twice_has_one_drawing(photos, tmp_path, capsys):
     assert run(["detect", photo, photo, *model, "--out", str(out)]) == 0
     assert [path.name for path in out.iterdir()] == ["0.png"]
     assert run(["detect", photo, photo, *model, "--out", str(out), "--force"]) == 0
+
+
+def test_weights_of_another_variant_are_a_line_that_can_be_read(tmp_path, capsys):
+    small = ondevice.create_model("shvit_nano", num_classes=0)
+    ondevice.save_model(small, tmp_path / "small")
+    weights = (tmp_path / "small" / "model.safetensors").rename(tmp_path / "w.safetensors")
+    said = refused(capsys, "import", weights, "--model", "shvit_s1", "--out", tmp_path / "out")
+    assert "shvit_s1 cannot take" in said
+    assert said.count("has shape") == 12
+    assert len(said) < 3000
 
 
 def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):
