@@ -96,6 +96,8 @@ def _config_beside(path: Path) -> ModelInfo | None:
         values = {}
     if is_timm(values):
         return read_info(folder)
+    if path.is_dir() and isinstance(values, dict) and "model" in values:
+        raise ConfigError(f"{path} is a saved model already: other commands take it as it is")
     if path.is_dir():
         raise ConfigError(f"{path} has no config.json of timm's; give the file of its weights")
     if values is not None:

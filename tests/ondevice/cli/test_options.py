@@ -164,6 +164,12 @@ def test_weights_of_another_variant_are_a_line_that_can_be_read(tmp_path, capsys
     assert len(said) < 3000
 
 
+def test_a_saved_model_needs_no_import(tmp_path, capsys):
+    ondevice.save_model(ondevice.create_model("shvit_nano", num_classes=2), tmp_path / "mine")
+    said = refused(capsys, "import", tmp_path / "mine", "--out", tmp_path / "out")
+    assert "mine is a saved model already: other commands take it as it is" in said
+
+
 def test_an_empty_recipe_is_none_to_train_for(photos, tmp_path, capsys):
     options = ("--method", "full", "--recipe", "", "--out", tmp_path / "out")
     assert "no recipe ''" in refused(capsys, "train", photos, *NANO, *options)
