@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,7 +115,8 @@ def _classes(rows: Sequence[Row], folder: Path) -> tuple[str, ...]:
 
 
 def _in_parallel(function: Callable[[str], T], rows: Sequence[Row]) -> Iterable[tuple[Row, T]]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # PIL's, here: threads share the filters
         yield from zip(rows, pool.map(lambda row: function(row.path), rows), strict=True)
 
 

@@ -6,6 +6,7 @@ The hash is of differences between neighbouring pixels of a small grey copy ("dH
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,8 @@ def _pairs(paths: list[str], hashes: Array, known: Array) -> Iterator[tuple[str,
 
 def _hashes(samples: Sequence[Sample]) -> tuple[list[str], Array]:
     """The paths that have a hash, and (N, words) uint64."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        warnings.simplefilter("ignore")  # PIL's, here: threads share the filters
         found = list(pool.map(_hash, [sample.path for sample in samples]))
     usable = [i for i, value in enumerate(found) if value is not None]
     words = SIDE * SIDE // 64

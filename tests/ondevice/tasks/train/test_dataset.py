@@ -10,6 +10,7 @@ import pytest
 from ondevice.errors import ConfigError
 from ondevice.tasks.train import listing
 from ondevice.tasks.train.dataset import read_dataset
+from ondevice.tasks.train.near import near_notes
 
 from . import photos
 
@@ -190,3 +191,11 @@ def test_an_image_of_60000_pixels_a_side_is_left_out(folder):
     (folder / "red" / "huge.ppm").write_bytes(b"P6 60000 60000 255\n")
     (problem,) = read_dataset(folder).skipped
     assert "huge.ppm has more than 178,956,970 pixels" in problem
+
+
+def test_warnings_of_pil_are_kept_from_the_user(folder, recwarn):
+    for i in range(10):
+        image = photos.photo((1, 2, 3), i).convert("P")
+        image.save(folder / "red" / f"{i:02}.png", transparency=bytes(range(256)))
+    assert not list(near_notes(read_dataset(folder).splits))
+    assert not recwarn.list
