@@ -32,6 +32,8 @@ _WORDS = {"fp16": "float16", "fp32": "float32", "fp64": "float64"}
 def load(path: str | Path) -> Package:
     """Open a saved ``.aimodel``. Raises PackageError."""
     path = Path(path)
+    if not path.exists():
+        raise PackageError(f"{path}: no such package")
     parts = {name: path / name for name in (PROGRAM, HASH, METADATA)}
     if missing := [name for name, part in parts.items() if not part.is_file()]:
         raise PackageError(f"{path} is no {SUFFIX}: it has no {', '.join(missing)}")

@@ -39,6 +39,7 @@ COMMANDS = {  # name -> module:attribute
 
 
 COMPLETION = "_ONDEVICE_COMPLETE"  # a shell sets it
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)  # what a file's rights, or disk, refuse
 READER_GONE = 141  # exit status, as of a process that SIGPIPE ended
 
 
@@ -106,7 +107,10 @@ def _fail(message: str, status: int = 2) -> int:
 
 
 def _fail_writing(error: OSError) -> int:
-    """The reader of our output has gone, or the disk is full; the rest is a bug."""
+    """The reader of our output has gone, the disk is full, or a file may not be read or
+    written; the rest is a bug."""
+    if error.errno in FORBIDDEN and error.filename is not None:
+        return _fail(f"{error.strerror}: {error.filename}")
     if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
         raise error
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python flushes when it ends

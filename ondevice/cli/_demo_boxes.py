@@ -13,6 +13,8 @@ from . import _demo_dense
 if TYPE_CHECKING:
     from converters.verification.verify import Report
 
+    from .demo import Sides
+
 ORIGIN, VALUE = _demo_dense.ORIGIN, "score"
 example = _demo_dense.example
 find = partial(_demo_dense.find, kind="boxes")
@@ -26,15 +28,12 @@ def default_model() -> str:
     return _demo_dense.shipped(Detector, "detector")
 
 
-def sides(
-    network: Any, images: Mapping[str, Any], ours: Any, theirs: Any
-) -> Iterator[tuple[str, ...]]:
+def sides(network: Any, images: Mapping[str, Any], ours: Any, theirs: Any) -> Iterator[Sides]:
     """The objects of both, the surest first, side by side."""
-    for name, mine, package in zip(images, ours, theirs, strict=True):
-        for pair in zip_longest(mine, package):
-            cells = [(d.label, f"{d.score:.2%}") if d else ("", "") for d in pair]
-            yield name, *cells[0], *cells[1]
-            name = ""
+    for name, *found in zip(images, ours, theirs, strict=True):
+        both = [[(d.label, float(d.score)) for d in objects] for objects in found]
+        for mine, package in zip_longest(*both):
+            yield name, mine, package
 
 
 def draw(network: Any, images: Mapping[str, Any], theirs: Any, out: Path) -> list[Path]:

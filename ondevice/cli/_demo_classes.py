@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from converters.program import Program
     from converters.verification.verify import Report
 
+    from .demo import Sides
+
 ORIGIN = "Chelsea the cat: photo by Stefan van der Walt, CC0, from scikit-image"
 VALUE = "score"
 
@@ -50,21 +52,12 @@ def find_in_package(network: Any, package: Program, images: Mapping[str, Any]) -
     return [package.predict({"image": image})["classLabel_probs"] for image in pixels]
 
 
-def sides(
-    network: Any, images: Mapping[str, Any], ours: Any, theirs: Any
-) -> Iterator[tuple[str, ...]]:
+def sides(network: Any, images: Mapping[str, Any], ours: Any, theirs: Any) -> Iterator[Sides]:
     """The best five of both, side by side."""
     for name, mine, scores in zip(images, ours, theirs, strict=True):
         best = sorted(scores, key=lambda label: -scores[label])
         for prediction, label in zip(mine, best, strict=False):
-            yield (
-                name,
-                prediction.label,
-                f"{prediction.score:.2%}",
-                label,
-                f"{scores[label]:.2%}",
-            )
-            name = ""
+            yield name, (prediction.label, prediction.score), (label, float(scores[label]))
 
 
 def draw(network: Any, images: Mapping[str, Any], theirs: Any, out: Path) -> list[Path]:

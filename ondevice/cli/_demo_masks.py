@@ -13,6 +13,8 @@ from . import _demo_dense
 if TYPE_CHECKING:
     from converters.verification.verify import Report
 
+    from .demo import Sides
+
 LEAST = 0.005  # the share of the pixels from which on a class is in the table
 ORIGIN, VALUE = _demo_dense.ORIGIN, "pixels"
 example = _demo_dense.example
@@ -27,23 +29,20 @@ def default_model() -> str:
     return _demo_dense.shipped(Segmenter, "model for masks")
 
 
-def sides(
-    network: Any, images: Mapping[str, Any], ours: Any, theirs: Any
-) -> Iterator[tuple[str, ...]]:
+def sides(network: Any, images: Mapping[str, Any], ours: Any, theirs: Any) -> Iterator[Sides]:
     """The classes of both with their shares of the image, the largest first, side by side."""
     for name, *masks in zip(images, ours, theirs, strict=True):
-        for pair in zip_longest(*(_shares(network, mask) for mask in masks)):
-            yield name, *(pair[0] or ("", "")), *(pair[1] or ("", ""))
-            name = ""
+        for mine, package in zip_longest(*(_shares(network, mask) for mask in masks)):
+            yield name, mine, package
 
 
-def _shares(network: Any, mask: Any) -> list[tuple[str, str]]:
+def _shares(network: Any, mask: Any) -> list[tuple[str, float]]:
     import numpy as np
 
     labels = network.info.labels
     counts = np.bincount(mask.ravel()) / mask.size
     return [
-        (labels[c] if labels else f"class {c}", f"{counts[c]:.2%}")
+        (labels[c] if labels else f"class {c}", float(counts[c]))
         for c in np.argsort(-counts, kind="stable").tolist()
         if counts[c] >= LEAST
     ]

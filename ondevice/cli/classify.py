@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..image.files import expand
 from ._images import SKIPS, Skipped, files, max_level_option
 from ._output import json_option, print_json, print_table, progress
 
@@ -15,7 +16,7 @@ DEFAULT_MODEL = "shvit_nano.cifar10"
 
 
 @click.command("classify", epilog=SKIPS)
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("sources", metavar="IMAGE|FOLDER...", nargs=-1, required=True)
 @click.option(
     "--model",
     default=DEFAULT_MODEL,
@@ -34,17 +35,18 @@ DEFAULT_MODEL = "shvit_nano.cifar10"
 @click.pass_context
 def classify_command(
     ctx: click.Context,
-    images: tuple[str, ...],
+    sources: tuple[str, ...],
     model: str,
     top_k: int,
     max_level: float | None,
     as_json: bool,
 ) -> None:
-    """Print the most likely classes of each IMAGE."""
+    """Print the most likely classes of each IMAGE, or of those in each FOLDER."""
     from ..nn.fuse import fuse
     from ..tasks.classify import classify
     from ..tasks.load import load
 
+    images = list(expand(sources))
     network = fuse(load(model))
     skipped = Skipped()
     opened = progress(files(images, max_level), "classifying", len(images))

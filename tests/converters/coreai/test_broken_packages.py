@@ -53,7 +53,7 @@ def say(path, **said):
 
 
 BROKEN = {
-    "no folder": (shutil.rmtree, "has no main.mlirb, main.hash, metadata.json"),
+    "no folder": (shutil.rmtree, "no such package"),
     "a file": (lambda p: (shutil.rmtree(p), p.write_text("x")), "has no main.mlirb"),
     "empty": (lambda p: (shutil.rmtree(p), p.mkdir()), "has no main.mlirb"),
     "a byte flipped": (lambda p: flip(p / "main.mlirb"), "main.mlirb is damaged"),

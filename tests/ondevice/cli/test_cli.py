@@ -134,7 +134,7 @@ def test_list_as_json_has_what_the_checkpoint_says(ondevice):
         (["show", "shvit_s1.in22k"], "shvit_s1.in1k"),
         (["show", "no/such/folder"], "has no config.json"),
         (["classify", "--model", "shvid_s4", "x.jpg"], "did you mean shvit_s4"),
-        (["classify"], "Missing argument 'IMAGE...'. See `ondevice classify --help`."),
+        (["classify"], "Missing argument 'IMAGE|FOLDER...'. See `ondevice classify --help`."),
         (["classify", "x.jpg", "--top-k", "0"], "--top-k"),
         (["lists"], "No such command 'lists'"),
         (["list", "--jsn"], "No such option"),
@@ -230,7 +230,7 @@ def test_classify_as_json_is_one_object(ondevice, photo):
 def test_bad_images_are_named_and_the_good_ones_classified(ondevice, photo, tmp_path):
     (tmp_path / "empty.jpg").touch()
     Image.new("RGB", (60_000, 1)).save(tmp_path / "thread.png")
-    names = ("empty.jpg", "missing.jpg", "thread.png", "")
+    names = ("empty.jpg", "missing.jpg", "thread.png")
     bad = [str(tmp_path / name) for name in names]
     status, out, err = ondevice(
         "classify", bad[0], photo, *bad[1:], "--json", "--model", "shvit_nano.flowers"
@@ -239,7 +239,7 @@ def test_bad_images_are_named_and_the_good_ones_classified(ondevice, photo, tmp_
     assert [result["image"] for result in json.loads(out)["results"]] == [photo]
     *lines, count = err.splitlines()
     assert [line.split()[:2] for line in lines] == [["skipped:", path] for path in bad]
-    assert count == "4 of 5 files skipped"
+    assert count == "3 of 4 files skipped"
 
 
 def test_an_untagged_model_comes_with_its_first_weights(ondevice, photo):
@@ -260,6 +260,7 @@ def failing_with(error):
         (KeyboardInterrupt(), 130, "interrupted"),
         (MemoryError(), 2, "error: out of memory"),
         (OSError(28, "No space left on device", "x"), 2, "error: No space left on device: x"),
+        (PermissionError(13, "Permission denied", "x"), 2, "error: Permission denied: x"),
     ],
 )
 def test_what_no_command_can_help_is_one_line(monkeypatch, capfd, error, status, said):
@@ -275,7 +276,7 @@ def test_what_no_command_can_help_is_one_line(monkeypatch, capfd, error, status,
     assert "\n" not in err
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError(), PermissionError(13, "denied", "x")])
+@pytest.mark.parametrize("error", [ZeroDivisionError(), FileNotFoundError(2, "none", "x")])
 def test_a_bug_keeps_its_traceback(monkeypatch, error):
     monkeypatch.setattr("ondevice.cli.list_.list_models", failing_with(error))
     with pytest.raises(type(error)):
@@ -319,3 +320,21 @@ def test_a_full_disk_is_one_line():
 def test_show_says_which_sizes_are_taken(model, sizes, capsys):
     assert run(["show", model]) == 0
     assert f"px; {sizes}" in capsys.readouterr().out
+
+
+def test_a_place_where_nothing_may_be_written_is_said_first(ondevice_, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    out = tmp_path / "new" / "x.mlpackage"
+    status, _, said = ondevice_("export", "shvit_nano.cifar10", "--out", out)
+    assert status == 2
+    assert said == (
+        f"error: {tmp_path}/new/x.mlpackage cannot be written: nothing may be written to "
+        f"{tmp_path}\n"
+    )
+
+
+def test_a_folder_is_classified(ondevice_, tmp_path):
+    for name in ("b.png", "a.png"):
+        Image.new("RGB", (40, 40), "blue").save(tmp_path / name)
+    found = json.loads(ondevice_("classify", tmp_path, "--json")[1])["results"]
+    assert [Path(row["image"]).name for row in found] == ["a.png", "b.png"]

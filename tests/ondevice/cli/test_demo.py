@@ -36,7 +36,9 @@ def test_demo_takes_ones_own_photos_and_gives_json(capsys):
         Image.fromarray(pixels).save(name)
     assert run(["demo", "a.png", "b.png", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [row["image"] for row in report["predictions"] if row["image"]] == ["a.png", "b.png"]
+    rows = report["predictions"]
+    assert [row["image"] for row in rows] == ["a.png"] * 5 + ["b.png"] * 5
+    assert all(0 <= row[f"{side} score"] <= 1 for row in rows for side in ("MLX", "package"))
     assert report["passed"] is True
     assert report["images"] == 2
 
@@ -54,7 +56,12 @@ def test_demo_of_a_detector_draws_what_the_package_finds(ondevice_, tmp_path):
     assert "drawn by a program" in err
     assert [w for w in out.split() if w.endswith(".png")] == ["out/shapes-boxes.png"]
     assert "same boxes" in out
-    _, out, _ = ondevice_(*args, "a.png", "b.png", "--json")
+    status, _, err = ondevice_(*args, "a.png")
+    assert (status, err) == (
+        2,
+        "error: out/rtdetr_r18vd.mlpackage exists; use --force (force=True) to replace it\n",
+    )
+    _, out, _ = ondevice_(*args, "a.png", "b.png", "--json", "--force")
     said = json.loads(out)
     assert said["drawings"] == ["out/a-1-boxes.png", "out/b-2-boxes.png"]
     assert said["seconds"]["detect with MLX"] > 0
@@ -94,7 +101,7 @@ def test_demo_takes_a_model_of_masks_that_ships(ondevice_, tmp_path):
     said = json.loads(out)
     assert (status, said["passed"]) == (0, True)
     shares = {
-        side: {row[side]: float(row[f"{side} pixels"].rstrip("%")) for row in rows}
+        side: {row[side]: 100 * row[f"{side} pixels"] for row in rows}
         for side in ("MLX", "package")
         for rows in [[row for row in said["predictions"] if row[side]]]
     }
