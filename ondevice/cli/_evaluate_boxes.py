@@ -21,7 +21,7 @@ from ._evaluated import (
     tell_split,
     without_seen,
 )
-from ._output import print_table
+from ._output import counted, print_table
 
 if TYPE_CHECKING:
     from converters.program import Program
@@ -105,7 +105,8 @@ def package_detector(package: Program, name: str) -> Detector:
 
 def _print(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> None:
     first = evaluations[0]
-    click.echo(f"{first.images:,} images with {first.objects:,} objects")
+    images, objects = counted(first.images, "image"), counted(first.objects, "object")
+    click.echo(f"{images} with {objects}")
     print_table(
         ("model", *(f">{name}" for name in first.figures)),
         ((e.name, *map(_share, e.figures.values())) for e in evaluations),

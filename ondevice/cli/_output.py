@@ -39,6 +39,11 @@ def _cell(value: object) -> str:
     return "-" if value is None else str(value)
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things: "1 image", "2,000 images"."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def short_number(value: float | None) -> str | None:
     """Three digits and a unit: 6328624 is "6.33M"."""
     for unit in ("", "K", "M"):

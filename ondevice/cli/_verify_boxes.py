@@ -10,6 +10,7 @@ from ..errors import ConfigError, ImageError
 from ._evaluate_boxes import BOXES, coco_set, package_detector, tell_other_classes
 from ._evaluated import looking
 from ._images import Skipped, spread
+from ._output import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,9 +69,10 @@ def objects_in(
 
 def precision_text(found: Mapping[str, Any]) -> str:
     """A line about what ``measure`` gave."""
+    images = counted(found["images"], "image")
     if found["difference"] is None:
-        return f"AP: no objects in {found['images']} images"
+        return f"AP: no objects in {images}"
     return (
         "AP {model:.3f} by the model, {package:.3f} by the package: {difference:+.3f} (95 % "
-        "interval {low:+.3f} to {high:+.3f}, {images} images)".format(**found)
+        "interval {low:+.3f} to {high:+.3f}, {counted})".format(**found, counted=images)
     )

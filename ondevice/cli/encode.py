@@ -96,7 +96,7 @@ def encode_command(
 OF_EMBEDDINGS = {
     "--batch-size": "batch_size",
     "--workers": "workers",
-    "--no-normalize": "normalize",
+    "--normalize or --no-normalize": "normalize",
 }
 
 

@@ -14,7 +14,7 @@ from ..image.files import expand
 from ..pages import percent
 from ..weights.output import check_free
 from ._images import SKIPS, Skipped, files, max_level_option, spread
-from ._output import check_force, json_option, print_json, print_table, progress
+from ._output import check_force, counted, json_option, print_json, print_table, progress
 from ._verify_boxes import objects_in, precision_text
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def print_report(report: Report) -> None:
     """Each step's metrics and a verdict."""
     click.echo(
         f"{report.package} ({report.package_bytes / 1e6:.2f} MB) against {report.model} in "
-        f"MLX float32, {report.images} images"
+        f"MLX float32, {counted(report.images, 'image')}"
     )
     header = (
         "step",

@@ -70,9 +70,9 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _rows(folder: Path, split: str, problems: list[str]) -> Iterator[Row]:
-    for name, read in _TABLES.items():
+    for name in _TABLES:
         if (folder / name).is_file():
-            return _listed(folder, name, read, split, problems)
+            return _listed(folder, name, split, problems)
     return _by_folder(folder, split, problems)
 
 
@@ -103,21 +103,22 @@ def _read_csv(text: str) -> Table:
 
 
 def _read_json_lines(text: str) -> Table:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    table = [json.loads(line) for line in text.splitlines() if line.strip()]
+    if odd := next((row for row in table if not isinstance(row, Mapping)), None):
+        raise ValueError(f"{printable(json.dumps(odd))} is no object with a file and a label")
+    return table
 
 
-_TABLES: dict[str, Callable[[str], Table]] = {
-    "labels.csv": _read_csv,
-    "metadata.csv": _read_csv,
-    "metadata.jsonl": _read_json_lines,
+_TABLES: dict[str, tuple[Callable[[str], Table], int]] = {  # and its first row's number
+    "labels.csv": (_read_csv, 2),
+    "metadata.csv": (_read_csv, 2),
+    "metadata.jsonl": (_read_json_lines, 1),
 }
 
 
-def _listed(
-    folder: Path, name: str, read: Callable[[str], Table], split: str, problems: list[str]
-) -> Iterator[Row]:
+def _listed(folder: Path, name: str, split: str, problems: list[str]) -> Iterator[Row]:
     """The rows of a table, whose paths are relative to its folder."""
-    path = folder / name
+    path, (read, first) = folder / name, _TABLES[name]
     try:
         table = read(path.read_text(encoding="utf-8-sig"))
         keys = {str(key).strip().lower(): key for key in (table[0] if table else {})}
@@ -130,8 +131,8 @@ def _listed(
         given = ", ".join(map(printable, keys)) or "nothing"
         problems.append(f"{path} has {given}; expected the columns file_name and label")
         return
-    for number, row in enumerate(table, start=2):
-        values = (row.get(file), row.get(label)) if isinstance(row, Mapping) else ("", "")
+    for number, row in enumerate(table, start=first):
+        values = row.get(file), row.get(label)
         if any(value in (None, "") for value in values):
             problems.append(f"{path}: row {number} lacks a file or a label")
             continue

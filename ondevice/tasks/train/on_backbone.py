@@ -99,7 +99,7 @@ class Kind:
                 f"{name} has a trained backbone: a backbone is for {self.on_backbone}"
             )
         if (given := model_info(backbone).model) != own:
-            raise ConfigError(f"backbone {backbone} is a {given}, but {name} is on {own}")
+            raise ConfigError(f"{backbone} is of {given}, but {name} is on {own}")
 
     def _is_trainable(self, spec: ModelSpec) -> bool:
         return isinstance(spec.build, type) and issubclass(spec.build, self.base)

@@ -184,7 +184,7 @@ def test_what_cannot_be_learned_is_said_in_one_line(tmp_path, capsys, change, sa
         (["--model", "shvit_nano"], "shvit_nano is no detector to train"),
         (["--model", "rf_detr_nano"], "rf_detr_nano is no detector to train"),
         (["--size", "100"], "size is 100, but light_detr_shvit_nano takes multiples of 64"),
-        (["--backbone", "shvit_s1.in1k"], "shvit_s1.in1k is a shvit_s1"),
+        (["--backbone", "shvit_s1.in1k"], "shvit_s1.in1k is of shvit_s1"),
         (["--label-smoothing", "0.2"], "--label-smoothing not for --task detect"),
         (["--teacher", "x", "--balance"], "--balance, --teacher not for --task detect"),
         (["--recipe", "palette4"], "--recipe not for --task detect"),

@@ -304,7 +304,7 @@ def test_what_cannot_be_learned_is_said_in_one_line(
         (["--model", "shvit_nano"], "shvit_nano is no segmenter to train"),
         (["--model", "light_detr_shvit_nano"], "`ondevice list 'light_fpn_*'` has some"),
         (["--size", "100"], "size is 100, but light_fpn_shvit_nano takes multiples of 16"),
-        (["--backbone", "shvit_s1.in1k"], "shvit_s1.in1k is a shvit_s1"),
+        (["--backbone", "shvit_s1.in1k"], "shvit_s1.in1k is of shvit_s1"),
         (["--label-smoothing", "0.2"], "--label-smoothing not for --task segment"),
         (["--recipe", "palette4"], "--recipe not for --task segment"),
         (["--method", "probe"], "task segment is trained by method full, not probe"),

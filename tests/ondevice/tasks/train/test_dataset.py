@@ -68,6 +68,20 @@ def test_tables_give_the_same_as_folders(folder, name):
     assert read_dataset(folder) == by_folder
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"file_name": "a.png", "label": ""}', "row 1 lacks a file or a label"),
+        ("3", "3 is no object with a file"),
+    ],
+)
+def test_lines_of_json_are_named_as_they_are_counted(folder, line, said):
+    good = '{"file_name": "red/00.png", "label": "red"}'
+    (folder / "metadata.jsonl").write_text(f"{line}\n{good}")
+    with pytest.raises(ConfigError, match=said):
+        read_dataset(folder)
+
+
 def test_a_table_may_say_the_split(folder):
     rows = [
         f"{c}/{i:02}.png,{c},{'val' if i < 3 else 'train'}"
