@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 import sys
 from pathlib import Path
 
+NO_ADVICE = "ONDEVICE_NO_ADVICE"
 _LIBRARIES = (
     "libopenblas.so.0",
     "libopenblas.so",
@@ -54,8 +56,11 @@ def is_slow() -> bool:
 
 @functools.cache
 def advise() -> None:
-    """Say once, where a model is about to run, why it will be slow and what helps."""
-    if sys.platform != "linux" or BLAS == "preloaded":
+    """Say once, where a model is about to run, why it will be slow and what helps.
+
+    Not where $ONDEVICE_NO_ADVICE is set.
+    """
+    if sys.platform != "linux" or BLAS == "preloaded" or os.environ.get(NO_ADVICE):
         return
     if not BLAS:
         problem = "no tuned BLAS on this machine: matrix products are up to 40 times slower"

@@ -43,9 +43,9 @@ def check_free(path: Path, *, force: bool, marker: str = "") -> None:
         raise OutputError(f"{path} is a file, and a folder is written; it is not replaced")
     above = next(folder for folder in path.absolute().parents if folder.exists())
     if not above.is_dir():
-        raise OutputError(f"{path} cannot be written: {above} is no folder")
+        raise OutputError(f"cannot write {path}: {above} is no folder")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise OutputError(f"{path} cannot be written: nothing may be written to {above}")
+        raise OutputError(f"cannot write {path}: nothing may be written to {above}")
 
 
 def _swap(new: Path, path: Path, old: Path) -> None:

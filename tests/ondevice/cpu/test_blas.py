@@ -23,6 +23,7 @@ assert "mlx.core" in sys.modules
 def warnings(caplog, monkeypatch):
     """What ``advise`` says on a Linux machine with the given state."""
     monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv(blas.NO_ADVICE)
     blas.advise.cache_clear()
     yield lambda: caplog.messages
     blas.advise.cache_clear()
@@ -78,3 +79,10 @@ def test_the_logger_is_called_ondevice(warnings, monkeypatch, caplog):
     blas.advise()
     assert caplog.records[0].name == "ondevice"
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_who_knows_need_not_be_told(warnings, monkeypatch):
+    state(monkeypatch, library="", mlx_came_first=False)
+    monkeypatch.setenv(blas.NO_ADVICE, "1")
+    blas.advise()
+    assert not warnings()

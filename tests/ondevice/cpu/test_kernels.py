@@ -18,6 +18,8 @@ from converters.graph.trace import trace
 from ondevice import create_model, fuse
 from ondevice.cpu import kernels, threads
 
+from ...support.machine import tuned_blas
+
 EPS = 2.0**-23  # float32's
 X = mx.random.normal((4, 24, 20, 8), key=mx.random.key(1))
 
@@ -106,6 +108,7 @@ def rms(x):
 
 
 @fast_here
+@tuned_blas
 @pytest.mark.parametrize(
     ("side", "kernel", "stride", "in_chs", "groups", "gain"),
     [(64, 1, 1, 768, 1, 1.2), (128, 7, 1, 8, 8, 1.3), (128, 7, 2, 8, 8, 1.3)],
@@ -124,6 +127,7 @@ def test_convolutions_of_large_maps_err_less(
     assert large * gain < small < 1e-6 * wanted.std()
 
 
+@tuned_blas
 @pytest.mark.parametrize("spread", [1, 30, 1e4])
 @pytest.mark.parametrize("shape", [(512, 96), (64, 1024), (9, 4099)], ids=str)
 def test_softmax_is_as_exact_as_float32_is(shape, spread):

@@ -20,6 +20,7 @@ from ondevice.nn.deformable import anchors, best, grid_sample, rows
 
 from ...parity.dense_cases import DenseCase, pairs
 from ...support.lowered import function_of
+from ...support.machine import tuned_blas
 from .test_dense import scrambled
 
 LIGHT = {
@@ -63,6 +64,7 @@ def small(name="rtdetr_r18vd"):
 
 
 @pytest.mark.slow
+@tuned_blas
 @pytest.mark.parametrize("name", ["rtdetr_r18vd-640", "rtdetr_v2_r18vd-640"])
 @pytest.mark.parametrize("prepare", [lambda model: model, fuse], ids=["plain", "fused"])
 def test_boxes_are_those_of_transformers(name, prepare):
