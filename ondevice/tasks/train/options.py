@@ -206,4 +206,6 @@ def method_for(options: Options, dataset: Dataset, given: Set[str] = frozenset()
     for name in ("rounding", "teacher", "train_size", "group"):
         if getattr(options, name) and (name != "group" or several):
             raise ConfigError(f"a {name} goes with --method full or adapter, not {method}")
+    if others := sorted(given & OF_FULL):
+        raise ConfigError(f"{', '.join(others)}: of --method full or adapter, not {method}")
     return method

@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher") / "teacher"
-    train(folder, out, **{**QUICK, "method": "probe", "size": 64})
+    train(folder, out, model=QUICK["model"], method="probe", size=64)
     return str(out)
 
 

@@ -53,7 +53,8 @@ def same(a, b):
 @pytest.mark.parametrize("method", ["knn", "probe", "full"])
 def test_each_method_learns_colours(folder, tmp_path, method):
     out = tmp_path / "colours"
-    model = train(folder, out, **{**QUICK, "method": method, "lr": 3e-3})
+    heads = {"model": NANO, "size": 32, "method": method}
+    model = train(folder, out, **(QUICK | {"lr": 3e-3} if method == "full" else heads))
     saved = ondevice.load(out)
     info = saved.info
     assert info.labels == ("blue", "green", "red")
@@ -284,6 +285,10 @@ REFUSED = {
     "settings of full, where auto is probe": (
         {"method": "auto", "flip": False},
         "batch_size, epochs, flip: of --method full or adapter; for 48 images .* give the",
+    ),
+    "settings of full of a probe": (
+        {"method": "probe"},
+        "batch_size, epochs: of --method full or adapter, not probe",
     ),
     "share": ({"val_share": 1.5}, "val_share is 1.5, expected a share between 0 and 1"),
     "accumulate": (
