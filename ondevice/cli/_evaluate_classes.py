@@ -41,7 +41,8 @@ def _scorer(given: Opened) -> Scorer:
 
 
 def _package_scorer(package: Program, name: str) -> Scorer:
-    """A package, run one image at a time. Raises ConfigError if it names no classes."""
+    """A package, run one image at a time. Raises ConfigError if it names no classes, or gives
+    no score of a whole image for each."""
     import numpy as np
 
     from ..tasks.train.evaluate import Scorer
@@ -52,12 +53,18 @@ def _package_scorer(package: Program, name: str) -> Scorer:
     classes = tuple(map(str, probe[tables[0]])) if tables else package.labels
     if not classes:
         raise ConfigError(f"{name} names no classes, so none can be compared with folders")
+    arrays = [n for n in package.arrays if np.size(probe[n]) == len(classes)]
+    if not tables and not arrays:
+        raise ConfigError(
+            f"{name} gives {', '.join(package.outputs)}: no score of a whole image for each of "
+            f"its {len(classes)} classes, so none can be compared with folders"
+        )
 
     def one(path: str) -> Any:
         found = package.predict({image: package.resize_and_crop(path)})
-        if "logits" in found and found["logits"].shape[-1] == len(classes):
+        if "logits" in arrays:
             return found["logits"].reshape(-1)
-        scores = list(found[tables[0]].values()) if tables else found[package.arrays[0]]
+        scores = list(found[tables[0]].values()) if tables else found[arrays[0]]
         return np.log(np.maximum(np.asarray(scores, np.float64).reshape(-1), 1e-12))
 
     return Scorer(name, classes, lambda paths, on_error: _one_by_one(one, paths, on_error))

@@ -40,11 +40,12 @@ class Scorer:
 
 
 def model_scorer(model: nn.Module, name: str = "") -> Scorer:
-    """A model in MLX, called ``name``. Raises ConfigError if it names no classes."""
+    """A model in MLX, called ``name``. Raises ConfigError if it names no classes of images."""
     info = model.info
     classes = info.class_names
     if not classes or "head" not in model:
-        raise ConfigError(f"{info.name} names no classes, so none can be compared with folders")
+        lacks = "classes of whole images" if classes else "classes"
+        raise ConfigError(f"{info.name} names no {lacks}, so none can be compared with folders")
     fused = fuse(model.eval())
 
     def scores(paths: Sequence[str], on_error: OnError) -> tuple[Array, Array]:

@@ -93,14 +93,19 @@ def test_broken_images_are_skipped_and_wrong_sizes_too(
     [
         (("{model}", "--images", "{model}"), "config.json is not in COCO's form"),
         (("{model}", "--images", "none"), "none does not exist"),
-        (("{model}", "--images", "{images}", "--task", "classify"), "names no classes"),
+        (("{model}", "--images", "{images}", "--task", "classify"), "classes of whole images"),
+        (
+            ("{half}", "--images", "{images}", "--task", "classify"),
+            "no score of a whole image",
+        ),
         (("shvit_nano.cifar10", "--images", "{images}", "--task", "detect"), "gives no boxes"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(
     args: tuple[str, ...], problem: str, chain: dict[str, Path], ondevice_: Any
 ) -> None:
-    status, out, err = ondevice_("evaluate", *(a.format(**chain) for a in args))
+    places = {path.stem: path for path in chain.values()}
+    status, out, err = ondevice_("evaluate", *(a.format(**places) for a in args))
     assert (status, out) == (2, "")
     assert problem in err
     assert len(err.splitlines()) == 1
