@@ -13,13 +13,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeAlias
 
 import mlx.core as mx
 
 from ..config import Preprocess
 from ..cpu import kernels
-from ..errors import ImageError
+from ..errors import ConfigError, ImageError
 from .open import MAX_PIXELS, as_rgb, name_of
 
 if TYPE_CHECKING:
@@ -62,10 +62,12 @@ def batches(
     Files are decoded by several threads: one image a thread is in memory in its full size. An
     image that cannot be used is left out and given to ``on_error``, by its position and the
     ImageError; without ``on_error``, the rest is read to find all of them, and an ImageError
-    lists them.
+    lists them. Raises ConfigError for an impossible ``batch_size``.
     """
     import numpy as np
 
+    if not (isinstance(batch_size, SupportsIndex) and batch_size >= 1):
+        raise ConfigError(f"batch_size is a number of images, 1 or more; given {batch_size!r}")
     spec = spec if size is None else replace(spec, size=size)
     problems: list[str] = []
     report = on_error or (lambda _, error: problems.append(str(error)))

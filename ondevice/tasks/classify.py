@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import mlx.nn as nn
 
@@ -36,9 +36,12 @@ def classify(
     the sigmoid of the logit is the probability of the second. An image that cannot be used is
     left out and given to ``on_error``, by its position and the ImageError.
 
-    Raises ConfigError if ``model`` has no classes; without ``on_error``, an ImageError that
-    lists every image that cannot be used.
+    Raises ConfigError if ``model`` has no classes, or for an impossible ``top_k``, ``size`` or
+    ``batch_size``; without ``on_error``, an ImageError that lists every image that cannot be
+    used.
     """
+    if not (isinstance(top_k, SupportsIndex) and top_k >= 1):
+        raise ConfigError(f"top_k is a number of classes, 1 or more; given {top_k!r}")
     info = model.info
     if model_spec(info.model).text:
         raise ConfigError(f"{info.name} has no classes but those you name: ondevice zeroshot")

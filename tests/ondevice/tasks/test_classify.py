@@ -180,3 +180,17 @@ def test_a_search_for_one_logit_sees_what_errors_cost(tmp_path):
     calibration = calibrate(function_of(binary("dog", "cat")), sample_images(96) * 2)
     gradients = output_gradients(calibration)
     assert all(g.max() > 0 for path, g in gradients.items() if path.endswith("weight"))
+
+
+@pytest.mark.parametrize("option", ["top_k", "batch_size"])
+@pytest.mark.parametrize("number", [0, -1, 1.5, "2", None])
+def test_an_impossible_number_is_refused_and_not_answered_with_nothing(
+    model, images, option, number
+):
+    with pytest.raises(ConfigError, match=f"{option} is a number of .*, 1 or more; given"):
+        classify(model, images, **{option: number})
+
+
+def test_numbers_of_numpy_will_do(model, images):
+    found = classify(model, images, top_k=np.int64(2), batch_size=np.int64(3))
+    assert [len(row) for row in found] == [2] * len(images)
