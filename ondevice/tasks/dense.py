@@ -13,7 +13,7 @@ from ..cpu import blas
 from ..cpu.threads import run
 from ..errors import ConfigError, ImageError
 from ..image.open import as_rgb
-from ..image.preprocess import preprocess
+from ..image.preprocess import each, preprocess
 from ..signature import THRESHOLD, signature_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Result:
 
 def predict(
     model: nn.Module,
-    photos: Iterable[ImageLike],
+    photos: ImageLike | Iterable[ImageLike],
     kind: OutputKind,
     *,
     threshold: float = THRESHOLD,
@@ -43,9 +43,10 @@ def predict(
 ) -> Iterator[Result]:
     """The output of ``kind`` ("depth", "mask", "boxes") for each photo, one at a time.
 
-    Depth is (height, width) values, a mask (height, width) class numbers, boxes are
-    ``Detection``s that score ``threshold`` or more. A photo that cannot be used is left out
-    and given to ``on_error``, by its position and the ImageError.
+    ``photos`` is what ``ondevice.preprocess`` takes: one, or several. Depth is (height, width)
+    values, a mask (height, width) class numbers, boxes are ``Detection``s that score
+    ``threshold`` or more. A photo that cannot be used is left out and given to ``on_error``,
+    by its position and the ImageError.
 
     Raises ConfigError if the model gives nothing of that kind; without ``on_error``,
     ImageError.
@@ -59,7 +60,7 @@ def predict(
     def compute(x: mx.array) -> Any:
         return signature.compute(model, x)
 
-    for position, given in enumerate(photos):
+    for position, given in enumerate(each(photos)):
         try:
             photo = as_rgb(given)
             x = preprocess(photo, contract)

@@ -6,12 +6,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
+from PIL import Image
 
 from converters import export, load_package, verify
 from converters.export.build import lay_out, rename_inputs, to_graph
 from ondevice import create_model, fuse, list_models, model_spec
 from ondevice.errors import ConfigError
 from ondevice.image.colours import palette
+from ondevice.tasks.dense import predict
 
 from ...parity.dense_cases import DenseCase
 from ...support.lowered import function_of
@@ -214,3 +216,12 @@ def test_a_grey_image_goes_from_the_farthest_to_the_nearest():
         assert (g.min(), g.max()) == (0, 255)
         assert g.ravel()[d.argmax()] == 255
         assert (g == np.rint(g)).all()
+
+
+def test_one_photo_is_one_and_its_rows_are_none():
+    model = create_model("light_fpn_shvit_nano.shapes")
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    (wanted,) = predict(model, [pixels], "mask")
+    for one in (pixels, Image.fromarray(pixels), pixels[None]):
+        (found,) = predict(model, one, "mask")
+        assert np.array_equal(found.found, wanted.found)
