@@ -214,7 +214,7 @@ def decode(
             found[output.name] = top_predictions(value, output.labels, TOP)
         elif output.kind in ("depth", "mask"):
             found[output.name] = _maps(output, value, frames)
-        elif output.kind == "boxes" and scores:
+        elif output.kind == "boxes" and scores and value.ndim == 3:
             found[output.name] = _objects(output, value, scores[0], frames, threshold)
         else:
             found[output.name] = _numpy(value)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ondevice import create_model
 from ondevice.config import Preprocess
 from ondevice.image.preprocess import resize_and_crop
 from ondevice.signature import Input, Output, Signature
@@ -183,3 +184,14 @@ def test_a_mask_is_run_lengths_in_coco():
     assert (found[1]["area"], found[1]["image_id"]) == (3, 7)
     json.dumps(found)
     assert categories(("a",), 2) == [{"id": 0, "name": "a"}, {"id": 1, "name": "class 1"}]
+
+
+def test_all_that_a_detector_can_give_is_decoded():
+    model = create_model("light_detr_shvit_nano.shapes")
+    signature, photo = model.signature, (200, 120)
+    (size,) = {given.shape[1] for given in signature.images}
+    outputs = signature.compute(model, mx.random.uniform(shape=(1, size, size, 3)))
+    found = signature.decode(outputs, [photo], threshold=0.1)
+    usual = signature.select().decode(outputs, [photo], threshold=0.1)
+    assert found["coordinates"] == usual["coordinates"] != [[]]
+    assert np.array_equal(found["raw_coordinates"], np.array(outputs["raw_coordinates"]))
