@@ -222,7 +222,14 @@ def _head_beside(
     return {k: head[k] for k in lost}, frozenset(given)
 
 
+def _check_dtype(dtype: Any) -> None:
+    """Raises ConfigError for a type that cannot hold weights: integers would cut them off."""
+    if not isinstance(dtype, mx.Dtype) or not mx.issubdtype(dtype, mx.floating):
+        raise ConfigError(f"dtype is a float type of MLX, such as mx.float16; given {dtype!r}")
+
+
 def _build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
+    _check_dtype(dtype)
     try:
         model = spec.build(info.config)
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:
@@ -355,9 +362,12 @@ def save_model(
     """Write ``model`` (with its ``info``) to a folder that ``create_model`` reads.
 
     ``dtype`` is the type in the file, such as ``mx.float16``; the parameters' own by default.
-    Raises WeightsError if values do not fit that type, OutputError if ``folder`` exists and
-    ``force`` is not given, or cannot be written; nothing half-made is left then.
+    Raises ConfigError for a type that is no float's, WeightsError if values do not fit it,
+    OutputError if ``folder`` exists and ``force`` is not given, or cannot be written; nothing
+    half-made is left then.
     """
+    if dtype is not None:
+        _check_dtype(dtype)
     check_labels(model.info.labels, model.info.config.num_classes, _name(model))
     with replacing(folder, force=force, marker="config.json") as partial:
         partial.mkdir()

@@ -367,3 +367,16 @@ def test_a_hash_tells_names_shapes_and_values_apart_and_no_precision():
     big = mx.array([2**24, 2**24 + 1], mx.uint32)  # the same as float32
     others += {"w": big}, {"w": big[::-1]}
     assert len({hashed(w=w), *(hashed(**other) for other in others)}) == 7
+
+
+@pytest.mark.parametrize("dtype", [mx.int8, mx.uint32, mx.bool_, float, "float16"])
+def test_weights_are_floats_of_mlx(tmp_path, dtype):
+    model = create_model("shvit_nano.cifar10")
+    for refused in (
+        lambda: create_model("shvit_nano", dtype=dtype),
+        lambda: create_model("shvit_nano.cifar10", dtype=dtype),
+        lambda: save_model(model, tmp_path / "saved", dtype=dtype),
+    ):
+        with pytest.raises(ConfigError, match="dtype is a float type of MLX"):
+            refused()
+    assert not any(tmp_path.iterdir())
