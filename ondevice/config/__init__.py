@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
@@ -29,6 +31,10 @@ class FeatureInfo(NamedTuple):
     stride: int
 
 
+# Kept, as the registry makes hundreds of contracts.
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
+
+
 def _from_dict(cls: type[T], values: Any) -> T:
     if not isinstance(values, dict):
         raise ConfigError(f"{cls.__name__} is a {type(values).__name__}, expected a table")
@@ -37,7 +43,7 @@ def _from_dict(cls: type[T], values: Any) -> T:
         hints = [f"{k!r}" + _closest(k, known) for k in unknown]
         raise ConfigError(f"{cls.__name__} has no field {', '.join(hints)}")
     given = {k: _as_tuples(v) for k, v in values.items()}
-    types = get_type_hints(cls)
+    types = _hints(cls)
     if wrong := [k for k, v in given.items() if not _fits(v, types[k])]:
         said = [f"{k} is {given[k]!r:.60}, expected {known[k].type}" for k in wrong]
         raise ConfigError(f"{cls.__name__}: {'; '.join(said)}")
@@ -135,6 +141,7 @@ class Preprocess:
     centre ``size`` square is cut out; "pad" first centres the image on a square of ``fill``.
     With ``source_size``, the centre square is first resized to that many pixels: for nets
     that only ever saw enlarged thumbnails. Last, ``(x / 255 - mean) / std`` per channel.
+    Raises ConfigError for a value that is impossible or of another type.
     """
 
     size: int = 224
@@ -147,6 +154,14 @@ class Preprocess:
     source_size: int | None = None
 
     def __post_init__(self) -> None:
+        for name, hint in _hints(type(self)).items():
+            value = _as_tuples(getattr(self, name))
+            if not _fits(value, hint):
+                raise ConfigError(
+                    f"impossible preprocessing: {name} is {value!r:.60}, expected "
+                    f"{self.__annotations__[name]}"
+                )
+            object.__setattr__(self, name, value)  # lists, too, become tuples
         problems = [
             f"{name}={getattr(self, name)!r}"
             for name, fine in {

@@ -311,3 +311,38 @@ def test_the_normalized_batch_is_timms():
 def test_means_of_values_from_0_to_255_are_refused(values):
     with pytest.raises(ConfigError, match="from 0 to 1: divide by 255"):
         Preprocess(size=96, **values)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"size": 64.5},
+        {"size": "64"},
+        {"size": None},
+        {"size": True},
+        {"size": (64, 64)},
+        {"crop_pct": "1"},
+        {"mean": 0.5},
+        {"mean": np.array([0.5, 0.5, 0.5])},
+        {"std": None},
+        {"std": ("a", "b", "c")},
+        {"fill": (0.5, 0, 0)},
+        {"source_size": 32.0},
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_refused_where_it_is_given(field):
+    with pytest.raises(ConfigError, match=f"impossible preprocessing: {next(iter(field))} is"):
+        Preprocess(**field)
+
+
+def test_a_list_is_as_good_as_a_tuple():
+    contract = Preprocess(mean=[0.5, 0.5, 0.5])
+    assert contract == Preprocess.from_dict(contract.to_dict())
+    assert hash(contract) == hash(Preprocess(mean=(0.5, 0.5, 0.5)))
+
+
+@pytest.mark.parametrize("size", [64.0, "64", (64, 64)])
+def test_a_size_is_a_number_of_pixels(size):
+    with pytest.raises(ConfigError, match="size is"):
+        preprocess(noisy_image(40, 40), Preprocess(size=32), size=size)
