@@ -19,7 +19,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_list(value: Any) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    """Whether these are samples; the pixels of one image are rows, which pass for images."""
+    one = str(getattr(value, "dtype", "")).endswith("uint8") and len(value.shape) < 4
+    return isinstance(value, Iterable) and not (one or isinstance(value, str | bytes | Mapping))
 
 
 def _is_recipe(value: Any) -> bool:
@@ -79,13 +81,20 @@ def _check(
     table: Mapping[str, tuple[Callable[[Any], bool], str]], given: Mapping[str, Any]
 ) -> None:
     wrong = [
-        f"{name} is {said}; given {value!r:.60}"
+        f"{name} is {said}; given {_shown(value)}"
         for name, value in given.items()
         if name in table and not (known := table[name])[0](value)
         for said in (known[1],)
     ]
     if wrong:
         raise ConfigError("; ".join(wrong))
+
+
+def _shown(value: Any) -> str:
+    """What was given, on one line."""
+    if hasattr(value, "dtype"):
+        return f"an array of {value.dtype}, {tuple(value.shape)}"
+    return f"{' '.join(repr(value).split()):.60}"
 
 
 def names_of(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -73,7 +73,8 @@ class Input:
         from ..image.preprocess import resize_and_crop
 
         height, width, _ = self.shape[1:]
-        fits = isinstance(value, np.ndarray) and value.shape == (height, width, 3)
+        is_pixels = isinstance(value, np.ndarray) and value.dtype == np.uint8
+        fits = is_pixels and value.shape == (height, width, 3)
         return value if fits else resize_and_crop(value, self.contract)
 
     def prepare(self, array: Array) -> mx.array:

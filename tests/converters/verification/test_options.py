@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 
-from converters import export_module, load_package, verify
-from ondevice.errors import ConfigError, PackageError
+from converters import export, export_module, load_package, verify
+from ondevice import create_model
+from ondevice.errors import ConfigError, ImageError, PackageError
 
 X = mx.ones((2, 4))
 
@@ -88,3 +90,20 @@ def test_an_option_of_verify_that_is_none(option, value, said, net, package):
 def test_inputs_that_are_no_dict(package):
     with pytest.raises(PackageError, match=r"takes a dict of input; given int$"):
         load_package(package).predict(5)
+
+
+def test_the_rows_of_one_photo_are_no_photos(tmp_path):
+    model, photo = create_model("shvit_nano.cifar10"), np.zeros((96, 96, 3), np.uint8)
+    said = r"is a list of samples; given an array of uint8, \(96, 96, 3\)$"
+    with pytest.raises(ConfigError, match=f"^calibration {said}"):
+        export(model, tmp_path / "x.mlpackage", calibration=photo)
+    path = export(model, tmp_path / "x.mlpackage")
+    with pytest.raises(ConfigError, match=f"^images {said}"):
+        verify(model, path, photo)
+    assert verify(model, path, photo[None]).images == 1
+
+
+def test_floats_are_no_pixels_even_of_the_right_size(tmp_path):
+    model, photo = create_model("shvit_nano.cifar10"), np.zeros((96, 96, 3), np.float32)
+    with pytest.raises(ImageError, match="float32 array of shape"):
+        export(model, tmp_path / "x.mlpackage", calibration=[photo])
