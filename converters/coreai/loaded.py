@@ -19,6 +19,7 @@ from ondevice.errors import PackageError, printable
 from ..backend import Settings
 from ..graph.graph import Array
 from ..program import Device, Feature, Finding, Program, RunOn
+from ..program.options import check_run_on
 from . import runtime
 from .authoring import PROGRAM
 from .package import CUSTOM, FIELDS, HASH, METADATA, SUFFIX
@@ -168,6 +169,7 @@ class Package(Program):
         """As ``Program.predict``. ``"reference"`` calls the function that takes an image's
         pixels as an array, ``"device"`` on macOS the one that takes the image."""
         name = self.named_function(function)
+        check_run_on(run_on)
         if run_on == "device" and sys.platform != "darwin":
             raise PackageError("run_on='device' is Core AI on macOS; here it is 'reference'")
         if run_on == "reference" or sys.platform != "darwin":

@@ -15,7 +15,7 @@ from PIL import Image
 from ondevice.errors import PackageError
 
 from ..program import Device, Feature, Finding, Program, RunOn
-from ..program.options import number_in
+from ..program.options import check_run_on, number_in
 from .reader import SavedPackage, open_package, quiet
 from .reference.plan import Plan, compile_function, stored_constants
 from .reference.registry import Array
@@ -152,6 +152,7 @@ class Package(Program):
         function: str | None = None,
     ) -> dict[str, Any]:
         """As ``Program.predict``. ``"device"`` is Core ML, on macOS only."""
+        check_run_on(run_on)
         if run_on == "device" and sys.platform != "darwin":
             raise PackageError("run_on='device' is Core ML on macOS; here it is 'reference'")
         if run_on == "device" or (run_on == "auto" and sys.platform == "darwin"):

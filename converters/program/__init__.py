@@ -20,7 +20,7 @@ from ondevice.signature import Input, Output, Signature
 from ondevice.weights.output import folder_bytes
 
 from ..graph.rules import Finding as Finding
-from .options import number_in
+from .options import check_run_on, number_in
 from .pixels import PIL_MODES, as_mode, is_image, normalized, planes
 from .stored import (
     Contents as Contents,
@@ -293,6 +293,7 @@ class Program(ABC):
         does that. So does an array that stands for an image; it takes the normalized values
         as well. Raises PackageError.
         """
+        check_run_on(run_on)
         if run_on == "device":
             raise PackageError(f"{self.path}: there is no device here; use run_on='reference'")
         values = dict(self.walk(inputs, function=function))

@@ -97,6 +97,12 @@ def _shown(value: Any) -> str:
     return f"{' '.join(repr(value).split()):.60}"
 
 
+def check_run_on(run_on: Any) -> None:
+    """Raises PackageError for a place where nothing is run."""
+    if run_on not in _RUN_ON:
+        raise PackageError(f"run_on is one of {', '.join(_RUN_ON)}; given {_shown(run_on)}")
+
+
 def names_of(names: str | Sequence[str]) -> tuple[str, ...]:
     """Names that are given one by one or in a list. Raises ConfigError."""
     given: Any = (names,) if isinstance(names, str) else names

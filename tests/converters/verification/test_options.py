@@ -107,3 +107,9 @@ def test_floats_are_no_pixels_even_of_the_right_size(tmp_path):
     model, photo = create_model("shvit_nano.cifar10"), np.zeros((96, 96, 3), np.float32)
     with pytest.raises(ImageError, match="float32 array of shape"):
         export(model, tmp_path / "x.mlpackage", calibration=[photo])
+
+
+@pytest.mark.parametrize("place", ["gpu", "Device", None, 3, []])
+def test_a_package_runs_nowhere_but_where_it_can(place, package):
+    with pytest.raises(PackageError, match="run_on is one of reference, device, auto; given"):
+        load_package(package).predict({"input": np.zeros((2, 4))}, run_on=place)
