@@ -291,7 +291,7 @@ class Program(ABC):
         An image input takes pixels of exactly its size: a PIL image, a path to one, or uint8
         values (height, width, 3). Nothing is resized or cropped; ``resize_and_crop(photo)``
         does that. So does an array that stands for an image; it takes the normalized values
-        as well. Raises PackageError.
+        as well. Raises PackageError, and ImageError for a file that is no image.
         """
         check_run_on(run_on)
         if run_on == "device":
@@ -382,7 +382,8 @@ class Program(ABC):
     def pixels(self, feature: Feature, value: Any) -> Array:
         """The image of exactly the declared size, as uint8 (height, width, channels)."""
         mode = PIL_MODES[feature.dtype]
-        pixels = value if isinstance(value, np.ndarray) else as_mode(value, mode)
+        is_array = hasattr(value, "shape") and not isinstance(value, str)  # MLX's, too
+        pixels = np.asarray(value) if is_array else as_mode(value, mode)
         if pixels.dtype != np.uint8 and mode != "F":
             raise PackageError(f"{self.path}: image pixels are uint8; given {pixels.dtype}")
         wanted = feature.shape + ((3,) if mode == "RGB" else ())

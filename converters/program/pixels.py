@@ -24,11 +24,9 @@ def is_image(value: Any) -> bool:
 
 def as_mode(image: Any, mode: str) -> Array:
     """The pixels of a PIL image as they lie there, of a file as they are shown."""
-    from ondevice.image.open import as_rgb, open_image
+    from ondevice.image.open import as_rgb
 
-    if not isinstance(image, Image.Image):
-        image = open_image(image)
-    elif image.mode not in _EIGHT_BITS:
+    if not isinstance(image, Image.Image) or image.mode not in _EIGHT_BITS:
         image = as_rgb(image)
     return np.asarray(image.convert(mode))
 

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from converters import load_package
 from converters.coreml.reader import quiet
 from converters.coreml.reference.elementwise import erf
 from converters.coreml.reference.rounding import round_to_float16
-from ondevice.errors import PackageError
+from ondevice.errors import ImageError, PackageError
 from tests.support.mil import convert, ct, mb, save, save_model
 
 with quiet():
@@ -312,7 +313,8 @@ def test_the_contract_is_applied_where_it_is_asked_for(classifier, tmp_path):
     # What has the input's size is taken as it is, as Core ML does: not cropped once more.
     Image.fromarray(pixels).save(tmp_path / "cropped.png")
     path = tmp_path / "cropped.png"
-    for ready in (Image.fromarray(pixels), Image.fromarray(pixels).convert("RGBA"), path):
+    image = Image.fromarray(pixels)
+    for ready in (image, image.convert("RGBA"), path, mx.array(pixels)):
         assert classifier.predict({"image": ready}) == wanted
     with pytest.raises(PackageError, match=r"resize_and_crop\(photo\) makes it of a photo"):
         classifier.predict({"image": Image.fromarray(photo)})
@@ -338,10 +340,14 @@ def test_core_ml_is_refused_elsewhere_in_one_line(classifier):
 
 
 def test_wrong_inputs_are_named(classifier):
+    pixels = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(PackageError, match="takes image; given photo"):
-        classifier.predict({"photo": np.zeros((8, 8, 3), np.uint8)})
+        classifier.predict({"photo": pixels})
     with pytest.raises(PackageError, match="takes image; given nothing"):
         classifier.predict({})
+    for value in (None, 3, pixels.tolist()):
+        with pytest.raises(ImageError, match=f"^{type(value).__name__} is no image; give"):
+            classifier.predict({"image": value})
 
 
 def test_intermediate_values_are_kept_on_request(classifier):
