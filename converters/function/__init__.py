@@ -23,6 +23,7 @@ from ondevice.weights.hash import weights_hash
 
 from ..graph.graph import Array, names_of_many
 from ..graph.passes.layout import NCHW, Order
+from ..graph.untouched import left_as_it_was
 from ..program import LABELS_KEY, MAX_OVERLAP_KEY, PREPROCESS_KEY
 
 Fn = Callable[..., Any]
@@ -176,7 +177,9 @@ def model_function(
     """
     if input not in IMAGE_FORMS:
         raise ConfigError(f"no input {input}; there are {', '.join(IMAGE_FORMS)}")
-    model = fuse(model) if fused else model
+    if fused:
+        with left_as_it_was(model):  # in float32: half precision would round what is folded
+            model = fuse(model)
     forms = tuple(
         IMAGE_FORMS[input](given, given.contract) if given.contract else None
         for given in signature.inputs

@@ -6,9 +6,12 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
-from converters import export_module, load_package, verify
+from converters import export, export_module, load_package, verify
+from ondevice import create_model
 from ondevice.errors import ConfigError
+from ondevice.signature.samples import sample_images
 
 from ...support.lowered import as_module
 
@@ -162,3 +165,12 @@ def test_values_that_are_never_finite_show_nothing(tmp_path):
         "as saved: output has NaN and infinite values alone, in MLX too: there is nothing to "
         "compare"
     )
+
+
+@pytest.mark.parametrize("kind", HALF)
+def test_weights_in_half_precision_are_folded_in_float32(kind, tmp_path):
+    model = create_model("shvit_nano.cifar10", dtype=HALF[kind])
+    path = export(model, tmp_path / "x.mlpackage", precision="float32")
+    report = verify(model, path, sample_images(96))
+    assert report.passed, report.failures
+    assert {p.dtype for _, p in tree_flatten(model.parameters())} == {HALF[kind]}
