@@ -9,6 +9,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
 from ondevice.errors import ConfigError
 from ondevice.signature import OBJECTS, Output
 from ondevice.weights.output import replacing
@@ -26,6 +29,9 @@ from .build import Format, build_all
 
 if TYPE_CHECKING:
     from . import Options
+
+
+_LISTED = 3  # weights, of those that are no numbers
 
 
 class Job:
@@ -60,8 +66,10 @@ class Job:
         """The first package's path. One function becomes a package, several share one.
 
         All packages are there in the end, or none. Raises ConfigError for outputs that cannot
-        be in such packages.
+        be in such packages, or weights that are no numbers.
         """
+        for function in functions.values():
+            _check_numbers(function)
         if listed := list(dict.fromkeys(_object_problems(self.formats, functions))):
             raise ConfigError(f"{OBJECTS} are for Apple's Vision: {'; '.join(listed)}")
         with ExitStack() as stack:
@@ -88,6 +96,20 @@ class Job:
             for i, path in beside.items():
                 golden_of(first, load_package(partial[i])).write(path)
         return self.formats[0].path
+
+
+def _check_numbers(function: Function) -> None:
+    """Raises ConfigError for weights with NaN, of which everything after them becomes NaN."""
+    weights: dict[str, mx.array] = dict(tree_flatten(function.model.parameters()))
+    floats = {k: v for k, v in weights.items() if mx.issubdtype(v.dtype, mx.floating)}
+    found = {k: mx.any(mx.isnan(v)) for k, v in floats.items()}
+    mx.eval(found)
+    if bad := [k for k, is_nan in found.items() if is_nan.item()]:
+        more = f" and {len(bad) - _LISTED} more" if len(bad) > _LISTED else ""
+        raise ConfigError(
+            f"{function.signature.model} has NaN in {', '.join(bad[:_LISTED])}{more}: train it "
+            "again, or load other weights"
+        )
 
 
 def _object_problems(

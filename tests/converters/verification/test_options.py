@@ -113,3 +113,14 @@ def test_floats_are_no_pixels_even_of_the_right_size(tmp_path):
 def test_a_package_runs_nowhere_but_where_it_can(place, package):
     with pytest.raises(PackageError, match="run_on is one of reference, device, auto; given"):
         load_package(package).predict({"input": np.zeros((2, 4))}, run_on=place)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path):
+    model, net = create_model("shvit_nano.cifar10"), nn.Linear(4, 3).eval()
+    model.head.linear.bias = mx.full((10,), float("nan"))
+    net.weight = net.weight * float("nan")
+    with pytest.raises(ConfigError, match=r"^shvit_nano.cifar10 has NaN in head\.[a-z.]+"):
+        export(model, tmp_path / "x.mlpackage")
+    with pytest.raises(ConfigError, match=r"^Linear has NaN in weight: train it"):
+        export_module(net, X, tmp_path / "x.mlpackage")
+    assert not list(tmp_path.iterdir())
