@@ -362,13 +362,15 @@ def save_model(
     """Write ``model`` (with its ``info``) to a folder that ``create_model`` reads.
 
     ``dtype`` is the type in the file, such as ``mx.float16``; the parameters' own by default.
-    Raises ConfigError for a type that is no float's, WeightsError if values do not fit it,
+    Raises ConfigError for a type that is no float's, WeightsError if values do not fit it or
+    the model is not what its config builds (it is fused, or has a head of another make),
     OutputError if ``folder`` exists and ``force`` is not given, or cannot be written; nothing
     half-made is left then.
     """
     if dtype is not None:
         _check_dtype(dtype)
     check_labels(model.info.labels, model.info.config.num_classes, _name(model))
+    _check_as_configured(model)
     with replacing(folder, force=force, marker="config.json") as partial:
         partial.mkdir()
         text = json.dumps(model.info.to_dict(), indent=1, ensure_ascii=False)
@@ -379,6 +381,26 @@ def save_model(
             raise WeightsError(f"{_name(model)} cannot be saved: {'; '.join(problems)}")
         write_safetensors(partial / "model.safetensors", stored, {"format": "mlx"})
     return Path(folder)
+
+
+def _check_as_configured(model: nn.Module) -> None:
+    """Raises WeightsError for a model that its config does not build: nothing could read it."""
+    state: Any = mx.random.state
+    high, low = state[0].tolist()
+    built = _build(model_spec(model.info.model), model.info, mx.float32)
+    mx.random.seed(high << 32 | low)  # the same state again: to save draws no numbers
+    wanted: dict[str, mx.array] = dict(tree_flatten(built.parameters()))
+    given: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
+    problems = _list("missing", wanted.keys() - given.keys())
+    problems += _list("unexpected", given.keys() - wanted.keys())
+    both = wanted.keys() & given.keys()
+    problems += _list("misshapen", [k for k in both if wanted[k].shape != given[k].shape])
+    if problems:
+        raise WeightsError(
+            f"{_name(model)} cannot be saved: its config builds another model: "
+            f"{'; '.join(problems)}; save it before it is fused or quantized, and make another "
+            "head by num_classes"
+        )
 
 
 def _nameless(values: Any) -> str:

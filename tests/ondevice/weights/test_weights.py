@@ -15,7 +15,7 @@ import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
-from ondevice import create_model, load_model, load_weights, save_model
+from ondevice import create_model, fuse, load_model, load_weights, quantize, save_model
 from ondevice.errors import ConfigError, OutputError, UnknownModelError, WeightsError
 from ondevice.weights import folder as weights
 from ondevice.weights.folder import model_info
@@ -380,3 +380,27 @@ def test_weights_are_floats_of_mlx(tmp_path, dtype):
         with pytest.raises(ConfigError, match="dtype is a float type of MLX"):
             refused()
     assert not any(tmp_path.iterdir())
+
+
+def with_another_head(model):
+    model.head = nn.Linear(160, 10)
+    return model
+
+
+@pytest.mark.parametrize("change", [fuse, quantize, with_another_head])
+def test_what_could_not_be_read_is_not_saved(tmp_path, change):
+    model = change(create_model("shvit_nano.cifar10"))
+    with pytest.raises(WeightsError, match=r"cannot be saved: .*missing \d+: head.*fused"):
+        save_model(model, tmp_path / "saved")
+    assert not any(tmp_path.iterdir())
+
+
+def test_saving_draws_no_random_numbers(tmp_path):
+    model = create_model("shvit_nano.cifar10")
+    drawn = []
+    for n in range(2):
+        mx.random.seed(3)
+        if n:
+            save_model(model, tmp_path / "saved")
+        drawn.append(mx.random.uniform().item())
+    assert drawn[0] == drawn[1]
