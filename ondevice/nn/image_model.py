@@ -99,9 +99,10 @@ class ImageModel(nn.Module):
         maps = self.checked_maps(x)
         if stages is None:
             return self.final(maps[-1])
-        if not all(-len(maps) <= i < len(maps) for i in stages):
-            raise ConfigError(f"stages {stages} of a model with stages 0 to {len(maps) - 1}")
-        return [maps[i] for i in stages]
+        known = range(-len(maps), len(maps))
+        if not isinstance(stages, Iterable) or not all(i in known for i in stages):
+            raise ConfigError(f"stages {stages!r} of a model with stages 0 to {len(maps) - 1}")
+        return [maps[int(i)] for i in stages]
 
     def pooled(self, x: mx.array) -> mx.array:
         """(B, H, W, 3) image to the (B, C) vector the classifier reads."""
@@ -161,8 +162,14 @@ class ImageModel(nn.Module):
 
 
 def check_image(x: mx.array, step: int) -> None:
-    """Raises ConfigError unless ``x`` is (B, H, W, 3), H and W multiples of ``step``."""
-    if x.ndim != 4 or x.shape[3] != 3 or any(n % step or not n for n in x.shape[1:3]):
+    """Raises ConfigError unless ``x`` is (B, H, W, 3) floats, H and W multiples of ``step``."""
+    if not isinstance(x, mx.array) or not mx.issubdtype(x.dtype, mx.floating):
+        kind = x.dtype if isinstance(x, mx.array) else type(x).__name__
+        raise ConfigError(
+            f"an input of {kind}: a model takes an mx.array of floats, which "
+            "ondevice.preprocess(images, model.info.preprocess) makes of photos"
+        )
+    if x.ndim != 4 or x.shape[3] != 3 or 0 in x.shape or any(n % step for n in x.shape[1:3]):
         raise ConfigError(
             f"an input of shape {x.shape}: it has to be (batch, height, width, 3), "
             f"height and width multiples of {step}"

@@ -234,3 +234,32 @@ def test_a_bias_belongs_to_a_distance_in_y_and_x():
 def test_windows_follow_the_size_of_the_image():
     windows = [tiny("efficientvit_m0", img_size=n).config.windows for n in (112, 224, 512)]
     assert windows == [(7, 4, 2), (7, 7, 4), (7, 7, 7)]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.zeros((1, 96, 96, 3), np.float32), "ndarray"),
+        (mx.zeros((1, 96, 96, 3), mx.uint8), "mlx.core.uint8"),
+        (None, "NoneType"),
+        ("photo.jpg", "str"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize(
+    "name", ["shvit_nano", "light_detr_shvit_nano", "light_fpn_shvit_nano"]
+)
+def test_what_is_no_input_is_told_how_to_become_one(name, given, said):
+    with pytest.raises(ConfigError, match=f"^an input of {said}: .*ondevice.preprocess"):
+        create_model(name)(given)
+
+
+def test_a_batch_of_none_is_refused():
+    with pytest.raises(ConfigError, match=r"an input of shape \(0, 96, 96, 3\)"):
+        create_model("shvit_nano")(mx.zeros((0, 96, 96, 3)))
+
+
+@pytest.mark.parametrize("stages", [1, "0", ["0"], (0.5,), (None,)], ids=repr)
+def test_stages_are_numbers_in_a_list(stages):
+    with pytest.raises(ConfigError, match="of a model with stages 0 to 2"):
+        create_model("shvit_nano").features(mx.zeros((1, 96, 96, 3)), stages=stages)
