@@ -17,6 +17,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten
 
 from ..config import ModelConfig, ModelInfo, Preprocess
@@ -184,10 +185,26 @@ def load_as(info: ModelInfo, weights: Weights, *, dtype: mx.Dtype = mx.float32) 
     if isinstance(weights, str | Path):
         origin = str(weights)
         weights, metadata = read_safetensors(weights)
+    else:
+        weights = _arrays(weights)
     found = best_fit(unwrap(weights), lambda own, others: _fit(spec, info, own, others, dtype))
     layout = metadata.get("format") == "mlx"
     load_weights(found.model, found.named, mlx_layout=layout, origin=origin)
     return found.model
+
+
+def _arrays(weights: Any) -> dict[str, mx.array]:
+    """Weights by name, of a dict of MLX's or NumPy's arrays, which may be one of dicts, as
+    ``model.parameters()`` is. Raises ConfigError for anything else."""
+    flat = dict(tree_flatten(weights)) if isinstance(weights, Mapping) else {"": weights}
+    if bad := {k: v for k, v in flat.items() if not isinstance(v, mx.array | np.ndarray)}:
+        name, value = next(iter(bad.items()))
+        inside = f", in it {printable(str(name))} as {type(value).__name__}" if name else ""
+        raise ConfigError(
+            "weights are a path or a dict of arrays by name, such as model.parameters(); given "
+            f"{type(weights).__name__}{inside}"
+        )
+    return {k: mx.array(v) if isinstance(v, np.ndarray) else v for k, v in flat.items()}
 
 
 def _fit(
@@ -276,7 +293,8 @@ def load_weights(
     """Put ``weights`` into ``model``, all of them or none, as the type its parameters have.
 
     Convolution kernels are given as torch stores them (output, input, height, width), or as
-    MLX does with ``mlx_layout``. What MLX quantized is unpacked for a layer that is not.
+    MLX does, which their shapes tell; ``mlx_layout`` says so where none does. What MLX
+    quantized is unpacked for a layer that is not.
     Raises WeightsError that lists every missing, unexpected, misshapen or non-finite array.
     """
     wanted: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
@@ -284,6 +302,7 @@ def load_weights(
     weights = unpack(weights, layers)
     problems = _list("missing", wanted.keys() - weights.keys())
     problems += _list("unexpected", weights.keys() - wanted.keys())
+    mlx_layout = mlx_layout or _has_mlx_shapes(weights, wanted, layers)
     given: dict[str, mx.array] = {}
     fitted: dict[str, mx.array] = {}
     for key in sorted(wanted.keys() & weights.keys()):
@@ -333,11 +352,37 @@ def _not_finite(arrays: Mapping[str, mx.array]) -> set[str]:
     return {key for key, zero in zeros.items() if zero.item() != 0}
 
 
-def _to_mlx(array: mx.array, layer: nn.Module, key: str) -> mx.array:
+def _has_mlx_shapes(
+    weights: Mapping[str, mx.array],
+    wanted: Mapping[str, mx.array],
+    layers: Mapping[str, nn.Module],
+) -> bool:
+    """Whether every kernel whose shape tells MLX's layout from torch's has MLX's.
+
+    One of 3 x 3 pixels and 3 channels tells nothing, and would be turned without a word.
+    """
+    shapes = {k: wanted[k].shape for k in wanted.keys() & weights.keys()}
+    axes = {k: _axes(layers[k.rpartition(".")[0]], k, len(s)) for k, s in shapes.items()}
+    telling = [
+        k for k, order in axes.items() if order and _in_torch(shapes[k], order) != shapes[k]
+    ]
+    return bool(telling) and all(weights[k].shape == shapes[k] for k in telling)
+
+
+def _in_torch(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that torch has of a kernel of MLX's ``shape``."""
+    return tuple(shape[axes.index(i)] for i in range(len(shape)))
+
+
+def _axes(layer: nn.Module, key: str, ndim: int) -> tuple[int, ...] | None:
+    """Those of torch's weight ``key`` in MLX's order, if it is a kernel of ``layer``."""
     axes = next((axes for kind, axes in _LAYOUTS.items() if isinstance(layer, kind)), None)
-    if axes is None or not key.endswith("weight") or array.ndim != len(axes):
-        return array
-    return array.transpose(axes)
+    return axes if axes and key.endswith("weight") and ndim == len(axes) else None
+
+
+def _to_mlx(array: mx.array, layer: nn.Module, key: str) -> mx.array:
+    axes = _axes(layer, key, array.ndim)
+    return array.transpose(axes) if axes else array
 
 
 def _core(shape: tuple[int, ...]) -> tuple[int, ...]:

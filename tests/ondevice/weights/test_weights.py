@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
@@ -404,3 +405,22 @@ def test_saving_draws_no_random_numbers(tmp_path):
             save_model(model, tmp_path / "saved")
         drawn.append(mx.random.uniform().item())
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("name", ["fastvit_t8", "mobilevitv2_050"])
+def test_what_mlx_saved_is_read_as_it_was(tmp_path, name):
+    """Of these every kernel would fit as torch's, too, turned."""
+    model = create_model(name, num_classes=3)
+    model.save_weights(str(tmp_path / "own.safetensors"))
+    flat = dict(tree_flatten(model.parameters()))
+    numpy = {key: np.array(value) for key, value in flat.items()}
+    for given in (tmp_path / "own.safetensors", flat, numpy, model.parameters()):
+        found = create_model(name, weights=given, num_classes=3)
+        for key, value in tree_flatten(found.parameters()):
+            assert mx.array_equal(value, flat[key]), key
+
+
+@pytest.mark.parametrize("given", [3, [1], {"a": None}], ids=lambda v: type(v).__name__)
+def test_weights_that_are_none(given):
+    with pytest.raises(ConfigError, match="weights are a path or a dict of arrays by name"):
+        create_model("shvit_nano", weights=given)
