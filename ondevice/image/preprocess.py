@@ -68,6 +68,10 @@ def batches(
 
     if not (isinstance(batch_size, SupportsIndex) and batch_size >= 1):
         raise ConfigError(f"batch_size is a number of images, 1 or more; given {batch_size!r}")
+    if not isinstance(spec, Preprocess):
+        raise ConfigError(
+            f"spec is a Preprocess, such as model.info.preprocess; given {type(spec).__name__}"
+        )
     spec = spec if size is None else replace(spec, size=size)
     problems: list[str] = []
     report = on_error or (lambda _, error: problems.append(str(error)))

@@ -281,3 +281,10 @@ def signature_of(model: Any) -> Signature | None:
     """What a model says of itself; None of a module that says nothing."""
     found = getattr(model, "signature", None)
     return found if isinstance(found, Signature) else None
+
+
+def check_is_ours(model: Any) -> None:
+    """Raises ConfigError for what does not say what it takes: a name, a package, a layer."""
+    if signature_of(model) is None or not hasattr(model, "info"):
+        given = repr(model) if isinstance(model, str) else type(model).__name__
+        raise ConfigError(f"{given} is no model of ours; ondevice.load(NAME) gives one")

@@ -13,6 +13,7 @@ from ..cpu.threads import run
 from ..errors import ConfigError
 from ..image.preprocess import batches
 from ..registry import model_spec
+from ..signature import check_is_ours
 from ..signature.decode import Prediction as Prediction, top_predictions
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def classify(
     """
     if not (isinstance(top_k, SupportsIndex) and top_k >= 1):
         raise ConfigError(f"top_k is a number of classes, 1 or more; given {top_k!r}")
+    check_is_ours(model)
     info = model.info
     if model_spec(info.model).text:
         raise ConfigError(f"{info.name} has no classes but those you name: ondevice zeroshot")

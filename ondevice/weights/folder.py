@@ -34,6 +34,7 @@ from ..registry import (
     registered_name,
     unlisted_repository,
 )
+from ..signature import check_is_ours
 from .hub import fetch, fetch_model, mention_license
 from .mlx_quantized import unpack
 from .output import replacing
@@ -407,11 +408,12 @@ def save_model(
     """Write ``model`` (with its ``info``) to a folder that ``create_model`` reads.
 
     ``dtype`` is the type in the file, such as ``mx.float16``; the parameters' own by default.
-    Raises ConfigError for a type that is no float's, WeightsError if values do not fit it or
-    the model is not what its config builds (it is fused, or has a head of another make),
-    OutputError if ``folder`` exists and ``force`` is not given, or cannot be written; nothing
-    half-made is left then.
+    Raises ConfigError for a module without ``info`` or a type that is no float's, WeightsError
+    if values do not fit it or the model is not what its config builds (it is fused, or has a
+    head of another make), OutputError if ``folder`` exists and ``force`` is not given, or
+    cannot be written; nothing half-made is left then.
     """
+    check_is_ours(model)
     if dtype is not None:
         _check_dtype(dtype)
     check_labels(model.info.labels, model.info.config.num_classes, _name(model))

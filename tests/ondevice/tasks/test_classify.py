@@ -1,12 +1,14 @@
 from dataclasses import replace
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from PIL import Image
 
 import ondevice
 from converters import export, load_package, verify
+from ondevice import save_model
 from ondevice.config.labels import imagenet1k
 from ondevice.errors import ConfigError, ImageError
 from ondevice.image.preprocess import preprocess
@@ -194,3 +196,16 @@ def test_an_impossible_number_is_refused_and_not_answered_with_nothing(
 def test_numbers_of_numpy_will_do(model, images):
     found = classify(model, images, top_k=np.int64(2), batch_size=np.int64(3))
     assert [len(row) for row in found] == [2] * len(images)
+
+
+@pytest.mark.parametrize("given", ["shvit_nano", None, nn.Linear(3, 3)], ids=repr)
+def test_what_is_no_model_is_named(images, given, tmp_path):
+    for refused in (lambda: classify(given, images), lambda: save_model(given, tmp_path / "x")):
+        with pytest.raises(ConfigError, match=r"is no model of ours; ondevice\.load"):
+            refused()
+
+
+def test_a_contract_is_not_the_model_that_has_it(model, images):
+    for given in (model, model.info, None, {"size": 64}):
+        with pytest.raises(ConfigError, match=r"such as model\.info\.preprocess; given"):
+            preprocess(images, given)
