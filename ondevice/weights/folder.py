@@ -57,7 +57,7 @@ _LAYOUTS: dict[type[nn.Module], tuple[int, ...]] = {
 
 
 def create_model(
-    name: str,
+    name: str | Path,
     *,
     weights: Weights | None = None,
     pretrained: bool = False,
@@ -77,6 +77,7 @@ def create_model(
 
     Raises UnknownModelError, ConfigError, WeightsError, HubError.
     """
+    name = str(name)
     if folder := _saved_folder(name, weights, pretrained):
         return _load_named(folder, name, dtype, overrides)
     if weights is None and (repo := unlisted_repository(name)):
@@ -117,8 +118,9 @@ def load_model(folder: str | Path, *, dtype: mx.Dtype = mx.float32) -> nn.Module
         raise WeightsError(f"{about}{error}") from error
 
 
-def model_info(name: str) -> ModelInfo:
+def model_info(name: str | Path) -> ModelInfo:
     """What ``create_model(name)`` would be, known without building or downloading it."""
+    name = str(name)
     if folder := _saved_folder(name, None, pretrained=False):
         return read_info(folder)
     if unlisted_repository(name):

@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mlx.utils import tree_flatten
 
-from ondevice import create_model, list_models, model_spec
+from ondevice import create_model, list_models, load, model_spec
 from ondevice.errors import ConfigError, UnknownModelError
 from ondevice.registry import parse_name, registered_name
 from ondevice.tasks.vlm.load import find_folder, is_vlm
@@ -162,3 +163,15 @@ def test_a_fine_tune_that_timm_pushed_is_a_model(file, hub, tmp_path):
     assert plain.returncode == 2
     assert plain.stderr.count("\n") == 1
     assert "of the hub's it is hf-hub:me/tuned" in plain.stderr
+
+
+def test_a_path_is_as_good_as_a_name():
+    assert create_model(Path("shvit_nano")).info == create_model("shvit_nano").info
+    assert model_info(Path("shvit_nano")) == model_info("shvit_nano")
+
+
+@pytest.mark.parametrize("name", [None, 3])
+@pytest.mark.parametrize("function", [create_model, load, model_info])
+def test_what_is_no_name_is_an_unknown_model(function, name):
+    with pytest.raises(UnknownModelError, match=r"^no model '"):
+        function(name)
