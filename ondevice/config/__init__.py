@@ -68,6 +68,21 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, int | float if hint is float else origin or hint)
 
 
+_PLAIN: dict[str, Any] = {"int": int, "float": float, "bool": bool, "int | None": int | None}
+
+
+def check_numbers(options: Any) -> None:
+    """Raises ConfigError for fields of a dataclass that are numbers, or true or false, and
+    were given something else."""
+    given = {f.name: (getattr(options, f.name), str(f.type)) for f in fields(options)}
+    if wrong := [
+        f"{name} is {value!r:.60}, expected {kind}"
+        for name, (value, kind) in given.items()
+        if kind in _PLAIN and not _fits(value, _PLAIN[kind])
+    ]:
+        raise ConfigError("; ".join(wrong))
+
+
 def _closest(key: str, known: Any) -> str:
     close = difflib.get_close_matches(key, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

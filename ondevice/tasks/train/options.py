@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 
-from ...config import ModelInfo
+from ...config import ModelInfo, check_numbers
 from ...errors import ConfigError
 from ...nn.rounding import Rounding
 from ...weights.output import check_free
@@ -114,6 +114,7 @@ def check_task(options: Options, given: Set[str]) -> None:
 
 def check(options: Options, out: Path) -> None:
     """Raises what is wrong before an image is read."""
+    check_numbers(options)
     check_free(out.absolute(), force=options.force, marker="config.json")
     if not (options.resume or options.force):
         check_no_state(state_path(out))
@@ -203,7 +204,7 @@ def method_for(options: Options, dataset: Dataset, given: Set[str] = frozenset()
             f"--resume goes with --method full or adapter; {method} takes seconds"
         )
     several = options.group is not None and options.group.size() > 1
-    for name in ("rounding", "teacher", "train_size", "group"):
+    for name in ("rounding", "teacher", "train_size", "loss", "group"):
         if getattr(options, name) and (name != "group" or several):
             raise ConfigError(f"a {name} goes with --method full or adapter, not {method}")
     if others := sorted(given & OF_FULL):

@@ -13,6 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from ...config import check_numbers
 from ...cpu import kernels
 from ...errors import ConfigError, TrainingError
 from ...image.preprocess import normalize
@@ -77,6 +78,7 @@ class Settings:
         return few if self.frozen_norms is None else self.frozen_norms
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         alone = not self.frozen_norms and self.batch_size <= self.accumulate
         problems = {
             name: expected

@@ -300,6 +300,21 @@ REFUSED = {
     "random": ({"method": "probe", "pretrained": False}, "random weights have no features"),
     "setting": ({"speed": 3}, "no such setting"),
     "resume": ({"method": "knn", "resume": True}, "--resume goes with --method full"),
+    "half an epoch": ({"epochs": 1.5}, "^epochs is 1.5, expected int$"),
+    "words": (
+        {"lr": "a", "seed": "b"},
+        "^lr is 'a', expected float; seed is 'b', expected int",
+    ),
+    "half a seed": ({"seed": 1.5}, "^seed is 1.5, expected int$"),
+    "balance": ({"balance": "yes"}, "^balance is 'yes', expected bool$"),
+    "half a pixel": ({"size": 64.0}, r"^size is 64.0, expected int \| None$"),
+    "size in words": ({"size": "64"}, r"^size is '64', expected int \| None$"),
+    "share in words": ({"val_share": "a"}, "^val_share is 'a', expected float$"),
+    "force": ({"force": "no"}, "^force is 'no', expected bool$"),
+    "loss of probe": (
+        {"loss": lambda model, batch: 0, "method": "probe"},
+        "a loss goes with --method full or adapter",
+    ),
 }
 
 
