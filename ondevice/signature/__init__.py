@@ -269,9 +269,21 @@ class Signature:
 
         ``sizes`` are the photos' (width, height): boxes, depth and masks are in their pixels,
         what the contract did to them undone. Without them they are in the model's own.
+
+        Raises ConfigError if an output is missing, or sizes are not one pair for each image.
         """
         from .decode import Frame, decode
 
+        given = outputs if isinstance(outputs, Mapping) else {}
+        if lost := [o.name for o in self.outputs if o.name not in given]:
+            raise ConfigError(
+                f"decode takes a dict of outputs by name; it has no {', '.join(lost)}: "
+                "signature.select(names) is of fewer"
+            )
+        if not all(isinstance(size, tuple | list) and len(size) == 2 for size in sizes):
+            raise ConfigError(
+                f"sizes are (width, height) of each photo, in a list; given {sizes!r:.60}"
+            )
         spec = self.images[0].contract if self.images else None
         frames = [Frame.of(size, spec) for size in sizes] if spec else []
         return decode(self.outputs, outputs, frames, threshold)

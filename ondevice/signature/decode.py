@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 
 from ..config.labels import check_labels
+from ..errors import ConfigError
 
 if TYPE_CHECKING:
     from ..config import Preprocess
@@ -204,6 +205,9 @@ def decode(
 ) -> dict[str, Any]:
     """All outputs as a person reads them; ``frames`` are the photos, if they are known."""
     arrays = {o.name: mx.array(values[o.name]).astype(mx.float32) for o in outputs}
+    images = {len(arrays[o.name]) for o in outputs if o.kind in ("depth", "mask", "scores")}
+    if frames and images and len(frames) not in images:
+        raise ConfigError(f"{len(frames)} sizes of photos for {min(images)} images")
     scores = [
         arrays[o.name] for o in outputs if o.kind == "scores" and arrays[o.name].ndim == 3
     ]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ondevice import create_model
 from ondevice.config import Preprocess
+from ondevice.errors import ConfigError
 from ondevice.image.preprocess import resize_and_crop
 from ondevice.signature import Input, Output, Signature
 from ondevice.signature.coco import categories, mask_annotations
@@ -195,3 +196,18 @@ def test_all_that_a_detector_can_give_is_decoded():
     usual = signature.select().decode(outputs, [photo], threshold=0.1)
     assert found["coordinates"] == usual["coordinates"] != [[]]
     assert np.array_equal(found["raw_coordinates"], np.array(outputs["raw_coordinates"]))
+
+
+def test_what_cannot_be_decoded_is_refused_in_a_line():
+    model = create_model("light_detr_shvit_nano.shapes")
+    signature = model.signature.select()
+    (size,) = {given.shape[1] for given in signature.images}
+    outputs = signature.compute(model, mx.zeros((1, size, size, 3)))
+    with pytest.raises(ConfigError, match=r"it has no confidence: signature\.select"):
+        signature.decode({"coordinates": outputs["coordinates"]})
+    with pytest.raises(ConfigError, match="takes a dict of outputs by name"):
+        signature.decode(outputs["coordinates"])
+    with pytest.raises(ConfigError, match=r"sizes are \(width, height\) of each photo"):
+        signature.decode(outputs, (200, 120))
+    with pytest.raises(ConfigError, match="2 sizes of photos for 1 images"):
+        signature.decode(outputs, [(200, 120), (90, 240)])
