@@ -15,7 +15,7 @@ from ..config import FeatureInfo, ModelConfig, Preprocess
 from ..cpu import kernels
 from ..nn.image_model import ImageModel
 from ..nn.layers import GELU, Conv2d
-from ..nn.residual import BLOCK, Block, ScaledResidual, window_share
+from ..nn.residual import BLOCK, ScaledResidual, window_share
 from ..nn.transformer import SelfAttention
 from ..registry import ModelSpec, register_model, weights_of
 
@@ -83,6 +83,20 @@ class GatedMlp(nn.Module):
         return self.w2(kernels.gelu(self.w0(x)) * self.w1(x))
 
 
+class GatedBlock(nn.Module):
+    """Two residual branches, as ``Block``, but for the name of the second: ``mlp.norm`` is in
+    timm's names the norm inside the gated MLP, in those of ``Block`` the one before it."""
+
+    def __init__(self, mixer: nn.Module, gated: nn.Module) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.gated = gated
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """(B, N, dim) to the same shape."""
+        return self.gated(self.mixer(x))
+
+
 class ViTamin(ImageModel):
     def __init__(self, config: ViTaminConfig) -> None:
         super().__init__()
@@ -99,7 +113,7 @@ class ViTamin(ImageModel):
             self.pos_embed = mx.zeros((1, (c.img_size // c.stride) ** 2, dim))
         parts = (lambda: SelfAttention(dim, c.heads)), (lambda: GatedMlp(dim, 2 * dim))
         self.blocks = [
-            Block(*(ScaledResidual(m(), dim, nn.LayerNorm(dim, EPS), None) for m in parts))
+            GatedBlock(*(ScaledResidual(m(), dim, nn.LayerNorm(dim, EPS), None) for m in parts))
             for _ in range(c.depth)
         ]
         self.fc_norm = nn.LayerNorm(dim, EPS)
@@ -130,7 +144,8 @@ _RENAMES = (
     (r"\.conv(\d)_(1x1|kxk)\.", r".conv\1."),
     (r"\.shortcut\.", "."),
     (r"^pool\.(norm|proj)\.", r"patch_\1."),
-    (r"(blocks\.\d+)\.mlp\.", r"\1.mlp.m."),
+    (r"(blocks\.\d+)\.mlp\.", r"\1.gated.m."),
+    (r"(blocks\.\d+)\.norm2\.", r"\1.gated.norm."),
     *BLOCK,
     (r"^head\.proj\.", "head."),
 )

@@ -13,7 +13,7 @@ from ondevice import create_model, list_models, load, model_spec
 from ondevice.errors import ConfigError, UnknownModelError
 from ondevice.registry import parse_name, registered_name
 from ondevice.tasks.vlm.load import find_folder, is_vlm
-from ondevice.weights.folder import is_folder, model_info
+from ondevice.weights.folder import is_folder, model_info, rename
 from ondevice.weights.safetensors import write_safetensors
 
 from ... import ROOT
@@ -175,3 +175,15 @@ def test_a_path_is_as_good_as_a_name():
 def test_what_is_no_name_is_an_unknown_model(function, name):
     with pytest.raises(UnknownModelError, match=r"^no model '"):
         function(name)
+
+
+def test_our_own_names_are_read_as_they_are():
+    """Or a saved folder could not be read: names may come from timm, and are then changed."""
+    wrong = {}
+    for name in list_models():
+        spec = model_spec(name)
+        own = dict(tree_flatten(spec.build(spec.config).parameters()))
+        read = {key: array.shape for key, array in rename(own, spec).items()}
+        if lost := [key for key, array in own.items() if read.get(key) != array.shape]:
+            wrong[name] = lost[:3]
+    assert not wrong
