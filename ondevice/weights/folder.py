@@ -8,6 +8,7 @@ Files may hold float16 to be small; a model computes in float32 unless told othe
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping, Set
@@ -42,6 +43,7 @@ from .prefixes import Arrays, Fit, best_fit, is_ignored, split_stacked, unwrap
 from .safetensors import TORCH, read_safetensors, write_safetensors
 from .timm_folder import find_weights, is_timm, timm_info
 
+_log = logging.getLogger(__name__)
 SHIPPED = Path(__file__).parent / "shipped"
 PACKAGES = {".mlpackage", ".aimodel"}  # suffixes of what export writes
 LISTED = 12  # arrays of a kind, of those that do not fit
@@ -73,7 +75,8 @@ def create_model(
     ``weights`` a ``.safetensors`` file, a saved folder or a dict of arrays in timm's or our
     own names, of which a tag then only says the preprocessing and the licence; otherwise they
     are random. Parameters have type ``dtype``, whatever the file's. ``overrides`` replace
-    config fields such as ``num_classes``.
+    config fields; with another ``num_classes`` than the weights have, the head's are random, to
+    be trained, and of a saved folder nothing else can be replaced.
 
     Raises UnknownModelError, ConfigError, WeightsError, HubError.
     """
@@ -83,14 +86,17 @@ def create_model(
     if weights is None and (repo := unlisted_repository(name)):
         return _load_repository(repo, revision, dtype, overrides)
     spec, tag = parse_name(name)
+    new_head = "num_classes" in overrides
     if weights is not None:
-        return load_as(spec.contract(tag, **overrides), weights, dtype=dtype)
+        info = spec.contract(tag, **overrides)
+        return load_as(info, weights, dtype=dtype, new_head=new_head)
     if not (tag or pretrained):
         return _build(spec, spec.info(**overrides), dtype)
     checkpoint = spec.checkpoint(tag)
     info = spec.info(checkpoint.tag, **overrides)
     _mention_license(spec, info.tag, info.license)  # before it comes
-    return load_as(info, _readable(fetch(checkpoint, revision=revision)), dtype=dtype)
+    path = fetch(checkpoint, revision=revision)
+    return load_as(info, _readable(path), dtype=dtype, new_head=new_head)
 
 
 def _readable(path: Path) -> Weights:
@@ -156,11 +162,16 @@ def _saved_folder(name: str, weights: Weights | None, pretrained: bool) -> Path 
 def _load_named(
     folder: Path, name: str, dtype: mx.Dtype, overrides: Mapping[str, Any]
 ) -> nn.Module:
-    if overrides:
+    if fixed := overrides.keys() - {"num_classes"}:
         raise ConfigError(
-            f"{folder} has its own config; {', '.join(overrides)} cannot change it"
+            f"{folder} has its own config; {', '.join(sorted(fixed))} cannot change it"
         )
-    model = load_model(folder, dtype=dtype)
+    if overrides:
+        info = _with_classes(read_info(folder), overrides["num_classes"])
+        weights = _readable(find_weights(folder))
+        model = load_as(info, weights, dtype=dtype, new_head=True)
+    else:
+        model = load_model(folder, dtype=dtype)
     if not is_folder(name) and model.info.model != model_spec(name).name:
         raise ConfigError(f"{folder} holds {model.info.name}, not {name}")
     return model
@@ -176,11 +187,22 @@ def _load_repository(
     return model
 
 
-def load_as(info: ModelInfo, weights: Weights, *, dtype: mx.Dtype = mx.float32) -> nn.Module:
+def _with_classes(info: ModelInfo, num_classes: int) -> ModelInfo:
+    """The same for other classes, of which nothing is known. Raises ConfigError."""
+    if num_classes == info.config.num_classes:
+        return info
+    config = type(info.config).from_dict({**info.config.to_dict(), "num_classes": num_classes})
+    return replace(info, config=config, tag="", labels=(), top1=None, metrics={}, recipe={})
+
+
+def load_as(
+    info: ModelInfo, weights: Weights, *, dtype: mx.Dtype = mx.float32, new_head: bool = False
+) -> nn.Module:
     """The model that ``info`` describes with ``weights``, as ``create_model`` takes them.
 
-    Wrappers' prefixes, and others that all of the model's arrays have, are taken off. Raises
-    ConfigError or WeightsError with all problems.
+    Wrappers' prefixes, and others that all of the model's arrays have, are taken off. With
+    ``new_head`` a classifier of other classes than the weights have keeps its random head,
+    which is said. Raises ConfigError or WeightsError with all problems.
     """
     spec = model_spec(info.model)
     _mention_license(spec, info.tag, info.license)
@@ -192,8 +214,21 @@ def load_as(info: ModelInfo, weights: Weights, *, dtype: mx.Dtype = mx.float32) 
         weights = _arrays(weights)
     found = best_fit(unwrap(weights), lambda own, others: _fit(spec, info, own, others, dtype))
     layout = metadata.get("format") == "mlx"
-    load_weights(found.model, found.named, mlx_layout=layout, origin=origin)
+    own = _own_head(found.model, found.named) if new_head else {}
+    named = {**found.named, **own}
+    load_weights(found.model, named, mlx_layout=layout, origin=origin)
     return found.model
+
+
+def _own_head(model: nn.Module, named: Arrays) -> Arrays:
+    """The model's own arrays for those of its classifier that are of other classes."""
+    own: Arrays = dict(tree_flatten(model.parameters()))
+    other = [k for k, v in named.items() if k.startswith("head.") and v.ndim <= 2]
+    found = {k: own[k] for k in other if k in own and own[k].shape != named[k].shape}
+    if found:
+        classes = model.info.config.num_classes
+        _log.warning("%s: its head is new, of %d classes; train it", model.info.name, classes)
+    return found
 
 
 def _arrays(weights: Any) -> dict[str, mx.array]:

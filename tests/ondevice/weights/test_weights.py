@@ -424,3 +424,30 @@ def test_what_mlx_saved_is_read_as_it_was(tmp_path, name):
 def test_weights_that_are_none(given):
     with pytest.raises(ConfigError, match="weights are a path or a dict of arrays by name"):
         create_model("shvit_nano", weights=given)
+
+
+@pytest.mark.parametrize("given", ["name", "folder", "weights"])
+def test_other_classes_have_a_new_head_on_the_same_body(given, tmp_path, caplog):
+    """As timm's ``create_model(..., pretrained=True, num_classes=5)``."""
+    whole = create_model("shvit_nano.cifar10")
+    save_model(whole, tmp_path / "saved")
+    name, weights = {
+        "name": ("shvit_nano.cifar10", None),
+        "folder": (tmp_path / "saved", None),
+        "weights": ("shvit_nano", tmp_path / "saved" / "model.safetensors"),
+    }[given]
+    model = create_model(name, weights=weights, num_classes=5)
+    x = mx.random.normal((1, 96, 96, 3))
+    assert mx.array_equal(model.pooled(x), whole.pooled(x))
+    assert model(x).shape == (1, 5)
+    assert (model.info.labels, model.info.top1, model.info.metrics) == ((), None, {})
+    assert "its head is new, of 5 classes" in caplog.text
+    save_model(model, tmp_path / "other")
+    assert mx.array_equal(create_model(tmp_path / "other")(x), model(x))
+    bare = create_model(name, weights=weights, num_classes=0)
+    assert mx.array_equal(bare(x), whole.pooled(x))
+
+
+def test_of_a_saved_folder_only_the_classes_can_be_replaced(tmp_path):
+    with pytest.raises(ConfigError, match="its own config; depth cannot change it"):
+        create_model("shvit_nano.cifar10", num_classes=5, depth=(1, 1, 1))
