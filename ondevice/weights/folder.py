@@ -81,7 +81,11 @@ def create_model(
     Raises UnknownModelError, ConfigError, WeightsError, HubError.
     """
     name = str(name)
-    if folder := _saved_folder(name, weights, pretrained):
+    folder = _saved_folder(name, weights, pretrained)
+    if revision is not None and (folder or weights is not None):
+        source = folder if weights is None else "the given weights"
+        raise ConfigError(f"revision is of a repository of the hub; {name} comes from {source}")
+    if folder:
         return _load_named(folder, name, dtype, overrides)
     if weights is None and (repo := unlisted_repository(name)):
         return _load_repository(repo, revision, dtype, overrides)
@@ -91,6 +95,8 @@ def create_model(
         info = spec.contract(tag, **overrides)
         return load_as(info, weights, dtype=dtype, new_head=new_head)
     if not (tag or pretrained):
+        if revision is not None:
+            raise ConfigError(f"revision is of published weights: {name} has random ones")
         return _build(spec, spec.info(**overrides), dtype)
     checkpoint = spec.checkpoint(tag)
     info = spec.info(checkpoint.tag, **overrides)

@@ -187,3 +187,16 @@ def test_our_own_names_are_read_as_they_are():
         if lost := [key for key, array in own.items() if read.get(key) != array.shape]:
             wrong[name] = lost[:3]
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": "shvit_nano.cifar10"}, "comes from .*shvit_nano.cifar10"),
+        ({"name": "shvit_nano"}, "has random ones"),
+        ({"name": "shvit_nano", "weights": {}}, "comes from the given weights"),
+    ],
+)
+def test_a_revision_of_what_is_not_on_the_hub_is_refused(options, said):
+    with pytest.raises(ConfigError, match=said):
+        create_model(**options, revision="main")
