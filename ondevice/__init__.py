@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from .tasks.load import load as load
     from .tasks.train.run import train as train
     from .tasks.vlm import load_vlm as load_vlm
+    from .weights.fit import load_weights as load_weights
     from .weights.folder import (
         create_model as create_model,
         load_model as load_model,
-        load_weights as load_weights,
         save_model as save_model,
     )
 
@@ -42,7 +42,7 @@ _MODULES = {
     "load_clip": "tasks.clip",
     "load_model": "weights.folder",
     "load_vlm": "tasks.vlm",
-    "load_weights": "weights.folder",
+    "load_weights": "weights.fit",
     "open_image": "image.open",
     "run": "cpu.threads",
     "save_model": "weights.folder",

@@ -18,14 +18,8 @@ from ..config.labels import check_labels
 from ..errors import ConfigError, WeightsError
 from ..registry import model_spec, parse_name
 from ..weights.checkpoint import read_checkpoint, under
-from ..weights.folder import (
-    Weights,
-    create_model,
-    is_folder,
-    load_as,
-    read_info,
-    save_model,
-)
+from ..weights.fit import Weights, load_as
+from ..weights.folder import create_model, is_folder, read_info, save_model
 from ..weights.safetensors import INDEX, read_safetensors
 from ..weights.timm_folder import derived_license, find_weights, is_timm
 from .clip.load import save_clip, text_of

@@ -14,7 +14,8 @@ import mlx.nn as nn
 from ...errors import ConfigError, HubError, WeightsError, printable
 from ...nn.fuse import fuse
 from ...registry import Checkpoint, Shapes, hub_repository, model_spec, registered_name
-from ...weights.folder import create_model, load_weights, rename
+from ...weights.fit import load_weights, rename
+from ...weights.folder import create_model
 from ...weights.hub import fetch, fetch_folder, mention_license, quiet
 from .checkpoint import (
     ENCODER,

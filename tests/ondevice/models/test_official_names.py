@@ -9,7 +9,7 @@ import pytest
 from mlx.utils import tree_flatten
 
 from ondevice import create_model, model_spec
-from ondevice.weights.folder import rename
+from ondevice.weights.fit import rename
 
 from ...parity.cases import Case
 

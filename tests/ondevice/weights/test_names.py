@@ -13,7 +13,8 @@ from ondevice import create_model, list_models, load, model_spec
 from ondevice.errors import ConfigError, UnknownModelError
 from ondevice.registry import parse_name, registered_name
 from ondevice.tasks.vlm.load import find_folder, is_vlm
-from ondevice.weights.folder import is_folder, model_info, rename
+from ondevice.weights.fit import rename
+from ondevice.weights.folder import is_folder, model_info
 from ondevice.weights.safetensors import write_safetensors
 
 from ... import ROOT

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from ondevice import create_model
 from ondevice.registry import model_spec
-from ondevice.weights.folder import rename
+from ondevice.weights.fit import rename
 
 from ....parity import cases, weightgen
 
