@@ -42,7 +42,7 @@ class Comparison:
     that images differ by from their mean over the mean square difference: 0 if the package
     gave the same for every image, less if it gave another image's. It is None where that
     cannot be judged, of one image or of images that hardly differ. ``finite``: NaN and
-    infinite values are only where the model has the same; ``compared`` counts the others.
+    infinite values are only where the model has the same; ``comparable``: there are others.
     Agreement is a share, for class scores only. ``of_kind`` is what is measured of outputs of
     a ``kind``: see ``kinds``.
     """
@@ -53,7 +53,7 @@ class Comparison:
     max_error: float
     relative_error: float
     finite: bool
-    compared: int
+    comparable: bool
     worst_image: str
     spread_db: float | None = None
     top1_agreement: float | None = None
@@ -65,7 +65,7 @@ class Comparison:
     def failures(self, gates: Mapping[str, float]) -> list[str]:
         """The gates that these metrics miss, in words."""
         missed = [] if self.finite else [f"{self.output} {NOT_FINITE}"]
-        if not self.compared:
+        if not self.comparable:
             return [*missed, f"{self.output} {NOTHING_FINITE}"]
         for name, limit in gates.items():
             value = self.of_kind.get(name, getattr(self, name, None))
@@ -187,7 +187,7 @@ class Metrics:
             max_error=self.error,
             relative_error=self.error / (self.peak or 1.0),
             finite=self.finite,
-            compared=self.compared,
+            comparable=bool(self.compared) or not self.count,
             worst_image=self.worst[1],
             spread_db=self._spread_db(),
             top1_agreement=float(np.mean(agreed)) if agreed else None,

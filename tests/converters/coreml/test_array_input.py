@@ -44,7 +44,7 @@ MODELS = {
         fastvithd,
         {"size": 128, "outputs": [TOKENS]},
         {TOKENS: (1, 4, 256)},
-        1,
+        3,  # to a norm and back: what new weights give it is 1e-6
     ),
 }
 

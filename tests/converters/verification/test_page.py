@@ -118,7 +118,7 @@ def test_json_has_a_stable_shape(report):
     }
     assert step["deviations"][0].keys() == {"name", "op", "before_db", "after_db"}
     assert step["comparisons"][0].keys() == {
-        *("output", "cosine", "psnr_db", "max_error", "relative_error", "finite", "compared"),
+        *("output", "cosine", "psnr_db", "max_error", "relative_error", "finite", "comparable"),
         *("worst_image", "spread_db", "top1_agreement", "top5_agreement", "per_image"),
         *("kind", "of_kind"),
     }
