@@ -12,7 +12,7 @@ from ondevice.errors import ConfigError
 from ondevice.tasks.train.run import train
 
 from . import photos
-from .test_train import NANO, QUICK, interrupted, same
+from .test_train import HEAD, NANO, QUICK, interrupted, same
 
 ADAPTER = {**QUICK, "method": "adapter", "lr": 1e-2}
 
@@ -55,9 +55,10 @@ def test_an_interrupted_one_goes_on_to_the_same_bits(folder, tmp_path):
 
 def test_what_was_trained_further_keeps_its_adapters(folder, trained, tmp_path):
     out, _ = trained
-    start = {"model": str(out), "lr": 1e-9, "epochs": 1}
-    for method in ("adapter", "full", "probe"):
-        model = train(folder, tmp_path / method, **{**ADAPTER, **start, "method": method})
+    steps = ADAPTER | {"lr": 1e-9, "epochs": 1}
+    for method, options in (("adapter", steps), ("full", steps), ("probe", HEAD)):
+        given = options | {"model": str(out), "method": method}
+        model = train(folder, tmp_path / method, **given)
         assert model.info.adapter == 8
         assert model.info.metrics["val_top1"] >= 90
 

@@ -18,7 +18,7 @@ from ondevice.tasks.train.teacher import Teacher, ask, teacher_path
 from ondevice.tasks.train.trainer import soft_cross_entropy
 
 from . import photos
-from .test_train import QUICK, interrupted, same, state_path
+from .test_train import HEAD, QUICK, interrupted, same, state_path
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def teacher(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher") / "teacher"
-    train(folder, out, model=QUICK["model"], method="probe", size=64)
+    train(folder, out, **HEAD | {"size": 64})
     return str(out)
 
 

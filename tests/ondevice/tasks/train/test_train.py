@@ -33,6 +33,8 @@ from . import photos
 NANO = "shvit_nano.cifar10"
 QUICK = {"model": NANO, "size": 32, "method": "full", "epochs": 3, "batch_size": 16}
 
+HEAD = {"model": NANO, "size": 32, "method": "probe"}  # which has no epochs
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -53,8 +55,8 @@ def same(a, b):
 @pytest.mark.parametrize("method", ["knn", "probe", "full"])
 def test_each_method_learns_colours(folder, tmp_path, method):
     out = tmp_path / "colours"
-    heads = {"model": NANO, "size": 32, "method": method}
-    model = train(folder, out, **(QUICK | {"lr": 3e-3} if method == "full" else heads))
+    options = QUICK | {"lr": 3e-3} if method == "full" else HEAD | {"method": method}
+    model = train(folder, out, **options)
     saved = ondevice.load(out)
     info = saved.info
     assert info.labels == ("blue", "green", "red")
@@ -350,13 +352,12 @@ def test_weights_of_rare_classes(tmp_path):
     folder = photos.write(tmp_path / "photos", 12)
     for i in range(2, 12):
         (folder / "red" / f"{i:02}.png").unlink()
-    model = train(folder, tmp_path / "out", **{**QUICK, "method": "probe"}, balance=True)
+    model = train(folder, tmp_path / "out", **HEAD, balance=True)
     assert model.info.metrics["val_images"] == 5
 
 
 def test_a_trained_folder_is_a_start_for_the_next(folder, tmp_path):
-    train(folder, tmp_path / "one", **{**QUICK, "method": "probe"})
-    again = {**QUICK, "method": "probe", "model": str(tmp_path / "one")}
-    model = train(folder, tmp_path / "two", **again)
+    train(folder, tmp_path / "one", **HEAD)
+    model = train(folder, tmp_path / "two", **HEAD | {"model": str(tmp_path / "one")})
     assert model.info.license == "mit"
     assert json.loads((tmp_path / "two" / "config.json").read_text())["labels"]
