@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from types import UnionType
@@ -43,10 +43,8 @@ def _from_dict(cls: type[T], values: Any) -> T:
         hints = [f"{k!r}" + _closest(k, known) for k in unknown]
         raise ConfigError(f"{cls.__name__} has no field {', '.join(hints)}")
     given = {k: _as_tuples(v) for k, v in values.items()}
-    types = _hints(cls)
-    if wrong := [k for k, v in given.items() if not _fits(v, types[k])]:
-        said = [f"{k} is {given[k]!r:.60}, expected {known[k].type}" for k in wrong]
-        raise ConfigError(f"{cls.__name__}: {'; '.join(said)}")
+    if wrong := _misfits(given, _hints(cls), {k: known[k].type for k in given}):
+        raise ConfigError(f"{cls.__name__}: {wrong}")
     try:
         return cls(**given)
     except (TypeError, ValueError) as error:
@@ -68,19 +66,27 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, int | float if hint is float else origin or hint)
 
 
+def _misfits(
+    given: Mapping[str, Any], hints: Mapping[str, Any], written: Mapping[str, Any]
+) -> str:
+    """The values that are not of their types, which are shown as they are ``written``."""
+    return "; ".join(
+        f"{name} is {value!r:.60}, expected {written[name]}"
+        for name, value in given.items()
+        if name in hints and not _fits(value, hints[name])
+    )
+
+
 _PLAIN: dict[str, Any] = {"int": int, "float": float, "bool": bool, "int | None": int | None}
 
 
 def check_numbers(options: Any) -> None:
     """Raises ConfigError for fields of a dataclass that are numbers, or true or false, and
     were given something else."""
-    given = {f.name: (getattr(options, f.name), str(f.type)) for f in fields(options)}
-    if wrong := [
-        f"{name} is {value!r:.60}, expected {kind}"
-        for name, (value, kind) in given.items()
-        if kind in _PLAIN and not _fits(value, _PLAIN[kind])
-    ]:
-        raise ConfigError("; ".join(wrong))
+    written = {f.name: str(f.type) for f in fields(options)}
+    hints = {name: _PLAIN[kind] for name, kind in written.items() if kind in _PLAIN}
+    if wrong := _misfits({name: getattr(options, name) for name in hints}, hints, written):
+        raise ConfigError(wrong)
 
 
 def _closest(key: str, known: Any) -> str:
@@ -169,13 +175,11 @@ class Preprocess:
     source_size: int | None = None
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
-            value = _as_tuples(getattr(self, name))
-            if not _fits(value, hint):
-                raise ConfigError(
-                    f"impossible preprocessing: {name} is {value!r:.60}, expected "
-                    f"{self.__annotations__[name]}"
-                )
+        hints = _hints(type(self))
+        given = {name: _as_tuples(getattr(self, name)) for name in hints}
+        if wrong := _misfits(given, hints, self.__annotations__):
+            raise ConfigError(f"impossible preprocessing: {wrong}")
+        for name, value in given.items():
             object.__setattr__(self, name, value)  # lists, too, become tuples
         problems = [
             f"{name}={getattr(self, name)!r}"

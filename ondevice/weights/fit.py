@@ -132,6 +132,7 @@ def check_dtype(dtype: Any) -> None:
 
 
 def build(spec: ModelSpec, info: ModelInfo, dtype: mx.Dtype) -> nn.Module:
+    """The model that ``info`` describes, with random weights. Raises ConfigError."""
     check_dtype(dtype)
     try:
         model = spec.build(info.config)
@@ -277,11 +278,13 @@ def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def listed(what: str, keys: Any) -> list[str]:
+    """How many arrays are ``what``, and the first of them; nothing if there are none."""
     shown = [printable(key) for key in sorted(keys)]
     more = f" and {len(shown) - LISTED} more" if len(shown) > LISTED else ""
     return [f"{what} {len(shown)}: {', '.join(shown[:LISTED])}{more}"] if shown else []
 
 
 def name_of(model: nn.Module) -> str:
+    """What a model is called: of one that is not ours, its class."""
     info = getattr(model, "info", None)
     return info.name if info else type(model).__name__
