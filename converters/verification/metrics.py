@@ -143,7 +143,8 @@ class Metrics:
         agrees = self._agreement(a, b) if self.output == "logits" else None
         shared = _shared(a, b)
         self.compared += a.size - int(shared.sum())
-        a, b = np.where(shared, 0.0, a), np.where(shared, 0.0, b)
+        if shared.any():
+            a, b = np.where(shared, 0.0, a), np.where(shared, 0.0, b)
         finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
         self.finite &= finite
         if not finite:
